@@ -1,0 +1,67 @@
+//! The plugin's only way out.
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::{asset::Assets, error::ToolError, result::ToolOutput};
+
+/// How much a log line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the usual five words")]
+pub enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// What a plugin can reach, already narrowed to one tenant, one plugin, its grants and one call.
+///
+/// Each method checks the grant itself and counts against the call's limits, so a runner need not and cannot forget.
+///
+/// # Errors
+/// All methods: `PermissionDenied` without the grant that is named at the method; `LimitExceeded` past
+/// [`Limits::max_host_calls`](crate::Limits::max_host_calls) and the method's own limit.
+///
+/// # Cancel safety
+/// Dropping a future before it resolves leaves either the whole effect or none.
+#[async_trait]
+#[allow(clippy::missing_errors_doc, reason = "the errors are the same for all and stand at the trait")]
+pub trait Host: Send + Sync {
+    /// Writes a line to the plugin's log. Needs no grant. Past
+    /// [`Limits::max_log_bytes`](crate::Limits::max_log_bytes) lines are dropped, and the log says so once.
+    fn log(&self, level: LogLevel, message: &str);
+
+    /// The plugin's configuration for this tenant: an object. Needs no grant.
+    fn config(&self) -> &Value;
+
+    /// The plugin's packaged files. Needs no grant.
+    fn assets(&self) -> &Assets;
+
+    /// The value stored under `key` by this plugin for this tenant. Needs `kv:read`.
+    async fn kv_get(&self, key: &str) -> Result<Option<Value>, ToolError>;
+
+    /// Stores `value` under `key`. Needs `kv:write`. Over the quota: `LimitExceeded` with
+    /// [`Limit::Storage`](crate::Limit::Storage).
+    async fn kv_set(&self, key: &str, value: Value) -> Result<(), ToolError>;
+
+    /// Forgets `key` and says whether it was there. Needs `kv:write`.
+    async fn kv_delete(&self, key: &str) -> Result<bool, ToolError>;
+
+    /// Keys that begin with `prefix`, in alphabetical order, at most `limit` and never more than 1,000. Needs `kv:read`.
+    async fn kv_list(&self, prefix: &str, limit: usize) -> Result<Vec<String>, ToolError>;
+
+    /// Calls another tool of the same tenant down the whole road, with this plugin's grants and this call's deadline.
+    /// Needs `tool:call:NAME`.
+    async fn call_tool(&self, tool: &str, arguments: Value) -> Result<ToolOutput, ToolError>;
+
+    /// Milliseconds since the Unix epoch, UTC. Needs `clock`.
+    fn now_ms(&self) -> Result<i64, ToolError>;
+
+    /// A random version 4 UUID. Needs `random`.
+    fn uuid(&self) -> Result<String, ToolError>;
+
+    /// 64 random bits. Needs `random`.
+    fn random(&self) -> Result<u64, ToolError>;
+}

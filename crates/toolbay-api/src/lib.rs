@@ -1,0 +1,49 @@
+//! Toolbay's vocabulary.
+//!
+//! Everything callable is a [`Tool`] of a [`Plugin`]. A [`Runner`] loads a [`Package`] into a plugin; the host
+//! registers it in a [`Scope`], globally or for one tenant. A tool sees the world through its [`ToolContext`] and
+//! the [`Host`] in it, which is already narrowed to the tenant, the plugin and its grants. [`Hook`]s stand at the
+//! eight [`HookPoint`]s of an agent run and answer each with that point's own outcome.
+//!
+//! This crate does no I/O and knows no async runtime: a runner, a tool or a hook needs nothing else to compile
+//! against.
+//!
+//! # Layout
+//!
+//! - [`names`]: `TenantId`, `PluginName`, `ToolName`, ids of runs and calls, `Scope`.
+//! - [`tool`]: the `Tool` trait, its definition, typed native tools.
+//! - [`context`]: what a call knows of itself.
+//! - [`host`]: the plugin's only way out.
+//! - [`plugin`]: `Plugin`, `Runner`, `Package`; [`manifest`]: what a plugin says of itself.
+//! - [`hook`]: points, inputs, outcomes; [`message`]: the conversation that hooks and models see.
+//! - [`limits`], [`permission`], [`error`], [`result`](mod@result).
+
+pub mod asset;
+pub mod context;
+pub mod error;
+pub mod hook;
+pub mod host;
+pub mod limits;
+pub mod manifest;
+pub mod message;
+pub mod names;
+pub mod permission;
+pub mod plugin;
+pub mod result;
+pub mod tool;
+
+pub use async_trait::async_trait;
+
+pub use asset::{Asset, Assets};
+pub use context::{Caller, CancelFlag, ToolContext, ToolContextParts, Usage};
+pub use error::{ErrorKind, Limit, ToolError};
+pub use hook::{Hook, HookContext, HookError, HookPoint, HookRegistration};
+pub use host::{Host, LogLevel};
+pub use limits::{Limits, LimitsRequest};
+pub use manifest::{Manifest, RuntimeKind};
+pub use message::{Message, ModelRequest, ModelResponse, ToolCall};
+pub use names::{CallId, NameError, PluginName, RunId, Scope, TenantId, ToolName};
+pub use permission::{Grants, Permission, PermissionSet};
+pub use plugin::{LoadError, Package, Plugin, PluginContext, PluginMetadata, Runner};
+pub use result::{ToolOutput, WireResult};
+pub use tool::{Annotations, Execution, Tool, ToolDefinition, blocking_tool, tool};

@@ -1,0 +1,249 @@
+//! Plugins and the runners that load them.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use semver::Version;
+
+use crate::{
+    asset::Assets,
+    error::{ErrorKind, ToolError},
+    hook::HookRegistration,
+    limits::Limits,
+    manifest::{Manifest, RuntimeKind},
+    names::{PluginName, Scope},
+    permission::PermissionSet,
+    tool::Tool,
+};
+
+/// A plugin's manifest, under the name by which plugins' authors know it.
+pub type PluginMetadata = Manifest;
+
+/// A loaded plugin: what it says of itself, its tools and its hooks.
+///
+/// The lists are read once, at registration. The callbacks have the defaults of a plugin that needs none.
+#[async_trait]
+pub trait Plugin: Send + Sync {
+    /// What it says of itself.
+    fn metadata(&self) -> &PluginMetadata;
+
+    /// Its tools.
+    fn tools(&self) -> Vec<Arc<dyn Tool>>;
+
+    /// Its hooks.
+    fn hooks(&self) -> Vec<HookRegistration> {
+        Vec::new()
+    }
+
+    /// Its packaged files.
+    fn assets(&self) -> Assets {
+        Assets::default()
+    }
+
+    /// Called once, before its tools can be called.
+    ///
+    /// # Errors
+    /// Any error keeps the plugin from being registered.
+    async fn on_load(&self) -> Result<(), ToolError> {
+        Ok(())
+    }
+
+    /// Called once, after its last call.
+    ///
+    /// # Errors
+    /// An error is logged and changes nothing.
+    async fn on_unload(&self) -> Result<(), ToolError> {
+        Ok(())
+    }
+}
+
+/// A plugin written in Rust, made of tools and hooks.
+///
+/// ```
+/// use toolbay_api::{plugin::NativePlugin, tool, ToolContext};
+/// # use schemars::JsonSchema; use serde::Deserialize;
+/// # #[derive(Deserialize, JsonSchema)] struct Empty {}
+/// let plugin = NativePlugin::new("clock", "0.1.0", "Tells the time")?
+///     .tool(tool("now", "The time", async |_: Empty, cx: ToolContext| cx.host().now_ms()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct NativePlugin {
+    metadata: PluginMetadata,
+    tools: Vec<Arc<dyn Tool>>,
+    hooks: Vec<HookRegistration>,
+    assets: Assets,
+}
+
+impl NativePlugin {
+    /// A plugin without tools yet.
+    ///
+    /// # Errors
+    /// `Config` where the name is no plugin name or the version no semantic version.
+    pub fn new(name: &str, version: &str, description: &str) -> Result<Self, ToolError> {
+        let config = |error: String| ToolError::new(ErrorKind::Config, error);
+        let name = PluginName::new(name).map_err(|error| config(error.to_string()))?;
+        let version = Version::parse(version).map_err(|error| config(format!("the version {version:?}: {error}")))?;
+        let metadata = Manifest::new(name, version, description);
+        Ok(Self { metadata, tools: Vec::new(), hooks: Vec::new(), assets: Assets::default() })
+    }
+
+    /// Adds a tool.
+    #[must_use]
+    pub fn tool(mut self, tool: impl Tool + 'static) -> Self {
+        self.tools.push(Arc::new(tool));
+        self
+    }
+
+    /// Adds a hook.
+    #[must_use]
+    pub fn hook(mut self, hook: HookRegistration) -> Self {
+        self.hooks.push(hook);
+        self
+    }
+
+    /// Adds packaged files.
+    #[must_use]
+    pub fn assets(mut self, assets: Assets) -> Self {
+        self.assets = assets;
+        self
+    }
+
+    /// Changes what the plugin says of itself: permissions, limits, author.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut PluginMetadata)) -> Self {
+        change(&mut self.metadata);
+        self
+    }
+}
+
+#[async_trait]
+impl Plugin for NativePlugin {
+    fn metadata(&self) -> &PluginMetadata {
+        &self.metadata
+    }
+
+    fn tools(&self) -> Vec<Arc<dyn Tool>> {
+        self.tools.clone()
+    }
+
+    fn hooks(&self) -> Vec<HookRegistration> {
+        self.hooks.clone()
+    }
+
+    fn assets(&self) -> Assets {
+        self.assets.clone()
+    }
+}
+
+/// A plugin as it is found: its files, read into memory by the loader. A runner touches no file system.
+#[derive(Debug, Clone)]
+pub struct Package {
+    /// Where it was found, for messages to the operator.
+    pub origin: PathBuf,
+    /// The manifest file's content, where there is one; `None` for a one-file plugin.
+    pub manifest: Option<Manifest>,
+    /// Code files by their path within the plugin, with `/` between the steps. A one-file plugin has one.
+    pub files: BTreeMap<String, Arc<str>>,
+    /// Files under `assets/`.
+    pub assets: Assets,
+}
+
+impl Package {
+    /// A one-file plugin from source text. `origin` is what messages call it.
+    pub fn one_file(origin: impl Into<PathBuf>, source: impl Into<Arc<str>>) -> Self {
+        let origin = origin.into();
+        let name = origin.file_name().map_or_else(|| "main.rhai".into(), |name| name.to_string_lossy().into_owned());
+        Self { origin, manifest: None, files: BTreeMap::from([(name, source.into())]), assets: Assets::default() }
+    }
+}
+
+/// What a runner knows when it loads a plugin.
+#[derive(Debug, Clone)]
+pub struct PluginContext {
+    /// Where it will be registered.
+    pub scope: Scope,
+    /// The host's ceiling for this plugin.
+    pub limits: Limits,
+    /// What the host would grant it, if it asks.
+    pub grants: Arc<PermissionSet>,
+}
+
+/// Loads packages of one kind into plugins.
+///
+/// A runner knows this crate only, never the runtime or another runner.
+#[async_trait]
+pub trait Runner: Send + Sync {
+    /// The `runtime` of manifests that it loads.
+    fn kind(&self) -> RuntimeKind;
+
+    /// The file extension of one-file plugins that it loads, without the dot.
+    fn one_file_extension(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Compiles and checks the package and gives the plugin, ready to be called.
+    ///
+    /// # Errors
+    /// [`LoadError`] with file and line where it can be told.
+    async fn load(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError>;
+}
+
+/// Why a plugin could not be loaded, for its author and the operator.
+#[derive(Debug, Clone, thiserror::Error)]
+pub struct LoadError {
+    /// What kind of problem: `Compile`, `Config`, `Conflict`, `Dependency`, `PermissionDenied`, `LimitExceeded`, ...
+    pub kind: ErrorKind,
+    /// The file in which it is, within the plugin.
+    pub file: Option<String>,
+    /// Its line and column there, from 1.
+    pub position: Option<(usize, usize)>,
+    /// The line's text.
+    pub excerpt: Option<String>,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl LoadError {
+    /// A problem of this kind.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, file: None, position: None, excerpt: None, message: message.into() }
+    }
+
+    /// Names the file.
+    #[must_use]
+    pub fn in_file(mut self, file: impl Into<String>) -> Self {
+        self.file = Some(file.into());
+        self
+    }
+
+    /// Points at line and column of `source`, from 1, and shows the line.
+    #[must_use]
+    pub fn at(mut self, line: usize, column: usize, source: &str) -> Self {
+        self.position = Some((line, column));
+        self.excerpt = line
+            .checked_sub(1)
+            .and_then(|index| source.lines().nth(index))
+            .map(|text| text.chars().take(200).collect());
+        self
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.kind)?;
+        if let Some(file) = &self.file {
+            write!(f, "{file}")?;
+            if let Some((line, column)) = self.position {
+                write!(f, ":{line}:{column}")?;
+            }
+            write!(f, ": ")?;
+        }
+        write!(f, "{}", self.message)?;
+        if let (Some(excerpt), Some((line, column))) = (&self.excerpt, self.position) {
+            let gutter = line.to_string();
+            let indent = " ".repeat(column.saturating_sub(1).min(200));
+            write!(f, "\n  {gutter} | {excerpt}\n  {:width$} | {indent}^", "", width = gutter.len())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,1 @@
+//! Toolbay over the Model Context Protocol: a server for every tenant's tools.

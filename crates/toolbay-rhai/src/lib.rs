@@ -1,0 +1,1 @@
+//! Toolbay's sandbox around Rhai and the runner that loads Rhai plugins.

@@ -1,0 +1,1 @@
+//! Toolbay's test kit: a fake host, scripted models, transcripts.

@@ -1,0 +1,1 @@
+//! Toolbay: gives every tenant's AI agent its own tools, safely.

@@ -1,0 +1,1 @@
+//! Examples are the binaries beside this file.
