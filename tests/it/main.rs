@@ -1,1 +1,11 @@
-//! Integration tests.
+//! Integration tests: one binary, a module for each thing that a user can hold.
+
+mod arguments;
+mod keeping;
+mod metering;
+mod retail;
+mod road;
+mod scopes;
+mod shipped_tools;
+mod support;
+mod tidy;

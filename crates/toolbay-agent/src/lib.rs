@@ -1,1 +1,26 @@
-//! Toolbay's agent loop: a stepper without I/O, a thin driver, and a provider adapter.
+//! Toolbay's agent loop.
+//!
+//! A [`Model`] answers requests, a [`Stepper`] decides what comes next, an [`Agent`] drives the stepper over a tenant's
+//! session: every tool call takes the runtime's road, and hooks stand before and after the run and each request.
+//!
+//! # Layout
+//!
+//! - [`model`]: the `Model` trait and its error; [`scripted`]: a model that says what it was told to say.
+//! - [`bounds`]: what a run may use, and how it can end.
+//! - [`stepper`]: the loop as a value without I/O.
+//! - [`agent`]: the driver.
+//! - `provider` (feature `providers`): real models over HTTP.
+
+pub mod agent;
+pub mod bounds;
+pub mod model;
+#[cfg(feature = "providers")]
+pub mod provider;
+pub mod scripted;
+pub mod stepper;
+
+pub use agent::{Agent, AgentConfig, AgentError, AgentReply};
+pub use bounds::{Bounds, RunOutcome};
+pub use model::{Model, ModelError, ModelErrorKind};
+pub use scripted::{ScriptError, ScriptedModel};
+pub use stepper::{Next, RunEnd, Stepper, StepperConfig, StepperError, ToolReply};

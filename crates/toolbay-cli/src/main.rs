@@ -1,2 +1,54 @@
-//! The toolbay command.
-fn main() {}
+//! The `toolbay` command: a thin shell around the library, for authors of tools and for operators.
+//!
+//! # Layout
+//!
+//! - `commands`: the command line, and one file for each command.
+//! - `options`: what several commands take; `values`: how durations, sizes and pairs are written.
+//! - `config`: the configuration file; `host`: options, file and folders put together to a running Toolbay.
+//! - `output`: everything that goes to the terminal; `logging`: what goes to standard error by way of `tracing`.
+//! - `exit`: why a command ends, as a status.
+
+mod commands;
+mod config;
+mod exit;
+mod host;
+mod logging;
+mod options;
+mod output;
+mod values;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Parser;
+
+use crate::exit::{CliError, Status};
+
+// The place for the metering allocator of the sandbox: `#[global_allocator] static ALLOCATOR: ... = ...;`
+
+/// How long work that cannot be cancelled, such as a file that is being written, may go on after the command's end.
+const LAST_WORK: Duration = Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    let cli = commands::Cli::parse();
+    let status = run(cli).unwrap_or_else(|error| match error {
+        // Whoever read the output has seen enough.
+        CliError::Closed => Status::Success,
+        CliError::Usage(message) => {
+            output::note(&format!("error: {message}"));
+            Status::Usage
+        }
+    });
+    status.into()
+}
+
+fn run(cli: commands::Cli) -> Result<Status, CliError> {
+    logging::start(cli.verbose)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::usage(format!("the async runtime cannot start: {error}")))?;
+    let status = runtime.block_on(commands::run(cli.command));
+    // A plain drop would wait for ever for a read of standard input that nobody answers.
+    runtime.shutdown_timeout(LAST_WORK);
+    status
+}

@@ -1,1 +1,24 @@
 //! Toolbay over the Model Context Protocol: a server for every tenant's tools.
+//!
+//! One [`McpServer`] shows one [`Session`](toolbay_runtime::Session), that is: one tenant's tools as one user may see
+//! them. It is a handler of our own rather than `rmcp`'s tool router, since that router is one map for everybody.
+//! Both revisions that clients speak today are served: 2025-11-25 and older after `initialize`, and 2026-07-28, where
+//! every request stands alone and `server/discover` takes the handshake's place.
+//!
+//! # Layout
+//!
+//! - [`server`]: the handler; `tools`: how definitions and results look on this wire.
+//! - [`stdio`]: one client over standard input and output.
+//! - [`http`]: many clients of many tenants over streamable HTTP, on the loopback address only.
+//! - [`error`]: why serving ended or never began.
+
+pub mod error;
+pub mod http;
+pub mod server;
+pub mod stdio;
+mod tools;
+
+pub use error::McpError;
+pub use http::{HttpOptions, McpRouter, check_loopback, http_router, serve_http};
+pub use server::McpServer;
+pub use stdio::serve_stdio;

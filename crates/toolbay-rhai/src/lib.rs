@@ -1,1 +1,40 @@
-//! Toolbay's sandbox around Rhai and the runner that loads Rhai plugins.
+//! Tools and hooks written in Rhai, run in a sandbox.
+//!
+//! [`RhaiRunner`] turns a one-file plugin or a folder into a [`Plugin`](toolbay_api::Plugin). A script reaches nothing
+//! but the functions that its manifest asks for and its host grants; every call has a fresh scope, a deadline and
+//! limits that it cannot catch; an endless loop or a waiting call holds no thread.
+//!
+//! # Layout
+//!
+//! - `runner`, `plugin`, `hook`: the crate's face to [`toolbay_api`].
+//! - `script`, `literal`, `declaration`, `check`: from source to something that may be called.
+//! - `engine`, `functions`: what scripts can use.
+//! - `call`, `fiber`, `convert`, `fault`: one call: its budget, its stack, its values, its errors.
+
+mod call;
+mod check;
+mod convert;
+mod declaration;
+mod engine;
+mod fault;
+mod fiber;
+mod functions;
+mod hook;
+mod literal;
+mod no_host;
+mod plugin;
+mod runner;
+mod script;
+
+pub use runner::RhaiRunner;
+
+/// The signatures of all functions that any script can be given, Rhai's own included, in alphabetical order.
+///
+/// For authors' tools, and for the test that stops at a function which nobody has looked at yet.
+#[must_use]
+pub fn signatures() -> Vec<String> {
+    let mut signatures = engine::Library::new().signatures();
+    signatures.sort();
+    signatures.dedup();
+    signatures
+}

@@ -1,1 +1,16 @@
-//! Toolbay's test kit: a fake host, scripted models, transcripts.
+//! Toolbay's test kit: what a test of a host, a plugin or a hook needs around it.
+//!
+//! - [`Transcript`] writes down what happens in runs, one short line an event, without ids and times.
+//! - [`scripted_tools`] are native tools that succeed, fail, hang and panic when told.
+//! - [`ScriptedHook`] stands at every point, and answers as told at one.
+//! - [`RecordingAudit`] keeps what an audit would.
+
+mod audit;
+mod hooks;
+mod tools;
+mod transcript;
+
+pub use audit::{Audited, RecordingAudit};
+pub use hooks::{Answer, ScriptedHook};
+pub use tools::scripted_tools;
+pub use transcript::Transcript;

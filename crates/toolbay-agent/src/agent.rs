@@ -1,0 +1,258 @@
+//! The agent: a model, a tenant's session and what a run may use. A run is a thin driver over the
+//! [`Stepper`](crate::Stepper).
+
+mod drive;
+
+use std::{sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use serde::Serialize;
+use toolbay_api::{
+    Message, RunId,
+    hook::{AfterAgentRun, ToolMatcher},
+    message::Tokens,
+};
+use toolbay_runtime::{Gate, Run, RunEvent, Session, Stop};
+use tracing::Instrument;
+
+use crate::{
+    bounds::{Bounds, RunOutcome},
+    model::{Model, ModelError},
+    stepper::{RunEnd, Stepper, StepperConfig, StepperError},
+};
+
+/// What an agent's runs have in common.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The system text, the bounds and what the model is told beside the conversation.
+    pub stepper: StepperConfig,
+    /// Tools that run alone: no other call of the step runs beside one of them. Tools that are annotated as
+    /// `destructive` always do.
+    pub exclusive: Option<ToolMatcher>,
+    /// How often a request is made again after a failure that can pass, such as a rate limit.
+    pub model_retries: u32,
+    /// The longest wait before such a request; a provider that asks for more ends the attempts.
+    pub max_retry_wait: Duration,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self {
+            stepper: StepperConfig::default(),
+            exclusive: None,
+            model_retries: 2,
+            max_retry_wait: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A model that works with a tenant's tools.
+///
+/// Each run sees the tools as they are when it begins. Agents are cheap to clone, and runs do not disturb each other.
+///
+/// ```
+/// # #[derive(serde::Deserialize, schemars::JsonSchema)] struct Add { a: i64, b: i64 }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use toolbay_agent::{Agent, ScriptedModel};
+/// use toolbay_api::{ToolContext, tool};
+/// use toolbay_runtime::Toolbay;
+///
+/// let add = tool("add", "Adds two numbers", async |args: Add, _: ToolContext| Ok(args.a + args.b));
+/// let session = Toolbay::builder().tool(add).build()?.session("acme")?;
+/// let model = ScriptedModel::new().calls("add", serde_json::json!({"a": 1, "b": 2})).says("It is 3.");
+/// let reply = Agent::new(model, session).system("Use your tools.").run("What is 1 + 2?").await?;
+/// assert_eq!(reply.text, "It is 3.");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Agent {
+    model: Arc<dyn Model>,
+    session: Session,
+    config: AgentConfig,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AgentReply {
+    /// The run, as logs and events know it.
+    pub run: RunId,
+    /// The answer, as hooks let it through.
+    pub text: String,
+    /// How the run ended.
+    pub outcome: RunOutcome,
+    /// Requests to the model.
+    pub steps: u32,
+    /// Tool calls made.
+    pub tool_calls: u32,
+    /// Tokens used.
+    pub tokens: Tokens,
+    /// The whole conversation, to go on from with [`Agent::run_messages`]. Every tool call in it has its reply.
+    pub messages: Vec<Message>,
+}
+
+/// A run that came to nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// The conversation is empty.
+    #[error("there is nothing to answer: give at least one message")]
+    NoMessages,
+    /// The model could not be asked.
+    #[error("{error}")]
+    Model {
+        /// Why.
+        #[source]
+        error: ModelError,
+        /// What the run had come to by then.
+        partial: Box<AgentReply>,
+    },
+    /// A fault of the loop itself.
+    #[error("the agent loop failed: {0}")]
+    Internal(#[from] StepperError),
+}
+
+impl Agent {
+    /// An agent with the default bounds and no system text.
+    pub fn new(model: impl Model + 'static, session: Session) -> Self {
+        Self { model: Arc::new(model), session, config: AgentConfig::default() }
+    }
+
+    /// Sets the system text: instructions that go before every request.
+    #[must_use]
+    pub fn system(mut self, text: impl Into<String>) -> Self {
+        self.config.stepper.system = Some(text.into());
+        self
+    }
+
+    /// Sets what a run may use.
+    #[must_use]
+    pub fn bounds(mut self, bounds: Bounds) -> Self {
+        self.config.stepper.bounds = bounds;
+        self
+    }
+
+    /// Sets everything at once.
+    #[must_use]
+    pub fn config(mut self, config: AgentConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Answers `prompt`. As [`run_messages`](Self::run_messages) with a conversation of this one message.
+    ///
+    /// # Errors
+    /// [`AgentError::Model`] where the model could not be asked.
+    ///
+    /// # Cancel safety
+    /// As [`run_messages`](Self::run_messages).
+    pub async fn run(&self, prompt: impl Into<String>) -> Result<AgentReply, AgentError> {
+        self.run_messages(vec![Message::user(prompt)]).await
+    }
+
+    /// Goes on with a conversation.
+    ///
+    /// The hook points of the run fire in this order: `before_agent_run`; for each step `before_model_call`,
+    /// `after_model_call`, `on_reasoning_step` where the model showed reasoning, and for each tool call what the road
+    /// of a call says; at the end `after_agent_run`, once, however the run ended, unless `before_agent_run` stopped it.
+    ///
+    /// A tool that fails is a reply to the model, and a bound or a hook's stop is an [`outcome`](AgentReply::outcome):
+    /// neither is an error.
+    ///
+    /// # Errors
+    /// [`AgentError::NoMessages`]; [`AgentError::Model`] where the model could not be asked and no error hook had
+    /// feedback for it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the model's request and all tool calls in flight; nothing goes on in the background.
+    /// `after_agent_run` does not fire then, since a dropped future cannot wait for it.
+    pub async fn run_messages(&self, messages: Vec<Message>) -> Result<AgentReply, AgentError> {
+        if messages.is_empty() {
+            return Err(AgentError::NoMessages);
+        }
+        let run = self.session.run();
+        let span = tracing::info_span!("agent_run", run = %run.id(), tenant = %run.tenant(), model = self.model.id());
+        // Boxed: the future holds a step, its hooks and its calls, and would weigh down whoever awaits it.
+        self.run_in(run, messages).boxed().instrument(span).await
+    }
+
+    async fn run_in(&self, run: Run, messages: Vec<Message>) -> Result<AgentReply, AgentError> {
+        run.observe(RunEvent::RunStarted { tenant: run.tenant().clone() });
+        let mut failure = None;
+        let (stepper, begun) = match run.before_agent_run(messages.clone()).await {
+            Gate::Go(messages) => {
+                let mut drive = drive::Drive::new(self, run.clone(), messages);
+                failure = drive.finish().await.err();
+                (drive.into_stepper(), true)
+            }
+            Gate::Stop(stop) => {
+                let mut stepper = Stepper::new(self.config.stepper.clone(), messages, Vec::new());
+                stepper.stop(drive::stopped(stop));
+                (stepper, false)
+            }
+        };
+        let mut reply = AgentReply::of(&run, stepper);
+        if begun {
+            match run.after_agent_run(reply.as_hooks_see_it()).await {
+                Gate::Go(text) => reply.give_out(text),
+                Gate::Stop(stop) => reply.withhold(stop),
+            }
+        }
+        run.observe(RunEvent::RunFinished {
+            outcome: reply.outcome.to_string(),
+            text: reply.text.clone(),
+            steps: reply.steps,
+            tool_calls: reply.tool_calls,
+        });
+        match failure {
+            None => Ok(reply),
+            Some(drive::Failure::Model(error)) => Err(AgentError::Model { error, partial: Box::new(reply) }),
+            Some(drive::Failure::Loop(error)) => Err(AgentError::Internal(error)),
+        }
+    }
+}
+
+impl AgentReply {
+    fn of(run: &Run, stepper: Stepper) -> Self {
+        let end = stepper.end().cloned();
+        let RunEnd { outcome, text } = end.unwrap_or(RunEnd { outcome: RunOutcome::ModelFailed, text: String::new() });
+        Self {
+            run: run.id(),
+            text,
+            outcome,
+            steps: stepper.steps(),
+            tool_calls: stepper.tool_calls(),
+            tokens: stepper.tokens(),
+            messages: stepper.into_messages(),
+        }
+    }
+
+    fn as_hooks_see_it(&self) -> AfterAgentRun {
+        AfterAgentRun {
+            text: self.text.clone(),
+            outcome: self.outcome.to_string(),
+            steps: self.steps,
+            tool_calls: self.tool_calls,
+        }
+    }
+
+    /// Takes over the text that hooks left, also into the conversation, which would give the other one away.
+    fn give_out(&mut self, text: String) {
+        if text == self.text {
+            return;
+        }
+        match self.messages.last_mut() {
+            Some(Message::Assistant { text: said, tool_calls, .. }) if tool_calls.is_empty() => said.clone_from(&text),
+            _ => self.messages.push(Message::Assistant { text: text.clone(), reasoning: None, tool_calls: Vec::new() }),
+        }
+        self.text = text;
+    }
+
+    fn withhold(&mut self, stop: Stop) {
+        let last = self.messages.last();
+        if matches!(last, Some(Message::Assistant { tool_calls, .. }) if tool_calls.is_empty()) {
+            self.messages.pop();
+        }
+        self.text.clear();
+        self.outcome = drive::stopped(stop);
+    }
+}

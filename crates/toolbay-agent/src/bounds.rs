@@ -1,0 +1,110 @@
+//! What one run may use, and how it can end.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// What one agent run may use at most. Reaching a bound ends the run with an outcome of its own, never with an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bounds {
+    /// Requests to the model. The tool calls of the last allowed step are still made, so that the conversation can be
+    /// taken up again.
+    pub max_steps: u32,
+    /// Tool calls. Calls beyond it are not made but answered with an error; the model then has one more step to answer
+    /// in text.
+    pub max_tool_calls: u32,
+    /// Tool calls of one step that run at the same time; 0 counts as 1.
+    pub max_parallel_tool_calls: usize,
+    /// Wall-clock time from the first step to the last. The stepper has no clock: its driver keeps this one.
+    pub max_wall_time: Duration,
+    /// Calls that had to go back to the model: malformed or invalid arguments, unknown tools.
+    pub max_repairs: u32,
+    /// Steps in a row in which a call had to go back to the model.
+    pub max_repair_steps_in_a_row: u32,
+    /// Tokens of all requests and replies, as the provider counts them; `None`: no bound. It is checked after each
+    /// reply, so the last reply may overshoot it.
+    pub max_tokens: Option<u64>,
+}
+
+impl Default for Bounds {
+    /// Enough for an assistant's task; a host that wants more says so.
+    fn default() -> Self {
+        Self {
+            max_steps: 32,
+            max_tool_calls: 128,
+            max_parallel_tool_calls: 8,
+            max_wall_time: Duration::from_secs(300),
+            max_repairs: 12,
+            max_repair_steps_in_a_row: 3,
+            max_tokens: None,
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RunOutcome {
+    /// The model answered.
+    Completed,
+    /// The model's answer was cut at its token limit.
+    CutOff,
+    /// The provider withheld the answer.
+    Withheld,
+    /// A hook or the host ended it.
+    Stopped {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// [`Bounds::max_steps`] was reached.
+    StepLimit,
+    /// [`Bounds::max_tool_calls`] was reached.
+    ToolCallLimit,
+    /// [`Bounds::max_wall_time`] was reached.
+    TimeLimit,
+    /// [`Bounds::max_tokens`] was reached.
+    TokenLimit,
+    /// [`Bounds::max_repairs`] or [`Bounds::max_repair_steps_in_a_row`] was reached.
+    RepairLimit,
+    /// The model could not be asked.
+    ModelFailed,
+}
+
+impl RunOutcome {
+    /// The outcome's name in records and for scripts.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::CutOff => "cut_off",
+            Self::Withheld => "withheld",
+            Self::Stopped { .. } => "stopped",
+            Self::StepLimit => "step_limit",
+            Self::ToolCallLimit => "tool_call_limit",
+            Self::TimeLimit => "time_limit",
+            Self::TokenLimit => "token_limit",
+            Self::RepairLimit => "repair_limit",
+            Self::ModelFailed => "model_failed",
+        }
+    }
+
+    /// Whether the model answered as it wanted to.
+    #[must_use]
+    pub fn is_completed(&self) -> bool {
+        *self == Self::Completed
+    }
+}
+
+impl fmt::Display for RunOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        if let Self::Stopped { by, reason } = self {
+            write!(f, " by {by}: {reason}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,24 @@
+//! The agent's integration tests, one binary: the stepper by properties, the scripted model, the driver over the real
+//! runtime, the provider adapter over a server on loopback.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that cannot go on says so by panicking; the helpers beside the test functions are tests too"
+)]
+
+#[path = "it/driver.rs"]
+mod driver;
+#[path = "it/hooks.rs"]
+mod hooks;
+#[cfg(feature = "providers")]
+#[path = "it/provider.rs"]
+mod provider;
+#[path = "it/scripted.rs"]
+mod scripted;
+#[path = "it/stepper.rs"]
+mod stepper;
+#[path = "it/support.rs"]
+mod support;

@@ -1,0 +1,72 @@
+//! The command line. Each command is a file of its own here, with its options and the one function that does it.
+
+mod agent;
+mod call;
+mod check;
+mod completions;
+mod mcp;
+mod new;
+mod serve;
+mod tools;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::exit::{CliError, Status};
+
+/// Gives every tenant's AI agent its own tools, safely.
+///
+/// Exit status: 0 success, 1 the tool failed or the run did not complete, 2 usage or load error.
+#[derive(Debug, Parser)]
+#[command(name = "toolbay", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Log more to standard error; repeat for still more. RUST_LOG chooses by part, as in RUST_LOG=toolbay=debug
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a working one-file plugin with its cases, to begin from
+    New(new::Options),
+    /// Check plugins just as loading does, without running them
+    Check(check::Options),
+    /// List a tenant's tools, for readers or in the form of a provider's API
+    Tools(tools::Options),
+    /// Call one tool, or a batch of them
+    Call(call::Options),
+    /// Have a model answer a prompt with a tenant's tools, and show how
+    Agent(agent::Options),
+    /// Serve a tenant's tools over MCP on standard input and output
+    Mcp(mcp::Options),
+    /// Serve tenants' tools over MCP by HTTP on this machine
+    Serve(serve::Options),
+    /// Print completions for a shell
+    Completions(completions::Options),
+}
+
+/// Does what the command line asks for.
+pub(crate) async fn run(command: Command) -> Result<Status, CliError> {
+    match command {
+        Command::New(options) => new::run(&options),
+        Command::Check(options) => Box::pin(check::run(options)).await,
+        Command::Tools(options) => Box::pin(tools::run(options)).await,
+        Command::Call(options) => Box::pin(call::run(options)).await,
+        Command::Agent(options) => Box::pin(agent::run(options)).await,
+        Command::Mcp(options) => Box::pin(mcp::run(options)).await,
+        Command::Serve(options) => Box::pin(serve::run(options)).await,
+        Command::Completions(options) => completions::run(&options),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,113 @@
+//! `toolbay serve`: tenants' tools over MCP by HTTP, on this machine only until callers have to show who they are.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use clap::Args;
+use serde_json::json;
+use tokio::net::TcpListener;
+use toolbay::{
+    Session, TenantId,
+    mcp::{HttpOptions, check_loopback, http_router, serve_http},
+};
+
+use crate::{
+    exit::{CliError, Status},
+    host::Host,
+    options::SessionOptions,
+    output,
+};
+
+/// Options of `toolbay serve`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// The port; 0 takes a free one
+    #[arg(long, default_value_t = 3000)]
+    port: u16,
+    /// The address, which must be one of this machine alone: 127.0.0.1, ::1 or localhost
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = host_address)]
+    host: IpAddr,
+    #[command(flatten)]
+    session: SessionOptions,
+}
+
+pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
+    let wanted = SocketAddr::new(options.host, options.port);
+    check_loopback(wanted).map_err(|error| CliError::usage(format!("--host: {error}")))?;
+    let host = Host::open(&options.session.host, &options.session.plugins).await?;
+    let listener = TcpListener::bind(wanted).await.map_err(|error| cannot_listen(wanted, &error))?;
+    let address = listener.local_addr().map_err(|error| cannot_listen(wanted, &error))?;
+    let chosen = host.session_of(&options.session.tenant)?;
+    let tenants = tenants(&host, &options)?;
+    // Before anybody is told the address, so that nobody who heard it can end the server the hard way.
+    let shutdown = shutdown().map_err(|error| CliError::usage(format!("signals cannot be heard: {error}")))?;
+    announce(&host, &chosen, &tenants, address);
+    let router = http_router(chosen, move |tenant| tenants.get(tenant).cloned(), HttpOptions::default());
+    serve_http(listener, router, shutdown).await.map_err(CliError::usage)?;
+    output::note("stopped");
+    Ok(Status::Success)
+}
+
+/// The tenants that have an address of their own: those that the command line gives tools.
+fn tenants(host: &Host, options: &Options) -> Result<BTreeMap<TenantId, Session>, CliError> {
+    let named: BTreeSet<_> = options.session.plugins.tenant_tools.iter().map(|pair| &pair.key).collect();
+    named.into_iter().map(|tenant| Ok((tenant.clone(), host.session_of(tenant)?))).collect()
+}
+
+/// Says what was loaded, what not and why, and how to come in.
+fn announce(host: &Host, chosen: &Session, tenants: &BTreeMap<TenantId, Session>, address: SocketAddr) {
+    output::load_report(&host.report);
+    if host.report.loaded.is_empty() {
+        output::note("no plugin is loaded: name a folder of plugins with --tools");
+    }
+    let url = format!("http://{address}/mcp");
+    output::note(&format!("\n{url} has the {} tools of tenant {}", chosen.tools().len(), chosen.tenant()));
+    for (tenant, session) in tenants {
+        let count = session.tools().len();
+        output::note(&format!("http://{address}/tenants/{tenant}/mcp has the {count} tools of tenant {tenant}"));
+    }
+    let snippet = json!({ "mcpServers": { "toolbay": { "type": "http", "url": url } } });
+    output::note(&format!("\nto connect an MCP client, give it this configuration:\n{snippet:#}\n"));
+    output::note(&format!("listening on {url}"));
+}
+
+/// Listens for Ctrl-C and for the request to end; the future resolves at the first.
+#[cfg(unix)]
+fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Listens for Ctrl-C; the future resolves at the first.
+#[cfg(not(unix))]
+fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
+    Ok(async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // A server that cannot be asked to stop is better than one that stops at once.
+            std::future::pending::<()>().await;
+        }
+    })
+}
+
+fn host_address(text: &str) -> Result<IpAddr, String> {
+    if text.eq_ignore_ascii_case("localhost") {
+        return Ok(Ipv4Addr::LOCALHOST.into());
+    }
+    text.parse().map_err(|_| "write an address such as 127.0.0.1, or localhost".to_owned())
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> CliError {
+    let advice =
+        if error.kind() == io::ErrorKind::AddrInUse { ": choose another --port, or 0 for a free one" } else { "" };
+    CliError::usage(format!("cannot listen on {address}: {error}{advice}"))
+}

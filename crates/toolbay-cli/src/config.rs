@@ -1,0 +1,209 @@
+//! The configuration file: what an operator decides once instead of on every command line.
+//!
+//! TOML; every key is optional and an unknown one is an error:
+//!
+//! ```toml
+//! [limits]                          # the ceiling for every call, up or down from the defaults
+//! timeout_ms = 2000                 # the keys are those of `toolbay::LimitsRequest`
+//! max_operations = 1_000_000
+//!
+//! [quota]                           # what each tenant may use together
+//! max_concurrent_calls = 64
+//! max_calls_per_minute = 6000
+//!
+//! [grants]
+//! host = ["kv:*", "clock"]          # what every plugin is given if it asks, in the place of the standard grants
+//!
+//! [plugins.fx]
+//! config = { base = "EUR" }         # checked against the plugin's config_schema
+//! grants = ["kv:*", "clock"]        # what this plugin is given, in the place of [grants]
+//!
+//! [tenants.acme]
+//! grants = ["kv:read"]              # what the tenant gives plugins on its behalf; without it whatever the host gives
+//! limits = { timeout_ms = 500 }     # lower limits for the tenant's calls
+//! ```
+
+use std::{collections::BTreeMap, fs, io::Read, path::Path};
+
+use serde::Deserialize;
+use serde_json::Value;
+use toolbay::{
+    ErrorKind, Limits, LimitsRequest, LoadError, PermissionSet, PluginName, Quota, TenantId, ToolbayBuilder,
+};
+
+use crate::exit::CliError;
+
+/// More is no configuration written by hand.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    limits: LimitsRequest,
+    quota: QuotaSection,
+    grants: GrantsSection,
+    plugins: BTreeMap<PluginName, PluginSection>,
+    tenants: BTreeMap<TenantId, TenantSection>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct QuotaSection {
+    max_concurrent_calls: Option<usize>,
+    max_calls_per_minute: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct GrantsSection {
+    host: Option<PermissionSet>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PluginSection {
+    config: Option<toml::Table>,
+    grants: Option<PermissionSet>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TenantSection {
+    grants: Option<PermissionSet>,
+    limits: LimitsRequest,
+}
+
+impl Config {
+    /// Reads the file at `path`; without one, everything is as by default.
+    pub(crate) fn load(path: Option<&Path>) -> Result<Self, CliError> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let shown = path.display();
+        let unreadable = |error| CliError::usage(format!("--config: {shown} cannot be read: {error}"));
+        let mut text = String::new();
+        let file = fs::File::open(path).map_err(unreadable)?;
+        file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(CliError::usage(format!("--config: {shown} has more than {MAX_FILE_BYTES} bytes")));
+        }
+        toml::from_str(&text).map_err(|error| CliError::usage(located(&shown.to_string(), &text, &error)))
+    }
+
+    /// The ceiling of every call.
+    pub(crate) fn limits(&self) -> Limits {
+        let (mut limits, asked) = (Limits::default(), &self.limits);
+        limits.timeout = asked.timeout_ms.map_or(limits.timeout, std::time::Duration::from_millis);
+        macro_rules! take {
+            ($($field:ident)*) => { $(limits.$field = asked.$field.unwrap_or(limits.$field);)* };
+        }
+        take!(max_operations max_call_depth max_expr_depth max_memory_bytes max_string_bytes max_array_len max_map_len
+            max_variables max_source_bytes max_argument_bytes max_output_bytes max_nesting max_log_bytes max_host_calls
+            max_call_chain);
+        limits
+    }
+
+    /// Hands everything but the limits to `builder`.
+    pub(crate) fn apply_to(&self, builder: ToolbayBuilder) -> Result<ToolbayBuilder, CliError> {
+        let default = Quota::default();
+        let mut builder = builder
+            .quota(Quota {
+                max_concurrent_calls: self.quota.max_concurrent_calls.unwrap_or(default.max_concurrent_calls),
+                max_calls_per_minute: self.quota.max_calls_per_minute.unwrap_or(default.max_calls_per_minute),
+            })
+            .grants(self.grants.host.clone().unwrap_or_else(PermissionSet::standard));
+        for (name, section) in &self.plugins {
+            if let Some(grants) = &section.grants {
+                builder = builder.plugin_grants(name.clone(), grants.clone());
+            }
+            if let Some(config) = &section.config {
+                let config = json(&toml::Value::Table(config.clone()))
+                    .map_err(|problem| CliError::usage(format!("--config: plugins.{name}.config: {problem}")))?;
+                builder = builder.plugin_config(name.clone(), config);
+            }
+        }
+        for (name, section) in &self.tenants {
+            if let Some(grants) = &section.grants {
+                builder = builder.tenant_grants(name.clone(), grants.clone());
+            }
+            if section.limits != LimitsRequest::default() {
+                builder = builder.tenant_limits(name.clone(), section.limits.clone());
+            }
+        }
+        Ok(builder)
+    }
+
+    /// The plugins that the file speaks of.
+    pub(crate) fn plugins(&self) -> impl Iterator<Item = &PluginName> {
+        self.plugins.keys()
+    }
+}
+
+/// A problem with file, line and column, and the line itself.
+fn located(file: &str, text: &str, error: &toml::de::Error) -> String {
+    let mut problem = LoadError::new(ErrorKind::Config, error.message().trim_end()).in_file(file);
+    if let Some(before) = error.span().and_then(|span| text.get(..span.start)) {
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
+        problem = problem.at(before.matches('\n').count() + 1, column, text);
+    }
+    problem.to_string()
+}
+
+/// A configuration as plugins see it: JSON, where dates are texts.
+fn json(value: &toml::Value) -> Result<Value, String> {
+    Ok(match value {
+        toml::Value::String(text) => Value::from(text.as_str()),
+        toml::Value::Integer(number) => Value::from(*number),
+        toml::Value::Float(number) => serde_json::Number::from_f64(*number)
+            .map(Value::Number)
+            .ok_or_else(|| format!("{number} has no JSON form: write an ordinary number"))?,
+        toml::Value::Boolean(truth) => Value::from(*truth),
+        toml::Value::Datetime(date) => Value::from(date.to_string()),
+        toml::Value::Array(items) => Value::Array(items.iter().map(json).collect::<Result<_, _>>()?),
+        toml::Value::Table(table) => {
+            let entries = table.iter().map(|(key, value)| Ok((key.clone(), json(value)?)));
+            Value::Object(entries.collect::<Result<_, String>>()?)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_of_the_file_becomes_the_ceiling() {
+        let text = "[limits]\ntimeout_ms = 1\nmax_operations = 2\nmax_call_depth = 3\nmax_expr_depth = 4\n\
+                    max_memory_bytes = 5\nmax_string_bytes = 6\nmax_array_len = 7\nmax_map_len = 8\nmax_variables = 9\n\
+                    max_source_bytes = 10\nmax_argument_bytes = 11\nmax_output_bytes = 12\nmax_nesting = 13\n\
+                    max_log_bytes = 14\nmax_host_calls = 15\nmax_call_chain = 16\n";
+        let limits = toml::from_str::<Config>(text).unwrap().limits();
+        let expected = Limits {
+            timeout: std::time::Duration::from_millis(1),
+            max_operations: 2,
+            max_call_depth: 3,
+            max_expr_depth: 4,
+            max_memory_bytes: 5,
+            max_string_bytes: 6,
+            max_array_len: 7,
+            max_map_len: 8,
+            max_variables: 9,
+            max_source_bytes: 10,
+            max_argument_bytes: 11,
+            max_output_bytes: 12,
+            max_nesting: 13,
+            max_log_bytes: 14,
+            max_host_calls: 15,
+            max_call_chain: 16,
+        };
+        assert_eq!(limits, expected);
+    }
+
+    #[test]
+    fn configuration_becomes_json() {
+        let table: toml::Table = toml::from_str("a = [1, 2.5, true]\nb = { c = 2026-01-02 }").unwrap();
+        let value = json(&toml::Value::Table(table)).unwrap();
+        assert_eq!(value, serde_json::json!({"a": [1, 2.5, true], "b": {"c": "2026-01-02"}}));
+        assert!(json(&toml::Value::Float(f64::NAN)).unwrap_err().contains("no JSON form"));
+    }
+}

@@ -1,0 +1,187 @@
+//! Options, configuration file and folders, put together to a Toolbay with its plugins loaded.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use toolbay::{Failed, FileKv, LoadReport, PluginName, Scope, Session, TenantId, Toolbay};
+
+use crate::{
+    config::Config,
+    exit::CliError,
+    options::{HostOptions, PluginOptions, SessionOptions},
+    output,
+};
+
+/// A Toolbay with its plugins, and what became of each.
+pub(crate) struct Host {
+    pub(crate) toolbay: Toolbay,
+    pub(crate) report: LoadReport,
+}
+
+/// Makes a Toolbay without plugins.
+pub(crate) fn empty(options: &HostOptions) -> Result<Toolbay, CliError> {
+    build(options, &Config::load(options.config.as_deref())?)
+}
+
+impl Host {
+    /// Makes a Toolbay and loads its plugins. One that does not load is in the report and stops no other.
+    pub(crate) async fn open(options: &HostOptions, plugins: &PluginOptions) -> Result<Self, CliError> {
+        let config = Config::load(options.config.as_deref())?;
+        let sources = sources(plugins)?;
+        let toolbay = build(options, &config)?;
+        let mut report = LoadReport::default();
+        for (scope, path) in &sources {
+            report.merge(load(&toolbay, scope, path).await);
+        }
+        let named = config.plugins().chain(options.assets.iter().map(|pair| &pair.key));
+        warn_of_strangers(named.collect(), &report);
+        Ok(Self { toolbay, report })
+    }
+
+    /// Opens the host that a command works at, says what did not load, and gives the tenant's session.
+    pub(crate) async fn session(options: &SessionOptions) -> Result<(Self, Session), CliError> {
+        let host = Self::open(&options.host, &options.plugins).await?;
+        output::load_failures(&host.report);
+        let session = host.session_of(&options.tenant)?;
+        Ok((host, session))
+    }
+
+    /// A session of `tenant`.
+    pub(crate) fn session_of(&self, tenant: &TenantId) -> Result<Session, CliError> {
+        self.toolbay.session(tenant).map_err(CliError::usage)
+    }
+
+    /// The plugin that did not load and that `tool` seems to be of.
+    pub(crate) fn failed_plugin_of(&self, tool: &str) -> Option<&Failed> {
+        self.report.failed.iter().find(|failed| {
+            let rest = tool.strip_prefix(plugin_stem(&failed.origin).as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '_']))
+        })
+    }
+}
+
+/// Loads the plugin at `path`, or the plugins in it.
+pub(crate) async fn load(toolbay: &Toolbay, scope: &Scope, path: &Path) -> LoadReport {
+    let mut report = LoadReport::default();
+    if is_plugin(path) {
+        let loaded = match toolbay.check(scope.clone(), path).await {
+            Ok(loaded) => toolbay.load(scope.clone(), path).await.map(|_| loaded),
+            Err(error) => Err(error),
+        };
+        match loaded {
+            Ok(loaded) => report.loaded.push(loaded),
+            Err(error) => report.failed.push(Failed { origin: path.to_owned(), scope: scope.clone(), error }),
+        }
+    } else {
+        report = toolbay.load_folder(scope.clone(), path).await;
+        // Cases lie beside the plugins that they test.
+        report.skipped.retain(|skipped| skipped.origin.file_name().is_none_or(|name| name != "cases"));
+    }
+    for failed in &mut report.failed {
+        show_whole_path(failed);
+    }
+    report
+}
+
+/// Whether `path` is one plugin rather than a folder of them.
+pub(crate) fn is_plugin(path: &Path) -> bool {
+    let has = |name: &str| path.join(name).is_file();
+    path.is_file() || ["plugin.toml", "plugin.yaml", "plugin.yml", "plugin.json"].into_iter().any(has)
+}
+
+/// What the plugin at `path` is probably called: its file or folder without the ending.
+fn plugin_stem(path: &Path) -> String {
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Puts the file's whole path into an error that names it within its plugin, so that an editor can open it.
+pub(crate) fn show_whole_path(failed: &mut Failed) {
+    if let Some(file) = failed.error.file.take() {
+        let whole = if failed.origin.is_dir() { failed.origin.join(file) } else { failed.origin.clone() };
+        failed.error.file = Some(whole.display().to_string());
+    }
+}
+
+fn build(options: &HostOptions, config: &Config) -> Result<Toolbay, CliError> {
+    let limits = options.limits.apply_to(config.limits());
+    let mut builder = config.apply_to(toolbay::builder().limits(limits))?;
+    for assets in &options.assets {
+        readable_folder("--assets", &assets.value)?;
+        builder = builder.assets(assets.key.clone(), &assets.value);
+    }
+    if let Some(folder) = &options.state {
+        let kv = FileKv::open(folder).map_err(|error| CliError::usage(format!("--state: {}", error.message)))?;
+        builder = builder.kv(Arc::new(kv));
+    }
+    builder.build().map_err(CliError::usage)
+}
+
+/// The folders and plugins to load, in order. What the user named must be there; what is taken by default may be.
+fn sources(options: &PluginOptions) -> Result<Vec<(Scope, PathBuf)>, CliError> {
+    let mut sources = Vec::new();
+    for path in &options.tools {
+        readable_source("--tools", path)?;
+        sources.push((Scope::Global, path.clone()));
+    }
+    if options.tools.is_empty() {
+        sources.extend(default_folders().into_iter().map(|path| (Scope::Global, path)));
+    }
+    for pair in &options.tenant_tools {
+        readable_source("--tenant-tools", &pair.value)?;
+        sources.push((Scope::Tenant(pair.key.clone()), pair.value.clone()));
+    }
+    Ok(sources)
+}
+
+/// `tools/` here, else that of the project which cargo runs this from, and the user's own plugins.
+fn default_folders() -> Vec<PathBuf> {
+    let here = PathBuf::from("tools");
+    // `cargo run` leaves the current folder as it is, which may be any within the project.
+    let of_project = || {
+        let ours = env::var("CARGO_PKG_NAME").is_ok_and(|name| name == env!("CARGO_PKG_NAME"));
+        env::var_os("CARGO_MANIFEST_DIR").filter(|_| ours).map(|folder| Path::new(&folder).join("../../tools"))
+    };
+    let of_user = env::home_dir().map(|home| home.join(".toolbay").join("plugins"));
+    let tools = if here.is_dir() { Some(here) } else { of_project() };
+    tools.into_iter().chain(of_user).filter(|folder| folder.is_dir()).collect()
+}
+
+fn readable_source(flag: &str, path: &Path) -> Result<(), CliError> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => readable_folder(flag, path),
+        Ok(_) => Ok(()),
+        Err(error) => Err(unreadable(flag, path, &error, "a folder of plugins, a plugin's folder or a plugin's file")),
+    }
+}
+
+fn readable_folder(flag: &str, path: &Path) -> Result<(), CliError> {
+    match fs::read_dir(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(unreadable(flag, path, &error, "a folder")),
+    }
+}
+
+fn unreadable(flag: &str, path: &Path, error: &std::io::Error, wanted: &str) -> CliError {
+    let path = path.display();
+    CliError::usage(match error.kind() {
+        std::io::ErrorKind::NotFound => format!("{flag}: {path} does not exist: give {wanted}"),
+        std::io::ErrorKind::NotADirectory => format!("{flag}: {path} is no folder: give {wanted}"),
+        _ => format!("{flag}: {path} cannot be read: {error}"),
+    })
+}
+
+/// A plugin that is only named, by mistake, would be configured in vain.
+fn warn_of_strangers(named: BTreeSet<&PluginName>, report: &LoadReport) {
+    for name in named {
+        let loaded = report.loaded.iter().any(|loaded| loaded.name == *name);
+        let failed = report.failed.iter().any(|failed| plugin_stem(&failed.origin) == name.as_str());
+        if !loaded && !failed {
+            output::note(&format!("warning: no plugin called {name} is loaded, though the options name it"));
+        }
+    }
+}

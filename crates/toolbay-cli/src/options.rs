@@ -1,0 +1,80 @@
+//! What several commands take: where plugins come from, what the host gives them, and for which tenant it is.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use toolbay::{Limits, PluginName, TenantId};
+
+use crate::values::{self, Pair};
+
+/// What the host gives and allows; for every command that loads plugins.
+#[derive(Debug, Args)]
+pub(crate) struct HostOptions {
+    /// Take limits, grants and plugins' configuration from this TOML file.
+    ///
+    /// Without grants in it, plugins are given what stays within Toolbay where they ask for it: kv:*, clock, random,
+    /// tool:call:* and hook:*.
+    #[arg(long, value_name = "FILE", help_heading = "Host")]
+    pub(crate) config: Option<PathBuf>,
+    /// Take this folder in the place of a plugin's own assets; may be repeated
+    #[arg(long, value_name = "PLUGIN=DIR", help_heading = "Host")]
+    pub(crate) assets: Vec<Pair<PluginName, PathBuf>>,
+    /// Keep what plugins store in this folder; without it, it is gone at the end of the command
+    #[arg(long, value_name = "DIR", help_heading = "Host")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) limits: LimitOptions,
+}
+
+/// The ceiling of what one call may use; up or down from the default or the file's.
+#[derive(Debug, Default, Args)]
+pub(crate) struct LimitOptions {
+    /// The most time for one call, such as 50ms or 2s [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration, help_heading = "Limits")]
+    pub(crate) timeout: Option<Duration>,
+    /// The most steps of the interpreter for one call [default: 5000000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Limits")]
+    pub(crate) max_operations: Option<u64>,
+    /// The most memory that a script may hold, such as 32MiB [default: 64MiB]
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes, help_heading = "Limits")]
+    pub(crate) memory: Option<u64>,
+    /// The longest result of one call, such as 64KiB [default: 256KiB]
+    #[arg(long, value_name = "BYTES", value_parser = values::size, help_heading = "Limits")]
+    pub(crate) max_output: Option<usize>,
+}
+
+impl LimitOptions {
+    /// `limits` with what the flags say.
+    pub(crate) fn apply_to(&self, mut limits: Limits) -> Limits {
+        limits.timeout = self.timeout.unwrap_or(limits.timeout);
+        limits.max_operations = self.max_operations.unwrap_or(limits.max_operations);
+        limits.max_memory_bytes = self.memory.unwrap_or(limits.max_memory_bytes);
+        limits.max_output_bytes = self.max_output.unwrap_or(limits.max_output_bytes);
+        limits
+    }
+}
+
+/// Where plugins come from.
+#[derive(Debug, Args)]
+pub(crate) struct PluginOptions {
+    /// Load the plugins in this folder for everybody, or this one plugin; may be repeated.
+    ///
+    /// Without it: tools/ in the current folder and ~/.toolbay/plugins, as far as they exist.
+    #[arg(long, value_name = "DIR", help_heading = "Plugins")]
+    pub(crate) tools: Vec<PathBuf>,
+    /// Load the plugins in this folder, or this one plugin, for one tenant only; may be repeated
+    #[arg(long, value_name = "TENANT=DIR", help_heading = "Plugins")]
+    pub(crate) tenant_tools: Vec<Pair<TenantId, PathBuf>>,
+}
+
+/// A command that works at a tenant's tools.
+#[derive(Debug, Args)]
+pub(crate) struct SessionOptions {
+    /// Work as this tenant; one that was never named before is as good as any other
+    #[arg(long, value_name = "TENANT", default_value = "default")]
+    pub(crate) tenant: TenantId,
+    #[command(flatten)]
+    pub(crate) plugins: PluginOptions,
+    #[command(flatten)]
+    pub(crate) host: HostOptions,
+}

@@ -1,0 +1,144 @@
+//! How tools and results look on this wire: the one place where Toolbay's words are put into MCP's.
+
+use std::sync::Arc;
+
+use rmcp::{
+    ErrorData,
+    model::{
+        CallToolResult, ContentBlock, JsonObject, MetaObject, PaginatedRequestParams, ProtocolVersion, Tool,
+        ToolAnnotations,
+    },
+};
+use serde_json::{Value, json};
+use toolbay_api::{Annotations, ToolError, result::WireError};
+use toolbay_runtime::{Reply, ToolInfo};
+
+/// What the call used, in a result's `_meta`.
+const METADATA_KEY: &str = "toolbay/metadata";
+/// What went wrong as data, in a failed result's `_meta`. It is not `structuredContent`, which has to follow the tool's
+/// output schema.
+const ERROR_KEY: &str = "toolbay/error";
+
+/// Where a page of the tool list begins, as an opaque cursor: behind a name rather than at a position, so that a tool
+/// which comes or goes between two pages makes no other be shown twice or not at all.
+const CURSOR_PREFIX: &str = "after:";
+
+/// What a revision of the protocol allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Revision {
+    /// Up to 2025-11-25: structured results are objects.
+    ObjectsOnly,
+    /// From 2026-07-28: structured results are any JSON value, and so is what an output schema describes (SEP-2106).
+    AnyValue,
+}
+
+impl Revision {
+    /// Dates in ISO form compare as text. A client that has not said its version gets what every version understands.
+    pub(crate) fn of(version: Option<&ProtocolVersion>) -> Self {
+        match version {
+            Some(version) if version.as_str() >= ProtocolVersion::V_2026_07_28.as_str() => Self::AnyValue,
+            _ => Self::ObjectsOnly,
+        }
+    }
+}
+
+/// The tool as a client lists it.
+pub(crate) fn definition(info: &ToolInfo, revision: Revision) -> Tool {
+    let definition = &info.definition;
+    let mut tool = Tool::new(
+        definition.name.as_str().to_owned(),
+        definition.description.clone(),
+        Arc::new(input_schema(&definition.parameters)),
+    );
+    tool.output_schema = output_schema(info, revision).cloned().map(Arc::new);
+    tool.annotations = annotations(&definition.annotations);
+    tool
+}
+
+/// The schema of the tool's structured result, where `revision` can carry one of its type.
+fn output_schema(info: &ToolInfo, revision: Revision) -> Option<&JsonObject> {
+    let schema = info.definition.output.as_ref()?.as_object()?;
+    (revision == Revision::AnyValue || is_of_objects(schema)).then_some(schema)
+}
+
+fn is_of_objects(schema: &JsonObject) -> bool {
+    schema.get("type").and_then(Value::as_str) == Some("object")
+}
+
+/// The parameters with the `type` that MCP asks for; arguments are an object whether or not the schema says so.
+fn input_schema(parameters: &Value) -> JsonObject {
+    let mut schema = parameters.as_object().cloned().unwrap_or_default();
+    if !is_of_objects(&schema) {
+        schema.insert("type".to_owned(), "object".into());
+    }
+    schema
+}
+
+fn annotations(said: &Annotations) -> Option<ToolAnnotations> {
+    (*said != Annotations::default())
+        .then(|| ToolAnnotations::from_raw(None, said.read_only, said.destructive, said.idempotent, said.open_world))
+}
+
+/// The reply as a client gets it: text always, and structured where the revision has room for it.
+///
+/// `info` finds the tool; it is asked only where the answer depends on the tool's output schema.
+pub(crate) fn result(reply: Reply, revision: Revision, info: impl FnOnce() -> Option<ToolInfo>) -> CallToolResult {
+    let mut meta = JsonObject::new();
+    meta.insert(METADATA_KEY.to_owned(), Value::Object(reply.metadata.to_json()));
+    let mut result = match reply.result {
+        Ok(output) => {
+            let mut result = CallToolResult::success(vec![ContentBlock::text(output.to_text())]);
+            // Text and structure say the same twice, so a value that is no object is structured only for the clients
+            // that would check it against the schema they were shown.
+            let structured = output.data.is_object()
+                || (revision == Revision::AnyValue
+                    && info().is_some_and(|info| output_schema(&info, revision).is_some()));
+            result.structured_content = structured.then_some(output.data);
+            result
+        }
+        Err(error) => {
+            meta.insert(ERROR_KEY.to_owned(), json!(WireError::from(&error)));
+            CallToolResult::error(vec![ContentBlock::text(error_text(&error, reply.feedback.as_deref()))])
+        }
+    };
+    result.meta = Some(MetaObject(meta));
+    result
+}
+
+/// What the model reads of an error: kind and message, then the details to repair from, then what hooks have to add.
+fn error_text(error: &ToolError, feedback: Option<&str>) -> String {
+    let mut text = error.to_string();
+    if !error.details.is_null() {
+        text.push_str("\ndetails: ");
+        text.push_str(&error.details.to_string());
+    }
+    if let Some(feedback) = feedback {
+        text.push('\n');
+        text.push_str(feedback);
+    }
+    text
+}
+
+/// The page of `tools` that `params` asks for, and the cursor of the next one. `tools` are sorted by name.
+///
+/// # Errors
+/// Invalid parameters where the cursor is none of ours.
+pub(crate) fn page(
+    mut tools: Vec<ToolInfo>,
+    params: Option<&PaginatedRequestParams>,
+    size: usize,
+) -> Result<(Vec<ToolInfo>, Option<String>), ErrorData> {
+    if let Some(cursor) = params.and_then(|params| params.cursor.as_deref()) {
+        let Some(last) = cursor.strip_prefix(CURSOR_PREFIX) else {
+            let message = "the cursor is none that this server gave; leave it out to begin at the first page";
+            return Err(ErrorData::invalid_params(message, None));
+        };
+        let seen = tools.partition_point(|info| info.definition.name.as_str() <= last);
+        tools.drain(..seen);
+    }
+    let more = tools.len() > size;
+    tools.truncate(size);
+    let last = tools.last().filter(|_| more);
+    let next = last.map(|info| format!("{CURSOR_PREFIX}{}", info.definition.name));
+    Ok((tools, next))
+}

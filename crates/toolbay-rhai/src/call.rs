@@ -1,0 +1,382 @@
+//! The state of one call: what it may use, what it used, and how it was stopped.
+//!
+//! Rhai's own counter of operations forgets what is counted inside callbacks, and its limit errors carry no figures.
+//! So budget, deadline, cancellation and the first limit that tripped live here, and Rhai only learns that it must
+//! stop: by [`terminated`], an error that no script can catch.
+
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rhai::{Dynamic, EvalAltResult, Position};
+use serde_json::Value;
+use toolbay_api::{ErrorKind, Host, Limit, Limits, LogLevel, ToolContext, ToolError};
+
+use crate::fiber::{self, Answer, WayBack};
+
+/// How long a script runs before it lets others run.
+const SLICE: Duration = Duration::from_micros(200);
+
+/// Operations between two looks at the clock where operations are quick.
+const LONGEST_WINDOW: u64 = 64;
+
+/// Above this, operations are slow and the clock is read more often.
+const SLOW_WINDOW: Duration = Duration::from_micros(50);
+
+/// The result of a function that scripts call.
+pub(crate) type HostResult<T> = Result<T, Box<EvalAltResult>>;
+
+/// The state of one call. Reached by host functions through [`with`].
+pub(crate) struct Call {
+    limits: Arc<Limits>,
+    deadline: Instant,
+    started: Instant,
+    host: Arc<dyn Host>,
+    /// Where the usage is written down; hooks have none.
+    context: Option<ToolContext>,
+    way_back: WayBack,
+    /// Operations of the present window, and how many of them are left.
+    window: Cell<u64>,
+    fuel: Cell<u64>,
+    /// Operations of the windows before.
+    spent: Cell<u64>,
+    window_began: Cell<Instant>,
+    slice_began: Cell<Instant>,
+    cancelled: Cell<bool>,
+    host_calls: Cell<u64>,
+    logged: Cell<usize>,
+    /// What stopped the call. Set once.
+    trip: RefCell<Option<ToolError>>,
+    /// Errors that host functions threw into the script, the newest last; their maps carry the index as tag.
+    thrown: RefCell<Vec<ToolError>>,
+}
+
+impl Call {
+    /// A call that begins now.
+    pub(crate) fn new(
+        limits: Arc<Limits>,
+        deadline: Instant,
+        host: Arc<dyn Host>,
+        context: Option<ToolContext>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            limits,
+            deadline,
+            started: now,
+            host,
+            context,
+            way_back: WayBack::default(),
+            window: Cell::new(LONGEST_WINDOW),
+            fuel: Cell::new(LONGEST_WINDOW),
+            spent: Cell::new(0),
+            window_began: Cell::new(now),
+            slice_began: Cell::new(now),
+            cancelled: Cell::new(false),
+            host_calls: Cell::new(0),
+            logged: Cell::new(0),
+            trip: RefCell::new(None),
+            thrown: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// What the call may use.
+    pub(crate) fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// Time left.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// The plugin's way out.
+    pub(crate) fn host(&self) -> &Arc<dyn Host> {
+        &self.host
+    }
+
+    pub(crate) fn way_back(&self) -> &WayBack {
+        &self.way_back
+    }
+
+    /// Counts `operations`; false where the call must end. The progress callback's whole work nearly always ends at
+    /// the first comparison.
+    #[inline]
+    pub(crate) fn spend(&self, operations: u64) -> bool {
+        let fuel = self.fuel.get();
+        if operations < fuel {
+            self.fuel.set(fuel - operations);
+            return true;
+        }
+        self.end_window(operations)
+    }
+
+    /// Looks at everything that can end the call, lets others run where the slice is over, and begins a new window.
+    #[cold]
+    fn end_window(&self, operations: u64) -> bool {
+        let used = self.window.get() - self.fuel.get();
+        let total = self.spent.get().saturating_add(used).saturating_add(operations);
+        self.spent.set(total);
+        if self.cancelled.get() || self.trip.borrow().is_some() {
+            self.window.set(0);
+            self.fuel.set(0);
+            return false;
+        }
+        let allowed = self.limits.max_operations;
+        if total > allowed {
+            self.trip(ToolError::limit(Limit::Operations, allowed, total));
+            return false;
+        }
+        let now = Instant::now();
+        if now >= self.deadline {
+            self.trip(self.timed_out());
+            return false;
+        }
+        if now.duration_since(self.slice_began.get()) >= SLICE {
+            fiber::pause(self);
+            if self.cancelled.get() {
+                return false;
+            }
+        }
+        let window = if now.duration_since(self.window_began.get()) > SLOW_WINDOW {
+            (self.window.get() / 8).max(1)
+        } else {
+            (self.window.get().max(1) * 2).min(LONGEST_WINDOW)
+        };
+        let window = window.min(allowed - total + 1);
+        self.window.set(window);
+        self.fuel.set(window);
+        self.window_began.set(Instant::now());
+        true
+    }
+
+    /// Begins a slice of time. Called by the poller before it lets the script run.
+    pub(crate) fn begin_slice(&self) {
+        let now = Instant::now();
+        self.slice_began.set(now);
+        self.window_began.set(now);
+    }
+
+    /// Ends the call at its next operation.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.set(true);
+        let used = self.window.get() - self.fuel.get();
+        self.spent.set(self.spent.get() + used);
+        self.window.set(0);
+        self.fuel.set(0);
+    }
+
+    /// Operations so far.
+    pub(crate) fn operations(&self) -> u64 {
+        self.spent.get() + (self.window.get() - self.fuel.get())
+    }
+
+    /// Writes down what was used.
+    pub(crate) fn settle(&self) {
+        if let Some(context) = &self.context {
+            context.usage().set_operations(self.operations());
+        }
+    }
+
+    /// Records what stops the call; the first one counts.
+    pub(crate) fn trip(&self, error: ToolError) {
+        let mut trip = self.trip.borrow_mut();
+        if trip.is_none() {
+            *trip = Some(error);
+        }
+        drop(trip);
+        let used = self.window.get() - self.fuel.get();
+        self.spent.set(self.spent.get().saturating_add(used));
+        self.window.set(0);
+        self.fuel.set(0);
+    }
+
+    /// What stopped the call, if anything did.
+    pub(crate) fn take_trip(&self) -> Option<ToolError> {
+        if self.cancelled.get() {
+            return Some(ToolError::new(ErrorKind::Cancelled, "the call was cancelled"));
+        }
+        self.trip.borrow_mut().take()
+    }
+
+    fn timed_out(&self) -> ToolError {
+        let allowed = self.deadline.saturating_duration_since(self.started).as_millis();
+        ToolError::new(
+            ErrorKind::TimedOut,
+            format!("the tool did not finish within the {allowed} ms that it had; ask for less at once or try again"),
+        )
+    }
+
+    /// Counts one host function call.
+    ///
+    /// # Errors
+    /// The error that ends the script, past [`Limits::max_host_calls`].
+    pub(crate) fn count_host_call(&self) -> HostResult<()> {
+        let calls = self.host_calls.get() + 1;
+        self.host_calls.set(calls);
+        if let Some(context) = &self.context {
+            context.usage().count_host_call();
+        }
+        let allowed = self.limits.max_host_calls;
+        if calls > allowed {
+            return Err(self.stop(ToolError::limit(Limit::HostCalls, allowed, calls)));
+        }
+        Ok(())
+    }
+
+    /// Stops the call with `error`.
+    pub(crate) fn stop(&self, error: ToolError) -> Box<EvalAltResult> {
+        self.trip(error);
+        terminated()
+    }
+
+    /// Counts operations for work that grows with the size of its input: one for each 64 bytes or each element.
+    ///
+    /// # Errors
+    /// The error that ends the script.
+    pub(crate) fn charge(&self, operations: usize) -> HostResult<()> {
+        if self.spend(operations as u64) { Ok(()) } else { Err(terminated()) }
+    }
+
+    /// Refuses a string of `bytes` before it is built.
+    ///
+    /// # Errors
+    /// The error that ends the script, past [`Limits::max_string_bytes`].
+    pub(crate) fn admit_string(&self, bytes: usize) -> HostResult<()> {
+        self.admit(Limit::StringSize, self.limits.max_string_bytes, bytes)
+    }
+
+    /// Refuses an array of `len` elements before it is built.
+    ///
+    /// # Errors
+    /// The error that ends the script, past [`Limits::max_array_len`].
+    pub(crate) fn admit_array(&self, len: usize) -> HostResult<()> {
+        self.admit(Limit::ArraySize, self.limits.max_array_len, len)
+    }
+
+    fn admit(&self, limit: Limit, allowed: usize, used: usize) -> HostResult<()> {
+        if used > allowed {
+            return Err(self.stop(ToolError::limit(limit, allowed as u64, used as u64)));
+        }
+        Ok(())
+    }
+
+    /// Waits for the host.
+    ///
+    /// # Errors
+    /// The host's own, thrown into the script as a map that it can catch; limits, time-outs and cancellation end it.
+    pub(crate) fn wait(&self, future: impl Future<Output = Answer> + Send + 'static) -> HostResult<Value> {
+        match fiber::wait(self, Box::pin(future)) {
+            Some(answer) => self.unwrap(answer),
+            None => Err(terminated()),
+        }
+    }
+
+    /// Waits for another tool. Its failure, a limit of its own included, is an answer that the script can catch.
+    ///
+    /// # Errors
+    /// The other tool's own; cancellation ends the script.
+    pub(crate) fn wait_for_tool(&self, future: impl Future<Output = Answer> + Send + 'static) -> HostResult<Value> {
+        match fiber::wait(self, Box::pin(future)) {
+            Some(answer) => answer.map_err(|error| self.throw_catchable(error)),
+            None => Err(terminated()),
+        }
+    }
+
+    /// The value, or the host's error thrown into the script.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub(crate) fn unwrap<T>(&self, answer: Result<T, ToolError>) -> HostResult<T> {
+        answer.map_err(|error| self.throw(error))
+    }
+
+    /// The script error for `error`: a map `#{kind, message, details, retryable}`.
+    pub(crate) fn throw(&self, error: ToolError) -> Box<EvalAltResult> {
+        if is_final(&error) {
+            return self.stop(error);
+        }
+        self.throw_catchable(error)
+    }
+
+    fn throw_catchable(&self, error: ToolError) -> Box<EvalAltResult> {
+        let mut map = rhai::Map::new();
+        map.insert("kind".into(), error.kind.name().into());
+        map.insert("message".into(), error.message.to_string().into());
+        map.insert("details".into(), crate::convert::to_dynamic(error.details.clone()));
+        map.insert("retryable".into(), error.retryable.into());
+        let mut map = Dynamic::from_map(map);
+        let mut thrown = self.thrown.borrow_mut();
+        // Tags are small integers; a script that throws and catches in a loop goes round.
+        if thrown.len() >= 32 {
+            thrown.clear();
+        }
+        thrown.push(error);
+        map.set_tag(i32::try_from(thrown.len()).unwrap_or_default());
+        EvalAltResult::ErrorRuntime(map, Position::NONE).into()
+    }
+
+    /// The host's error that `value` was made from, if the script threw it on or never caught it.
+    pub(crate) fn thrown(&self, value: &Dynamic) -> Option<ToolError> {
+        let index = usize::try_from(value.tag()).ok()?.checked_sub(1)?;
+        let map = value.as_map_ref().ok()?;
+        let message = map.get("message")?.as_immutable_string_ref().ok()?;
+        let thrown = self.thrown.borrow();
+        // A script can forge the tag. It gains an error that it met before, and only by quoting it.
+        thrown.get(index).filter(|error| *error.message == **message).cloned()
+    }
+
+    /// Writes a line to the plugin's log, as long as the call's share of it lasts.
+    pub(crate) fn log(&self, level: LogLevel, text: &str) {
+        let allowed = self.limits.max_log_bytes;
+        let logged = self.logged.get();
+        if logged > allowed {
+            return;
+        }
+        self.logged.set(logged.saturating_add(text.len()).max(logged + 1));
+        // The line that goes over the limit is given on, so that the host can say once that lines were dropped.
+        let text = cut(text, allowed);
+        self.host.log(level, text);
+    }
+}
+
+/// The state of the call that runs on this thread.
+///
+/// # Errors
+/// Outside of a call: a host function is never run there, and nothing of a script may be.
+pub(crate) fn with<R>(body: impl FnOnce(&Call) -> HostResult<R>) -> HostResult<R> {
+    fiber::with_current(body).unwrap_or_else(|| Err(terminated()))
+}
+
+/// The progress callback: `Some` ends the script.
+pub(crate) fn progress() -> Option<Dynamic> {
+    match fiber::with_current(|call| call.spend(1)) {
+        Some(true) => None,
+        Some(false) | None => Some(Dynamic::UNIT),
+    }
+}
+
+/// The error that no script can catch. What it stands for is in [`Call::take_trip`].
+pub(crate) fn terminated() -> Box<EvalAltResult> {
+    EvalAltResult::ErrorTerminated(Dynamic::UNIT, Position::NONE).into()
+}
+
+/// Whether a script must not be able to catch `error`.
+fn is_final(error: &ToolError) -> bool {
+    // A quota of the store or the depth of tool calls is an answer to this one request: the script may do with less.
+    match error.kind {
+        ErrorKind::TimedOut | ErrorKind::Cancelled => true,
+        ErrorKind::LimitExceeded { limit, .. } => {
+            !matches!(limit, Limit::Storage | Limit::CallChain | Limit::Concurrency | Limit::Rate)
+        }
+        _ => false,
+    }
+}
+
+/// The beginning of `text`, at most `bytes` long.
+pub(crate) fn cut(text: &str, bytes: usize) -> &str {
+    let end = text.floor_char_boundary(bytes);
+    text.get(..end).unwrap_or(text)
+}

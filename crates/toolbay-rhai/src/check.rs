@@ -1,0 +1,153 @@
+//! What a script must keep to before anything of it runs: its functions are there, and it calls no host function that
+//! its manifest does not ask for.
+
+use std::collections::BTreeMap;
+
+use rhai::Position;
+use toolbay_api::{ErrorKind, HookPoint, LoadError, Manifest, PermissionSet, ToolName};
+
+use crate::script::{DECLARATION, FunctionCall, Script};
+
+/// A script function that the plugin calls.
+#[derive(Debug, Clone)]
+pub(crate) struct EntryPoint {
+    /// Its name.
+    pub(crate) function: String,
+    /// Whether it has a second parameter, for the context.
+    pub(crate) takes_context: bool,
+    /// Whether anything reads that parameter. Where nothing does, the context need not be built.
+    pub(crate) reads_context: bool,
+}
+
+/// The functions behind a manifest's tools and hooks.
+#[derive(Debug, Default)]
+pub(crate) struct EntryPoints {
+    pub(crate) tools: BTreeMap<ToolName, EntryPoint>,
+    pub(crate) hooks: BTreeMap<HookPoint, EntryPoint>,
+}
+
+/// Finds the function of every declared tool and hook.
+///
+/// # Errors
+/// `Config`, which names the missing function and what to write.
+pub(crate) fn entry_points(script: &Script, manifest: &Manifest) -> Result<EntryPoints, LoadError> {
+    let mut found = EntryPoints::default();
+    let mut taken: BTreeMap<String, &ToolName> = BTreeMap::new();
+    if manifest.tools.is_empty() && manifest.hooks.is_empty() {
+        let message = format!("the plugin declares no tool and no hook: add `tools` or `hooks` to {DECLARATION}");
+        return Err(declared_at(script, ErrorKind::Config, message));
+    }
+    for name in manifest.tools.keys() {
+        let function = function_name(name.as_str());
+        let is_identifier = function.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+            && function.bytes().any(|byte| byte.is_ascii_alphanumeric());
+        if !is_identifier {
+            let message = format!("the tool {name:?} has no function of its name: begin the name with a letter");
+            return Err(declared_at(script, ErrorKind::Config, message));
+        }
+        if let Some(other) = taken.insert(function.clone(), name) {
+            let message = format!("the tools {other:?} and {name:?} would both be the function `{function}`");
+            return Err(declared_at(script, ErrorKind::Conflict, message));
+        }
+        found.tools.insert(name.clone(), entry_point(script, function, "args", &format!("the tool {name:?}"))?);
+    }
+    for point in manifest.hooks.keys() {
+        let what = format!("the hook {point}");
+        found.hooks.insert(*point, entry_point(script, point.name().to_owned(), "input", &what)?);
+    }
+    Ok(found)
+}
+
+/// The function of a tool: its name with `_` for what a function's name cannot have.
+fn function_name(tool: &str) -> String {
+    tool.replace(['-', '.'], "_")
+}
+
+fn entry_point(script: &Script, function: String, argument: &str, what: &str) -> Result<EntryPoint, LoadError> {
+    let definitions: Vec<Vec<&str>> = script.functions(&function).collect();
+    let best = definitions.iter().filter(|parameters| matches!(parameters.len(), 1 | 2)).max_by_key(|found| found.len());
+    let Some(parameters) = best else {
+        let message = match definitions.first() {
+            None => format!("{what} has no function: write `fn {function}({argument}, cx) {{ ... }}`"),
+            Some(parameters) => format!(
+                "the function of {what} has {} parameters: write `fn {function}({argument}, cx)` or `fn \
+                 {function}({argument})`",
+                parameters.len()
+            ),
+        };
+        return Err(declared_at(script, ErrorKind::Config, message));
+    };
+    let context = parameters.get(1);
+    Ok(EntryPoint {
+        takes_context: context.is_some(),
+        reads_context: context.is_some_and(|context| script.reads_variable(context)),
+        function,
+    })
+}
+
+fn declared_at(script: &Script, kind: ErrorKind, message: String) -> LoadError {
+    match script.declaration() {
+        Some(declaration) => script.error_at(kind, script.entry(), declaration.position, message),
+        None => script.error_at(kind, script.entry(), Position::NONE, message),
+    }
+}
+
+/// A host function that needs a permission.
+pub(crate) struct Guarded {
+    pub(crate) function: &'static str,
+    pub(crate) parameters: &'static [usize],
+    pub(crate) permission: &'static str,
+}
+
+/// The host functions that need a permission. `call_tool` needs one for each tool.
+pub(crate) const GUARDED: &[Guarded] = &[
+    Guarded { function: "kv_get", parameters: &[1], permission: "kv:read" },
+    Guarded { function: "kv_list", parameters: &[1, 2], permission: "kv:read" },
+    Guarded { function: "kv_set", parameters: &[2], permission: "kv:write" },
+    Guarded { function: "kv_delete", parameters: &[1], permission: "kv:write" },
+    Guarded { function: "now", parameters: &[0], permission: "clock" },
+    Guarded { function: "uuid", parameters: &[0], permission: "random" },
+    Guarded { function: "random", parameters: &[0], permission: "random" },
+    Guarded { function: "random_int", parameters: &[2], permission: "random" },
+    Guarded { function: "call_tool", parameters: &[2], permission: CALL_TOOL },
+];
+
+/// What stands for the permission to call some tool.
+pub(crate) const CALL_TOOL: &str = "tool:call:*";
+
+/// Whether `asked` covers a host function's permission, so that the function exists for the plugin.
+pub(crate) fn is_asked(asked: &PermissionSet, permission: &str) -> bool {
+    if permission == CALL_TOOL {
+        return asked.covers("tool:call:x") || asked.iter().any(|asked| asked.as_str().starts_with("tool:call:"));
+    }
+    asked.covers(permission)
+}
+
+/// Refuses a plugin whose code calls a host function that its manifest does not ask for.
+///
+/// # Errors
+/// `PermissionDenied` with the line and what to add.
+pub(crate) fn permissions(script: &Script, asked: &PermissionSet) -> Result<(), LoadError> {
+    for call in script.calls() {
+        let Some(permission) = missing_permission(call, asked) else { continue };
+        if script.defines(&call.name, call.parameters) {
+            continue;
+        }
+        let message = format!("`{}` needs a permission: add {permission:?} to permissions", call.name);
+        return Err(script.error_at(ErrorKind::PermissionDenied, &call.file, call.position, message));
+    }
+    Ok(())
+}
+
+fn missing_permission(call: &FunctionCall, asked: &PermissionSet) -> Option<String> {
+    let guarded = GUARDED
+        .iter()
+        .find(|guarded| guarded.function == call.name && guarded.parameters.contains(&call.parameters))?;
+    match &call.first_text {
+        Some(tool) if guarded.permission == CALL_TOOL => {
+            let permission = format!("tool:call:{tool}");
+            (!asked.covers(&permission)).then_some(permission)
+        }
+        _ => (!is_asked(asked, guarded.permission)).then(|| guarded.permission.to_owned()),
+    }
+}

@@ -1,0 +1,192 @@
+//! Rhai engines: bare, then given the packages that were chosen, the limits and what the plugin asks for.
+//!
+//! An engine is made per plugin and per set of limits, never per call; what is in it is shared among all.
+
+use std::sync::Arc;
+
+use rhai::{
+    Dynamic, Engine, EvalAltResult, Module, ModuleResolver, OptimizationLevel, Position, Shared, module_resolvers::DummyModuleResolver,
+    packages::{
+        ArithmeticPackage, BasicArrayPackage, BasicBlobPackage, BasicFnPackage, BasicIteratorPackage, BasicMapPackage,
+        BasicMathPackage, BasicStringPackage, BitFieldPackage, LanguageCorePackage, LogicPackage, MoreStringPackage,
+        Package,
+    },
+};
+use toolbay_api::{ErrorKind, Limits, LogLevel, PermissionSet, ToolError};
+
+use crate::{
+    call,
+    check::{GUARDED, Guarded, is_asked},
+    functions,
+    script::{Script, module_file},
+};
+
+/// Names of Rhai's that scripts cannot use at all: each would run text, wait, or look at the host's clock.
+const DISABLED: &[&str] = &["eval", "sleep", "timestamp"];
+
+/// Everything that engines are made of, made once.
+pub(crate) struct Library {
+    packages: Shared<Module>,
+    functions: Shared<Module>,
+    guarded: Vec<(&'static str, Shared<Module>)>,
+}
+
+impl Library {
+    pub(crate) fn new() -> Self {
+        Self {
+            packages: packages().into(),
+            functions: functions::pure().into(),
+            guarded: functions::guarded().into_iter().map(|(permission, module)| (permission, module.into())).collect(),
+        }
+    }
+
+    /// An engine for the plugin `script` that asks for `asked`.
+    pub(crate) fn engine(&self, limits: &Limits, asked: &PermissionSet, constants: Option<&Shared<Module>>) -> Engine {
+        let mut engine = self.bare(limits);
+        for (permission, module) in &self.guarded {
+            if is_asked(asked, permission) {
+                engine.register_global_module(Arc::clone(module));
+            }
+        }
+        let missing: Vec<&'static Guarded> =
+            GUARDED.iter().filter(|guarded| !is_asked(asked, guarded.permission)).collect();
+        if !missing.is_empty() {
+            #[allow(deprecated, reason = "not deprecated but volatile, by Rhai's own word; a test would tell")]
+            engine.on_missing_function(move |name, arguments, _, _| refuse(&missing, name, arguments.len()));
+        }
+        if let Some(constants) = constants {
+            engine.register_global_module(Arc::clone(constants));
+        }
+        engine
+    }
+
+    /// An engine without anything that reaches the host: for compiling and for the top level of imported files.
+    pub(crate) fn bare(&self, limits: &Limits) -> Engine {
+        let mut engine = Engine::new_raw();
+        engine.register_global_module(Arc::clone(&self.packages));
+        engine.register_global_module(Arc::clone(&self.functions));
+        // The optimizer is quadratic in the size of the script, and what it saves is little.
+        engine.set_optimization_level(OptimizationLevel::None);
+        for symbol in DISABLED {
+            engine.disable_symbol(*symbol);
+        }
+        engine.set_module_resolver(DummyModuleResolver::new());
+        limit(&mut engine, limits);
+        engine.on_progress(|_| call::progress());
+        engine.on_print(|text| log(LogLevel::Info, text));
+        engine.on_debug(|text, _, _| log(LogLevel::Debug, text));
+        engine
+    }
+
+    /// The signatures of everything that any engine has.
+    pub(crate) fn signatures(&self) -> Vec<String> {
+        let mut engine = self.bare(&Limits::default());
+        for (_, module) in &self.guarded {
+            engine.register_global_module(Arc::clone(module));
+        }
+        engine.gen_fn_signatures(true)
+    }
+}
+
+/// The packages of Rhai that scripts have. New packages of a later Rhai are not taken in by themselves.
+fn packages() -> Module {
+    let mut module = Module::new();
+    LanguageCorePackage::init(&mut module);
+    ArithmeticPackage::init(&mut module);
+    BasicStringPackage::init(&mut module);
+    BasicIteratorPackage::init(&mut module);
+    BasicFnPackage::init(&mut module);
+    BitFieldPackage::init(&mut module);
+    LogicPackage::init(&mut module);
+    BasicMathPackage::init(&mut module);
+    BasicArrayPackage::init(&mut module);
+    BasicBlobPackage::init(&mut module);
+    BasicMapPackage::init(&mut module);
+    MoreStringPackage::init(&mut module);
+    module.build_index();
+    module
+}
+
+fn limit(engine: &mut Engine, limits: &Limits) {
+    engine
+        .set_max_call_levels(limits.max_call_depth)
+        .set_max_expr_depths(limits.max_expr_depth, limits.max_expr_depth)
+        // Rhai's own counter loses what is counted inside callbacks; `Call` counts instead.
+        .set_max_operations(0)
+        .set_max_variables(limits.max_variables)
+        // Zero would mean no limit at all.
+        .set_max_string_size(limits.max_string_bytes.max(1))
+        .set_max_array_size(limits.max_array_len.max(1))
+        .set_max_map_size(limits.max_map_len.max(1))
+        .set_max_modules(64);
+}
+
+/// Whether an engine made for `made_for` enforces `limits`.
+pub(crate) fn fits(made_for: &Limits, limits: &Limits) -> bool {
+    made_for.max_call_depth == limits.max_call_depth
+        && made_for.max_string_bytes == limits.max_string_bytes
+        && made_for.max_array_len == limits.max_array_len
+        && made_for.max_map_len == limits.max_map_len
+        && made_for.max_variables == limits.max_variables
+}
+
+fn log(level: LogLevel, text: &str) {
+    let _ = call::with(|call| {
+        call.log(level, text);
+        Ok(())
+    });
+}
+
+/// A host function that the plugin does not ask for does not exist; who calls it by a name made up at run time is told
+/// so in words. Rhai asks here after any error of a native function, so this looks only at those that do not exist.
+fn refuse(
+    missing: &[&Guarded],
+    name: &str,
+    parameters: usize,
+) -> Result<Option<Dynamic>, Box<EvalAltResult>> {
+    let guarded = missing.iter().find(|guarded| guarded.function == name && guarded.parameters.contains(&parameters));
+    let Some(guarded) = guarded else { return Ok(None) };
+    call::with(|call| {
+        Err(call.throw(ToolError::new(
+            ErrorKind::PermissionDenied,
+            format!("`{name}` needs the permission {:?}, which the plugin does not ask for", guarded.permission),
+        )))
+    })
+}
+
+/// The modules of a plugin's own imported files.
+pub(crate) struct OwnModules(pub(crate) Vec<(String, Shared<Module>)>);
+
+impl ModuleResolver for OwnModules {
+    fn resolve(
+        &self,
+        _: &Engine,
+        _: Option<&str>,
+        path: &str,
+        position: Position,
+    ) -> Result<Shared<Module>, Box<EvalAltResult>> {
+        let file = module_file(path).ok();
+        let module = file.and_then(|file| self.0.iter().find(|(name, _)| *name == file));
+        match module {
+            Some((_, module)) => Ok(Arc::clone(module)),
+            None => Err(EvalAltResult::ErrorModuleNotFound(path.chars().take(200).collect(), position).into()),
+        }
+    }
+}
+
+/// Runs the top level of the imported files, each after those that it imports itself, and gives their modules.
+///
+/// # Errors
+/// The script's own. Must run inside a call, since that is where limits are kept.
+pub(crate) fn own_modules(script: &Script, library: &Library, limits: &Limits) -> Result<OwnModules, Box<EvalAltResult>> {
+    let mut modules: Vec<(String, Shared<Module>)> = Vec::new();
+    for import in script.imported() {
+        let mut engine = library.bare(limits);
+        engine.set_module_resolver(OwnModules(modules.clone()));
+        let mut module = Module::eval_ast_as_new(rhai::Scope::new(), &import.ast, &engine)?;
+        module.set_id(import.file.as_str());
+        module.build_index();
+        modules.push((import.file.clone(), module.into()));
+    }
+    Ok(OwnModules(modules))
+}

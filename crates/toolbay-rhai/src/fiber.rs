@@ -1,0 +1,265 @@
+//! A script's call as a future.
+//!
+//! The interpreter is a deep native recursion that cannot be suspended from outside. Here it runs on a stack of its
+//! own: polling the [`Fiber`] switches to that stack and goes on where the script stopped. The script's thread-side
+//! hooks switch back: the progress callback when its slice of time is over, so that an endless loop never holds a
+//! thread; a host function that must wait, with the future to wait for, so that waiting holds no thread either. The
+//! future is polled by the poller, on the poller's stack. Dropping the fiber cancels the script.
+//!
+//! This module and [`stack`] are the only ones of the crate with `unsafe`.
+#![allow(unsafe_code, reason = "stack switching has no safe interface; the reasons stand at each block")]
+
+use std::{
+    cell::Cell,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    ptr,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+use serde_json::Value;
+use toolbay_api::{ErrorKind, ToolError};
+
+use crate::call::Call;
+
+pub(crate) use stack::StackPool;
+use stack::Stack;
+
+pub(crate) mod stack;
+
+/// What a script and a host function answer.
+pub(crate) type Answer = Result<Value, ToolError>;
+
+/// What a host function waits for.
+pub(crate) type Wait = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// What the script's side tells the poller.
+enum Suspend {
+    /// Its slice of time is over.
+    Slice,
+    /// It needs this answer.
+    Wait(Wait),
+}
+
+/// What the poller tells the script's side.
+enum Resume {
+    /// Go on.
+    Go,
+    /// Go on with this answer.
+    Answer(Answer),
+    /// End.
+    Cancel,
+}
+
+type Routine = Coroutine<Resume, Suspend, Answer, Stack>;
+
+/// The script's way back to its poller: a pointer to the yielder on its own stack, null while it does not run.
+#[derive(Default)]
+pub(crate) struct WayBack(Cell<Option<ptr::NonNull<Yielder<Resume, Suspend>>>>);
+
+// SAFETY: the pointer is used by `suspend` only, on the stack that it points into; wherever that stack is resumed, the
+// pointer is as good as before.
+unsafe impl Send for WayBack {}
+
+thread_local! {
+    /// The call that runs on this thread at this instant.
+    static CURRENT: Cell<*const Call> = const { Cell::new(ptr::null()) };
+}
+
+/// Runs `body` with the call that runs on this thread; `None` outside of calls.
+///
+/// Never inlined: a caller that suspends may go on on another thread, and the compiler may keep the address of a
+/// thread-local that it saw once.
+#[inline(never)]
+pub(crate) fn with_current<R>(body: impl FnOnce(&Call) -> R) -> Option<R> {
+    let current = CURRENT.get();
+    // SAFETY: the pointer is null or was set by `Fiber::resume` to the call that it holds in an `Rc` for as long as
+    // the coroutine runs, and is reset when the coroutine is left. The reference cannot outlive `body`, and `body`
+    // ends before the fiber does, since it runs on the fiber's stack.
+    unsafe { current.as_ref() }.map(body)
+}
+
+/// Lets others run. Called on the script's side.
+pub(crate) fn pause(call: &Call) {
+    let _ = suspend(call, Suspend::Slice);
+}
+
+/// Waits for a host function's answer. Called on the script's side. `None`: the call was cancelled.
+pub(crate) fn wait(call: &Call, future: Wait) -> Option<Answer> {
+    match suspend(call, Suspend::Wait(future)) {
+        Resume::Answer(answer) => Some(answer),
+        Resume::Go | Resume::Cancel => None,
+    }
+}
+
+#[inline(never)]
+fn suspend(call: &Call, with: Suspend) -> Resume {
+    let Some(yielder) = call.way_back().0.get() else { return Resume::Cancel };
+    // SAFETY: the pointer is set by the coroutine's own body to the yielder that the coroutine was given, which lives
+    // at the bottom of the coroutine's stack until the body returns, and is cleared there. `call` can only be reached
+    // through `with_current` and the body's argument, so this runs on that very coroutine.
+    unsafe { yielder.as_ref() }.suspend(with)
+}
+
+/// One call of a script, ready to be polled.
+pub(crate) struct Fiber {
+    call: Rc<Call>,
+    routine: Option<Routine>,
+    wait: Option<Wait>,
+    pool: Arc<StackPool>,
+}
+
+// SAFETY: a fiber may be polled by one thread and then by another, so all that it owns, the values on its suspended
+// stack included, must be fit to move between threads.
+// - `call` is an `Rc` whose only clones are this one and the one on the coroutine's stack: they move together, and the
+//   cells in it are touched by whoever polls only. A `Call` is `Send`, which the assertion below holds.
+// - `wait` is `Send` by its type, `pool` is an `Arc` of a `Sync` type.
+// - On the stack lie frames of Rhai, of this crate and of the standard library. Rhai is built with its `sync` feature:
+//   its values, modules and errors are `Send + Sync`. The body's captures are `Send` by the bound of `Fiber::new`. A
+//   suspension happens in two places only, the progress callback and `wait`, neither of which holds a guard of ours.
+//   Rhai may hold a guard of a std `RwLock` there (the value that a method call on a captured variable works on). The
+//   guard is not `Send` for the sake of systems whose locks belong to threads; std's lock on the systems that this
+//   crate builds for is a futex or a queue, and has no owner.
+// - Thread-locals are read anew after each suspension: ours only inside functions that are never inlined; Rhai and the
+//   standard library's pieces used by it keep none across a callback. The panic count is the one that matters: the
+//   script never suspends while it unwinds, since a drop runs no script code.
+unsafe impl Send for Fiber {}
+
+const _: fn() = || {
+    fn is_send<T: Send>() {}
+    is_send::<Call>();
+};
+
+impl Fiber {
+    /// A call that will run `body` on a stack of `pool`.
+    ///
+    /// # Errors
+    /// `Unavailable` where the system has no room for another stack.
+    pub(crate) fn new(
+        call: Call,
+        pool: Arc<StackPool>,
+        body: impl FnOnce(&Call) -> Answer + Send + 'static,
+    ) -> Result<Self, ToolError> {
+        let stack = pool.take().map_err(|error| {
+            ToolError::new(ErrorKind::Unavailable, "the host has no room for another call now; try again later")
+                .with_source(error)
+        })?;
+        let call = Rc::new(call);
+        let inner = Rc::clone(&call);
+        let routine = Coroutine::with_stack(stack, move |yielder, input| {
+            if matches!(input, Resume::Cancel) {
+                return Err(cancelled());
+            }
+            inner.way_back().0.set(Some(ptr::NonNull::from(yielder)));
+            let answer = catch_unwind(AssertUnwindSafe(|| body(&inner)));
+            inner.way_back().0.set(None);
+            answer.unwrap_or_else(|panic| Err(panicked(&*panic)))
+        });
+        Ok(Self { call, routine: Some(routine), wait: None, pool })
+    }
+
+    /// Switches to the script until it suspends or ends.
+    fn resume(&mut self, input: Resume) -> Option<CoroutineResult<Suspend, Answer>> {
+        /// Puts the former call back, also if the coroutine should unwind into us.
+        struct Former(*const Call);
+        impl Drop for Former {
+            fn drop(&mut self) {
+                CURRENT.set(self.0);
+            }
+        }
+        let routine = self.routine.as_mut()?;
+        let _former = Former(CURRENT.replace(Rc::as_ptr(&self.call)));
+        Some(routine.resume(input))
+    }
+
+    /// Gives the stack back after the script's end.
+    fn retire(&mut self) {
+        if let Some(routine) = self.routine.take_if(|routine| routine.done()) {
+            self.pool.give(routine.into_stack());
+        }
+        self.call.settle();
+    }
+}
+
+impl Future for Fiber {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let this = &mut *self;
+        loop {
+            let input = match this.wait.as_mut().map(|wait| wait.as_mut().poll(cx)) {
+                None => Resume::Go,
+                Some(Poll::Pending) => return Poll::Pending,
+                Some(Poll::Ready(answer)) => {
+                    this.wait = None;
+                    Resume::Answer(answer)
+                }
+            };
+            this.call.begin_slice();
+            match this.resume(input) {
+                Some(CoroutineResult::Yield(Suspend::Wait(wait))) => this.wait = Some(wait),
+                Some(CoroutineResult::Yield(Suspend::Slice)) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Some(CoroutineResult::Return(answer)) => {
+                    this.retire();
+                    return Poll::Ready(answer);
+                }
+                None => return Poll::Ready(Err(cancelled())),
+            }
+        }
+    }
+}
+
+impl Drop for Fiber {
+    /// Cancels: the script is resumed with the cancel flag set, on which its next operation and its host functions end
+    /// it with an error that it cannot catch. That runs its destructors in the usual way; unwinding it by force would
+    /// meet the `catch_unwind` in Rhai's sort.
+    fn drop(&mut self) {
+        self.wait = None;
+        let suspended = self.routine.as_ref().is_some_and(|routine| routine.started() && !routine.done());
+        if suspended {
+            self.call.cancel();
+            let _ = self.resume(Resume::Cancel);
+        }
+        if let Some(routine) = &mut self.routine
+            && !routine.done()
+        {
+            // Never started, or it suspended although it was cancelled, which nothing of ours does.
+            let _ = catch_unwind(AssertUnwindSafe(|| routine.force_unwind()));
+        }
+        self.retire();
+    }
+}
+
+/// Runs `body` to its end on a large stack: for parsing and what else recurses without being a call.
+///
+/// # Errors
+/// `Unavailable` where the system has no room for another stack; `Panic` where `body` panicked.
+pub(crate) fn on_large_stack<R>(pool: &StackPool, body: impl FnOnce() -> R) -> Result<R, ToolError> {
+    let mut stack = pool.take().map_err(|error| {
+        ToolError::new(ErrorKind::Unavailable, "the host has no room for another stack now").with_source(error)
+    })?;
+    let result = corosensei::on_stack(&mut stack, || catch_unwind(AssertUnwindSafe(body)));
+    pool.give(stack);
+    result.map_err(|panic| panicked(&*panic))
+}
+
+fn cancelled() -> ToolError {
+    ToolError::new(ErrorKind::Cancelled, "the call was cancelled")
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> ToolError {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without text");
+    ToolError::new(ErrorKind::Panic, "the tool failed because of a fault in the host; the operator can see why")
+        .with_source(format!("panic inside a script call: {}", text.chars().take(1_000).collect::<String>()))
+}

@@ -1,0 +1,160 @@
+//! Stacks for fibers: large, committed only where touched, used again.
+//!
+//! Rhai clones, drops, prints and compares nested values by native recursion, where no callback of ours runs. Each call
+//! therefore gets a stack that the deepest value within the size limits cannot fill: address space is reserved, the
+//! system commits a page when it is first touched, and a guard page stands at the end. A stack that was used deeply is
+//! given back to the system before it waits for its next call.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use corosensei::stack::{DefaultStack, Stack as _};
+
+/// Address space of one stack. See `docs` of the crate for the arithmetic behind it.
+pub(crate) const STACK_BYTES: usize = 256 << 20;
+
+/// What a stack may keep committed while nobody uses it. An ordinary call touches less.
+const KEPT_BYTES: usize = 256 << 10;
+
+/// The size of a page that the check below looks at. Larger system pages only make the check stricter.
+const PAGE_BYTES: usize = 4 << 10;
+
+/// Stacks that wait for their next call.
+#[derive(Debug)]
+pub(crate) struct StackPool {
+    // std's Mutex: held for a push or a pop only.
+    idle: Mutex<Vec<Stack>>,
+    max_idle: usize,
+}
+
+impl StackPool {
+    /// An empty pool that keeps at most `max_idle` stacks.
+    pub(crate) fn new(max_idle: usize) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::new(Vec::new()), max_idle })
+    }
+
+    /// A stack that nothing runs on.
+    ///
+    /// # Errors
+    /// The system's own, where it has no address space left.
+    pub(crate) fn take(&self) -> io::Result<Stack> {
+        let idle = self.lock().pop();
+        idle.map_or_else(Stack::new, Ok)
+    }
+
+    /// Takes a stack back.
+    pub(crate) fn give(&self, stack: Stack) {
+        stack.release_deep_pages();
+        let mut idle = self.lock();
+        if idle.len() < self.max_idle {
+            idle.push(stack);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Stack>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One stack.
+pub(crate) struct Stack(DefaultStack);
+
+impl std::fmt::Debug for Stack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stack")
+    }
+}
+
+impl Stack {
+    fn new() -> io::Result<Self> {
+        let stack = Self(DefaultStack::new(STACK_BYTES)?);
+        stack.refuse_huge_pages();
+        Ok(stack)
+    }
+
+    /// The lowest address of the part that a waiting stack may keep.
+    fn kept_from(&self) -> usize {
+        self.0.base().get() - KEPT_BYTES
+    }
+
+    /// The lowest address that is no guard page.
+    fn lowest(&self) -> usize {
+        self.0.base().get() - STACK_BYTES
+    }
+
+    /// A huge page would commit two megabytes for a call that needs ten kilobytes.
+    #[cfg(target_os = "linux")]
+    fn refuse_huge_pages(&self) {
+        // SAFETY: the range is the writable part of the mapping that `self` owns; the advice changes no content.
+        let _ = unsafe { libc::madvise(self.lowest() as *mut libc::c_void, STACK_BYTES, libc::MADV_NOHUGEPAGE) };
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn refuse_huge_pages(&self) {}
+
+    /// Gives what lies deeper than [`KEPT_BYTES`] back to the system, if any of it was touched.
+    ///
+    /// Whether it was is read off the first page there: a recursion that passed through left return addresses in it.
+    /// Reading a page that was never touched commits nothing, since the system maps its shared page of zeros.
+    #[cfg(target_os = "linux")]
+    fn release_deep_pages(&self) {
+        let first_deep = self.kept_from() - PAGE_BYTES;
+        // SAFETY: the page lies within the writable part of the mapping, is aligned for u64, and nothing runs on this
+        // stack, so that nobody writes to it meanwhile.
+        let words = unsafe { std::slice::from_raw_parts(first_deep as *const u64, PAGE_BYTES / size_of::<u64>()) };
+        if words.iter().all(|word| *word == 0) {
+            return;
+        }
+        let length = self.kept_from() - self.lowest();
+        // SAFETY: the range is the deep part of the mapping that `self` owns. Nothing runs on this stack, so that no
+        // live value lies there; the pages read as zeros afterwards.
+        let _ = unsafe { libc::madvise(self.lowest() as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn release_deep_pages(&self) {}
+}
+
+// SAFETY: base and limit are those of the wrapped stack, which fulfils the trait's contract.
+unsafe impl corosensei::stack::Stack for Stack {
+    fn base(&self) -> corosensei::stack::StackPointer {
+        self.0.base()
+    }
+
+    fn limit(&self) -> corosensei::stack::StackPointer {
+        self.0.limit()
+    }
+
+    #[cfg(windows)]
+    fn teb_fields(&self) -> corosensei::stack::StackTebFields {
+        self.0.teb_fields()
+    }
+
+    #[cfg(windows)]
+    fn update_teb_fields(&mut self, stack_limit: usize, guaranteed_stack_bytes: usize) {
+        self.0.update_teb_fields(stack_limit, guaranteed_stack_bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_that_was_used_deeply_reads_as_zeros_again() {
+        fn recurse(depth: usize) -> usize {
+            let frame = std::hint::black_box([depth; 64]);
+            if depth == 0 { frame[0] } else { recurse(depth - 1) + std::hint::black_box(frame)[1] }
+        }
+        let pool = StackPool::new(4);
+        let mut stack = pool.take().expect("address space");
+        corosensei::on_stack(&mut stack, || std::hint::black_box(recurse(4_000)));
+        let deep = (stack.kept_from() - PAGE_BYTES) as *const u64;
+        let read = || (0..PAGE_BYTES / 8).any(|word| unsafe { deep.add(word).read_volatile() } != 0);
+        assert!(read(), "the recursion did not reach the page");
+        stack.release_deep_pages();
+        assert!(!read());
+    }
+}

@@ -1,0 +1,117 @@
+//! The plugin's packaged files, read piece by piece: a script gets one record of a large JSON file without the whole
+//! ever becoming a script's value.
+
+use rhai::{Array, Dynamic, INT, ImmutableString, Module};
+use serde_json::Value;
+use toolbay_api::{ErrorKind, Limit, ToolError};
+
+use crate::{
+    call::{self, Call, HostResult},
+    convert,
+};
+
+pub(super) fn register(module: &mut Module) {
+    module.set_native_fn("asset_get", |name: ImmutableString, pointer: ImmutableString| get(&name, &pointer));
+    module.set_native_fn("asset_keys", |name: ImmutableString, pointer: ImmutableString| keys(&name, &pointer));
+    module.set_native_fn(
+        "asset_find",
+        |name: ImmutableString, pointer: ImmutableString, field: ImmutableString, value: Dynamic| {
+            find(&name, &pointer, &field, &value)
+        },
+    );
+    module.set_native_fn("asset_text", |name: ImmutableString| text(&name));
+    module.set_native_fn("asset_names", names);
+}
+
+/// Gives `body` the value at `pointer`, if there is one.
+fn at<R>(
+    name: &str,
+    pointer: &str,
+    body: impl FnOnce(&Call, Option<&Value>) -> HostResult<R>,
+) -> HostResult<R> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let value = call.unwrap(call.host().assets().json_at(name, pointer))?;
+        body(call, value)
+    })
+}
+
+fn get(name: &str, pointer: &str) -> HostResult<Dynamic> {
+    at(name, pointer, |call, value| {
+        let Some(value) = value else { return Ok(Dynamic::UNIT) };
+        call.charge(convert::weight(value))?;
+        Ok(convert::ref_to_dynamic(value))
+    })
+}
+
+fn keys(name: &str, pointer: &str) -> HostResult<Array> {
+    at(name, pointer, |call, value| match value {
+        Some(Value::Object(entries)) => {
+            call.admit_array(entries.len())?;
+            call.charge(entries.len())?;
+            Ok(entries.keys().map(Into::into).collect())
+        }
+        Some(Value::Array(items)) => {
+            call.admit_array(items.len())?;
+            call.charge(items.len())?;
+            Ok((0..items.len()).map(index).collect())
+        }
+        _ => Ok(Array::new()),
+    })
+}
+
+fn find(name: &str, pointer: &str, field: &str, wanted: &Dynamic) -> HostResult<Array> {
+    at(name, pointer, |call, value| {
+        let wanted = call.unwrap(convert::to_value(wanted, call.limits(), Limit::StringSize))?;
+        let matches = |entry: &Value| entry.pointer(field).is_some_and(|found| equal(found, &wanted));
+        let found: Array = match value {
+            Some(Value::Object(entries)) => {
+                call.charge(entries.len())?;
+                entries.iter().filter(|(_, entry)| matches(entry)).map(|(key, _)| key.into()).collect()
+            }
+            Some(Value::Array(items)) => {
+                call.charge(items.len())?;
+                items.iter().enumerate().filter(|(_, item)| matches(item)).map(|(place, _)| index(place)).collect()
+            }
+            _ => Array::new(),
+        };
+        call.admit_array(found.len())?;
+        Ok(found)
+    })
+}
+
+/// Equality as a script means it: 1 and 1.0 are the same number.
+fn equal(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Number(left), Value::Number(right)) => left == right || left.as_f64() == right.as_f64(),
+        _ => left == right,
+    }
+}
+
+fn text(name: &str) -> HostResult<ImmutableString> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let assets = call.host().assets();
+        let bytes = call.unwrap(assets.get(name))?.bytes();
+        call.admit_string(bytes.len())?;
+        call.charge(1 + bytes.len() / 64)?;
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(text.into()),
+            Err(_) => Err(call.throw(ToolError::new(
+                ErrorKind::InvalidArguments,
+                format!("the asset {name:?} is not UTF-8 text"),
+            ))),
+        }
+    })
+}
+
+fn names() -> HostResult<Array> {
+    call::with(|call| {
+        call.count_host_call()?;
+        Ok(call.host().assets().names().map(Into::into).collect())
+    })
+}
+
+fn index(place: usize) -> Dynamic {
+    Dynamic::from_int(INT::try_from(place).unwrap_or(INT::MAX))
+}

@@ -1,0 +1,209 @@
+//! The functions that reach the host: log, configuration, key-value store, other tools, clock, random numbers.
+//!
+//! The host checks each grant again; here a function whose permission the manifest does not ask for is not even
+//! registered.
+
+use std::sync::Arc;
+
+use rhai::{Array, Dynamic, FLOAT, INT, ImmutableString, Map, Module};
+use serde_json::Value;
+use toolbay_api::{ErrorKind, Limit, LogLevel, ToolError};
+
+use super::fail;
+use crate::{
+    call::{self, HostResult},
+    check::CALL_TOOL,
+    convert,
+};
+
+/// Functions that need no permission.
+pub(super) fn register(module: &mut Module) {
+    module.set_native_fn("log", |text: Dynamic| log(LogLevel::Info, &text));
+    module.set_native_fn("log", |level: ImmutableString, text: Dynamic| log(level_called(&level)?, &text));
+    module.set_native_fn("config", config);
+    module.set_native_fn("config", |key: ImmutableString| config_entry(&key));
+    module.set_native_fn("fail", |message: ImmutableString| raise(&message, None));
+    module.set_native_fn("fail", |message: ImmutableString, details: Dynamic| raise(&message, Some(details)));
+}
+
+/// Functions by the permission that they need.
+pub(super) fn guarded() -> Vec<(&'static str, Module)> {
+    let mut read = Module::new();
+    read.set_native_fn("kv_get", |key: ImmutableString| kv_get(key));
+    read.set_native_fn("kv_list", |prefix: ImmutableString| kv_list(prefix, INT::MAX));
+    read.set_native_fn("kv_list", |prefix: ImmutableString, limit: INT| kv_list(prefix, limit));
+    let mut write = Module::new();
+    write.set_native_fn("kv_set", |key: ImmutableString, value: Dynamic| kv_set(key, &value));
+    write.set_native_fn("kv_delete", |key: ImmutableString| kv_delete(key));
+    let mut tools = Module::new();
+    tools.set_native_fn("call_tool", |name: ImmutableString, arguments: Map| {
+        call_tool(name, &Dynamic::from_map(arguments))
+    });
+    let mut clock = Module::new();
+    clock.set_native_fn("now", now);
+    let mut random = Module::new();
+    random.set_native_fn("uuid", uuid);
+    random.set_native_fn("random", random_float);
+    random.set_native_fn("random_int", random_int);
+    [("kv:read", read), ("kv:write", write), (CALL_TOOL, tools), ("clock", clock), ("random", random)]
+        .into_iter()
+        .map(|(permission, mut module)| {
+            module.build_index();
+            (permission, module)
+        })
+        .collect()
+}
+
+fn level_called(name: &str) -> HostResult<LogLevel> {
+    Ok(match name {
+        "trace" => LogLevel::Trace,
+        "debug" => LogLevel::Debug,
+        "info" => LogLevel::Info,
+        "warn" => LogLevel::Warn,
+        "error" => LogLevel::Error,
+        _ => return fail(format!("{name:?} is no log level: use trace, debug, info, warn or error")),
+    })
+}
+
+fn log(level: LogLevel, text: &Dynamic) -> HostResult<()> {
+    call::with(|call| {
+        call.count_host_call()?;
+        if let Ok(text) = text.as_immutable_string_ref() {
+            call.log(level, &text);
+            return Ok(());
+        }
+        let value = call.unwrap(convert::to_value(text, call.limits(), Limit::StringSize))?;
+        call.log(level, &value.to_string());
+        Ok(())
+    })
+}
+
+fn config() -> HostResult<Dynamic> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let config = call.host().config();
+        call.charge(convert::weight(config))?;
+        // A plugin without configuration has an empty one.
+        Ok(if config.is_null() { Dynamic::from_map(Map::new()) } else { convert::ref_to_dynamic(config) })
+    })
+}
+
+fn config_entry(key: &str) -> HostResult<Dynamic> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let Some(entry) = call.host().config().get(key) else { return Ok(Dynamic::UNIT) };
+        call.charge(convert::weight(entry))?;
+        Ok(convert::ref_to_dynamic(entry))
+    })
+}
+
+fn raise(message: &str, details: Option<Dynamic>) -> HostResult<()> {
+    let thrown = match details {
+        None => message.into(),
+        Some(details) => {
+            let mut map = Map::new();
+            map.insert("message".into(), message.into());
+            map.insert("details".into(), details);
+            Dynamic::from_map(map)
+        }
+    };
+    Err(rhai::EvalAltResult::ErrorRuntime(thrown, rhai::Position::NONE).into())
+}
+
+fn kv_get(key: ImmutableString) -> HostResult<Dynamic> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let host = Arc::clone(call.host());
+        let value = call.wait(async move { host.kv_get(&key).await.map(Option::unwrap_or_default) })?;
+        call.charge(convert::weight(&value))?;
+        Ok(convert::to_dynamic(value))
+    })
+}
+
+fn kv_list(prefix: ImmutableString, limit: INT) -> HostResult<Array> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let host = Arc::clone(call.host());
+        let limit = usize::try_from(limit.max(0)).unwrap_or(usize::MAX);
+        let keys = call.wait(async move {
+            let keys = host.kv_list(&prefix, limit).await?;
+            Ok(keys.into_iter().map(Value::String).collect())
+        })?;
+        call.charge(convert::weight(&keys))?;
+        match keys {
+            Value::Array(keys) => Ok(keys.into_iter().map(convert::to_dynamic).collect()),
+            _ => Ok(Array::new()),
+        }
+    })
+}
+
+fn kv_set(key: ImmutableString, value: &Dynamic) -> HostResult<()> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let value = call.unwrap(convert::to_value(value, call.limits(), Limit::Output))?;
+        call.charge(convert::weight(&value))?;
+        let host = Arc::clone(call.host());
+        call.wait(async move { host.kv_set(&key, value).await.map(|()| Value::Null) })?;
+        Ok(())
+    })
+}
+
+fn kv_delete(key: ImmutableString) -> HostResult<bool> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let host = Arc::clone(call.host());
+        let existed = call.wait(async move { host.kv_delete(&key).await.map(Value::Bool) })?;
+        Ok(existed == Value::Bool(true))
+    })
+}
+
+fn call_tool(name: ImmutableString, arguments: &Dynamic) -> HostResult<Dynamic> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let arguments = call.unwrap(convert::to_value(arguments, call.limits(), Limit::Arguments))?;
+        call.charge(convert::weight(&arguments))?;
+        let host = Arc::clone(call.host());
+        let data = call.wait_for_tool(async move { host.call_tool(&name, arguments).await.map(|output| output.data) })?;
+        call.charge(convert::weight(&data))?;
+        Ok(convert::to_dynamic(data))
+    })
+}
+
+fn now() -> HostResult<INT> {
+    call::with(|call| {
+        call.count_host_call()?;
+        call.unwrap(call.host().now_ms())
+    })
+}
+
+fn uuid() -> HostResult<ImmutableString> {
+    call::with(|call| {
+        call.count_host_call()?;
+        call.unwrap(call.host().uuid()).map(Into::into)
+    })
+}
+
+fn random_bits() -> HostResult<u64> {
+    call::with(|call| {
+        call.count_host_call()?;
+        call.unwrap(call.host().random())
+    })
+}
+
+fn random_float() -> HostResult<FLOAT> {
+    // The 53 bits of a double's fraction, so that each value is equally likely and 1 is never reached.
+    Ok((random_bits()? >> 11) as FLOAT / (1_u64 << 53) as FLOAT)
+}
+
+fn random_int(low: INT, high: INT) -> HostResult<INT> {
+    if low > high {
+        return call::with(|call| {
+            let message = format!("random_int({low}, {high}): the lower bound is above the upper one");
+            Err(call.throw(ToolError::new(ErrorKind::InvalidArguments, message)))
+        });
+    }
+    let values = (i128::from(high) - i128::from(low) + 1) as u128;
+    // Multiply and shift: the bias is below 2^-64 times the number of values, too small to see in 64 bits.
+    let offset = (u128::from(random_bits()?) * values) >> 64;
+    Ok((i128::from(low) + offset as i128) as INT)
+}

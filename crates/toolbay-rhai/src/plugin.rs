@@ -1,0 +1,207 @@
+//! A loaded Rhai plugin and its tools.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use rhai::{CallFnOptions, Dynamic, Engine, Map, Scope};
+use serde_json::Value;
+use toolbay_api::{
+    Assets, Host, HookRegistration, Limit, Limits, Plugin, PluginMetadata, Tool, ToolContext,
+    ToolDefinition, ToolError, ToolOutput,
+};
+
+use crate::{
+    call::Call,
+    check::EntryPoint,
+    convert,
+    engine::{self, Library, OwnModules},
+    fault,
+    fiber::{Answer, Fiber, StackPool},
+    script::Script,
+};
+
+/// Sets of limits beside the usual one for which a plugin keeps an engine.
+const KEPT_ENGINES: usize = 8;
+
+/// What all tools and hooks of a plugin share.
+pub(crate) struct Core {
+    pub(crate) manifest: PluginMetadata,
+    pub(crate) script: Arc<Script>,
+    /// The host's ceiling lowered by the manifest.
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) library: Arc<Library>,
+    pub(crate) pool: Arc<StackPool>,
+    /// The modules of the imported files; empty where there are none.
+    pub(crate) modules: Vec<(String, rhai::Shared<rhai::Module>)>,
+    usual: Arc<Engine>,
+    // std's Mutex: held for a look-up only. Tenants with lower limits than their host's are few kinds.
+    others: Mutex<Vec<(Arc<Limits>, Arc<Engine>)>>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        manifest: PluginMetadata,
+        script: Arc<Script>,
+        limits: Limits,
+        library: Arc<Library>,
+        pool: Arc<StackPool>,
+        modules: OwnModules,
+    ) -> Self {
+        let mut core = Self {
+            manifest,
+            script,
+            limits: Arc::new(limits),
+            library,
+            pool,
+            modules: modules.0,
+            usual: Arc::new(Engine::RAW),
+            others: Mutex::default(),
+        };
+        core.usual = Arc::new(core.build(&core.limits));
+        core
+    }
+
+    fn build(&self, limits: &Limits) -> Engine {
+        let mut engine = self.library.engine(limits, &self.manifest.permissions, self.script.constants());
+        if !self.modules.is_empty() {
+            engine.set_module_resolver(OwnModules(self.modules.clone()));
+        }
+        engine
+    }
+
+    /// The engine that enforces `limits`.
+    fn engine(&self, limits: &Arc<Limits>) -> Arc<Engine> {
+        if Arc::ptr_eq(limits, &self.limits) || engine::fits(&self.limits, limits) {
+            return Arc::clone(&self.usual);
+        }
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, engine)) = others.iter().find(|(made_for, _)| engine::fits(made_for, limits)) {
+            return Arc::clone(engine);
+        }
+        let engine = Arc::new(self.build(limits));
+        if others.len() >= KEPT_ENGINES {
+            others.remove(0);
+        }
+        others.push((Arc::clone(limits), Arc::clone(&engine)));
+        engine
+    }
+
+    /// Runs a function of the script on a fiber of its own.
+    ///
+    /// # Errors
+    /// The script's own, and every limit by its kind.
+    pub(crate) async fn run(self: &Arc<Self>, call: Call, entry: &Arc<EntryPoint>, job: Job) -> Answer {
+        let core = Arc::clone(self);
+        let entry = Arc::clone(entry);
+        Fiber::new(call, Arc::clone(&self.pool), move |call| core.body(call, &entry, job))?.await
+    }
+
+    /// What runs on the fiber.
+    fn body(&self, call: &Call, entry: &EntryPoint, job: Job) -> Answer {
+        if convert::is_nested_deeper_than(&job.input, call.limits().max_nesting) {
+            let allowed = call.limits().max_nesting as u64;
+            return Err(ToolError::limit(Limit::Nesting, allowed, allowed + 1));
+        }
+        let engine = self.engine(call.limits());
+        let options = CallFnOptions::new().eval_ast(self.script.has_prelude());
+        let mut scope = Scope::new();
+        let input = convert::to_dynamic(job.input);
+        let (ast, function) = (self.script.ast(), entry.function.as_str());
+        let result = if entry.takes_context {
+            let context = if entry.reads_context { (job.context)(call) } else { Dynamic::UNIT };
+            engine.call_fn_with_options::<Dynamic>(options, &mut scope, ast, function, (input, context))
+        } else {
+            engine.call_fn_with_options::<Dynamic>(options, &mut scope, ast, function, (input,))
+        };
+        let answer = match result {
+            Ok(value) => convert::to_value(&value, call.limits(), Limit::Output),
+            Err(error) => Err(fault::tool_error(error, call, &self.script)),
+        };
+        // A call that was stopped has no result, whatever the script made of it.
+        match call.take_trip() {
+            Some(trip) => Err(trip),
+            None => answer,
+        }
+    }
+}
+
+/// What a script function is given.
+pub(crate) struct Job {
+    pub(crate) input: Value,
+    /// Makes its second argument, if it is read.
+    pub(crate) context: Box<dyn FnOnce(&Call) -> Dynamic + Send>,
+}
+
+/// A plugin made by [`RhaiRunner`](crate::RhaiRunner).
+pub(crate) struct RhaiPlugin {
+    pub(crate) core: Arc<Core>,
+    pub(crate) tools: Vec<Arc<dyn Tool>>,
+    pub(crate) hooks: Vec<HookRegistration>,
+    pub(crate) assets: Assets,
+}
+
+#[async_trait]
+impl Plugin for RhaiPlugin {
+    fn metadata(&self) -> &PluginMetadata {
+        &self.core.manifest
+    }
+
+    fn tools(&self) -> Vec<Arc<dyn Tool>> {
+        self.tools.clone()
+    }
+
+    fn hooks(&self) -> Vec<HookRegistration> {
+        self.hooks.clone()
+    }
+
+    fn assets(&self) -> Assets {
+        self.assets.clone()
+    }
+}
+
+/// A tool whose code is a script function.
+pub(crate) struct RhaiTool {
+    pub(crate) definition: ToolDefinition,
+    pub(crate) core: Arc<Core>,
+    pub(crate) entry: Arc<EntryPoint>,
+}
+
+#[async_trait]
+impl Tool for RhaiTool {
+    fn definition(&self) -> &ToolDefinition {
+        &self.definition
+    }
+
+    async fn call(&self, arguments: Value, cx: &ToolContext) -> Result<ToolOutput, ToolError> {
+        let deadline = cx.deadline();
+        let host: Arc<dyn Host> = Arc::clone(cx.host());
+        let call = Call::new(Arc::clone(cx.limits()), deadline, host, Some(cx.clone()));
+        let context = cx.clone();
+        // Without arguments a client may send none at all.
+        let input = if arguments.is_null() { Value::Object(serde_json::Map::new()) } else { arguments };
+        let job = Job { input, context: Box::new(move |call| tool_context(&context, call)) };
+        self.core.run(call, &self.entry, job).await.map(ToolOutput::new)
+    }
+}
+
+/// The map that a tool gets as its second argument.
+fn tool_context(cx: &ToolContext, call: &Call) -> Dynamic {
+    let text = |text: Option<&str>| text.map_or(Dynamic::UNIT, Into::into);
+    let mut map = Map::new();
+    map.insert("tenant".into(), cx.tenant().as_str().into());
+    map.insert("user".into(), text(cx.user()));
+    map.insert("conversation".into(), text(cx.conversation()));
+    map.insert("run".into(), cx.run().to_string().into());
+    // `call` is a word of Rhai's own: a script can write cx["call"], or `cx.call_id`.
+    map.insert("call".into(), cx.call().as_str().into());
+    map.insert("call_id".into(), cx.call().as_str().into());
+    map.insert("depth".into(), i64::from(cx.depth()).into());
+    map.insert("deadline_ms".into(), deadline_ms(call));
+    map.insert("idempotency_key".into(), text(cx.idempotency_key()));
+    Dynamic::from_map(map)
+}
+
+/// The time that a call has left.
+pub(crate) fn deadline_ms(call: &Call) -> Dynamic {
+    i64::try_from(call.time_left().as_millis()).unwrap_or(i64::MAX).into()
+}

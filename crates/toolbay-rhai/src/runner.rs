@@ -1,0 +1,206 @@
+//! The runner: from a package to a plugin.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use async_trait::async_trait;
+use serde_json::Value;
+use toolbay_api::{
+    ErrorKind, Limits, LoadError, Package, Plugin, PluginContext, PluginMetadata, Runner, RuntimeKind, Tool, ToolError,
+};
+
+use crate::{
+    call::Call,
+    check, declaration,
+    engine::{self, Library, OwnModules},
+    fault,
+    fiber::{Fiber, StackPool, on_large_stack},
+    hook, no_host::NoHost,
+    plugin::{Core, RhaiPlugin, RhaiTool},
+    script::{Script, ScriptCache},
+};
+
+/// Stacks that wait for their next call. Each may keep 256 KiB committed; an ordinary call's keeps about 12.
+const IDLE_STACKS: usize = 1_024;
+
+/// The file that a folder plugin starts from where its manifest names none.
+const DEFAULT_ENTRY: &str = "main.rhai";
+
+/// Loads plugins that are written in Rhai, and keeps what their calls share: engines' parts, compiled scripts, stacks.
+///
+/// One runner serves any number of tenants and threads.
+///
+/// ```
+/// use toolbay_api::{Limits, Package, PermissionSet, PluginContext, Runner, Scope};
+/// use toolbay_rhai::RhaiRunner;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), toolbay_api::LoadError> {
+/// let source = r#"
+///     const PLUGIN = #{ name: "greet", version: "1.0.0", description: "Greets", tools: #{
+///         greet: #{ description: "Greets somebody", parameters: #{ type: "object", properties: #{ name: #{ type: "string" } } } } } };
+///     fn greet(args, cx) { "Hello, " + args.name + "!" }
+/// "#;
+/// let cx = PluginContext { scope: Scope::Global, limits: Limits::default(), grants: PermissionSet::default().into() };
+/// let plugin = RhaiRunner::default().load(&Package::one_file("greet.rhai", source), &cx).await?;
+/// assert_eq!(plugin.tools().len(), 1);
+/// # Ok(()) }
+/// ```
+pub struct RhaiRunner {
+    library: Arc<Library>,
+    pool: Arc<StackPool>,
+    scripts: ScriptCache,
+}
+
+impl Default for RhaiRunner {
+    fn default() -> Self {
+        Self { library: Arc::new(Library::new()), pool: StackPool::new(IDLE_STACKS), scripts: ScriptCache::default() }
+    }
+}
+
+impl std::fmt::Debug for RhaiRunner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RhaiRunner")
+    }
+}
+
+#[async_trait]
+impl Runner for RhaiRunner {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Rhai
+    }
+
+    fn one_file_extension(&self) -> Option<&'static str> {
+        Some("rhai")
+    }
+
+    async fn load(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
+        let files: BTreeMap<String, Arc<str>> = package
+            .files
+            .iter()
+            .filter(|(file, _)| file.ends_with(".rhai"))
+            .map(|(file, source)| (file.clone(), Arc::clone(source)))
+            .collect();
+        let entry = entry_file(package, &files)?;
+        let ceiling = match &package.manifest {
+            Some(manifest) => cx.limits.lowered_by(&manifest.limits),
+            None => cx.limits.clone(),
+        };
+        let compiled = on_large_stack(&self.pool, || self.script(&entry, &files, &ceiling));
+        let script = compiled.map_err(|error| in_words(&error, &entry))??;
+        let manifest = match &package.manifest {
+            Some(manifest) => declaration::folder_manifest(&script, manifest)?,
+            None => declaration::one_file_manifest(&script)?,
+        };
+        let entry_points = check::entry_points(&script, &manifest)?;
+        check::permissions(&script, &manifest.permissions)?;
+        let limits = cx.limits.lowered_by(&manifest.limits);
+        let modules = self.modules(&script, &limits).await?;
+        self.assemble(package, manifest, script, limits, modules, entry_points, cx)
+    }
+}
+
+impl RhaiRunner {
+    /// Compiles, or finds the same text compiled before.
+    fn script(
+        &self,
+        entry: &str,
+        files: &BTreeMap<String, Arc<str>>,
+        limits: &Limits,
+    ) -> Result<Arc<Script>, LoadError> {
+        let key = ScriptCache::key(entry, files, limits);
+        if let Some(script) = self.scripts.get(&key) {
+            return Ok(script);
+        }
+        let script = Arc::new(Script::compile(entry, files, &self.library.bare(limits), limits)?);
+        self.scripts.insert(key, &script);
+        Ok(script)
+    }
+
+    /// Runs the top level of the imported files, in the sandbox that calls run in.
+    async fn modules(&self, script: &Arc<Script>, limits: &Limits) -> Result<OwnModules, LoadError> {
+        if script.imported().is_empty() {
+            return Ok(OwnModules(Vec::new()));
+        }
+        let limits = Arc::new(limits.clone());
+        let deadline = Instant::now() + limits.timeout;
+        let call = Call::new(Arc::clone(&limits), deadline, Arc::new(NoHost::default()), None);
+        let made = Arc::new(Mutex::new(None));
+        let (inner, library, slot) = (Arc::clone(script), Arc::clone(&self.library), Arc::clone(&made));
+        let body = move |call: &Call| match engine::own_modules(&inner, &library, &limits) {
+            Ok(modules) => {
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(modules);
+                Ok(Value::Null)
+            }
+            Err(error) => Err(fault::tool_error(error, call, &inner)),
+        };
+        let run = async { Fiber::new(call, Arc::clone(&self.pool), body)?.await };
+        run.await.map_err(|error| in_words(&error, script.entry()))?;
+        let modules = made.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(modules.unwrap_or_else(|| OwnModules(Vec::new())))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts come from six steps and are put together once")]
+    fn assemble(
+        &self,
+        package: &Package,
+        manifest: PluginMetadata,
+        script: Arc<Script>,
+        limits: Limits,
+        modules: OwnModules,
+        entry_points: check::EntryPoints,
+        cx: &PluginContext,
+    ) -> Result<Arc<dyn Plugin>, LoadError> {
+        let library = Arc::clone(&self.library);
+        let core = Arc::new(Core::new(manifest, script, limits, library, Arc::clone(&self.pool), modules));
+        let check::EntryPoints { mut tools, hooks } = entry_points;
+        let mut made: Vec<Arc<dyn Tool>> = Vec::new();
+        for definition in core.manifest.tool_definitions() {
+            if let Some(entry) = tools.remove(&definition.name) {
+                made.push(Arc::new(RhaiTool { definition, core: Arc::clone(&core), entry: Arc::new(entry) }));
+            }
+        }
+        let mut registrations = Vec::new();
+        for (point, entry) in hooks {
+            if let Some(declaration) = core.manifest.hooks.get(&point) {
+                registrations.push(hook::registration(&core, point, declaration, entry, &cx.grants)?);
+            }
+        }
+        Ok(Arc::new(RhaiPlugin { core, tools: made, hooks: registrations, assets: package.assets.clone() }))
+    }
+}
+
+/// The file to start from.
+fn entry_file(package: &Package, files: &BTreeMap<String, Arc<str>>) -> Result<String, LoadError> {
+    if let Some(manifest) = &package.manifest {
+        if manifest.runtime != RuntimeKind::Rhai {
+            let message = format!("runtime: {} plugins are not loaded by the Rhai runner", manifest.runtime);
+            return Err(LoadError::new(ErrorKind::Config, message));
+        }
+        let entry = manifest.entry.clone().unwrap_or_else(|| DEFAULT_ENTRY.to_owned());
+        if !files.contains_key(&entry) {
+            let known = files.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let message = format!("entry: the plugin has no file {entry:?}; its .rhai files are: [{known}]");
+            return Err(LoadError::new(ErrorKind::Config, message));
+        }
+        return Ok(entry);
+    }
+    match files.keys().next() {
+        Some(file) if files.len() == 1 => Ok(file.clone()),
+        _ => Err(LoadError::new(
+            ErrorKind::Config,
+            "a plugin without a manifest is one .rhai file: add a plugin.toml to a folder of several",
+        )),
+    }
+}
+
+/// A failure of the sandbox itself while loading, or of a top level that ran.
+fn in_words(error: &ToolError, file: &str) -> LoadError {
+    let message = match error.operator_detail() {
+        Some(detail) => format!("{}: {detail}", error.message),
+        None => error.message.clone().into_owned(),
+    };
+    LoadError::new(error.kind, message).in_file(file)
+}

@@ -1,0 +1,4 @@
+//! The sandbox and the runner, tested at the `Runner`, `Tool` and `Hook` traits.
+
+mod basics;
+mod fake;

@@ -1,0 +1,73 @@
+//! The audit port: one record for each call, with the raw result and who decided what.
+
+use std::{sync::Arc, time::Duration};
+
+use toolbay_api::{CallId, Caller, HookPoint, ToolError, ToolOutput};
+
+/// A hook's decision that was not simply to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Where.
+    pub point: HookPoint,
+    /// Who.
+    pub hook: Arc<str>,
+    /// What, in a few words: `deny: closed`.
+    pub decision: String,
+}
+
+/// One call, as the audit keeps it.
+#[derive(Debug)]
+pub struct AuditRecord<'a> {
+    /// On whose behalf.
+    pub caller: &'a Caller,
+    /// The call.
+    pub call: &'a CallId,
+    /// The tool's qualified name, or what the caller wrote where there is no such tool.
+    pub tool: &'a str,
+    /// The plugin's name and version, where the look-up found one.
+    pub plugin: Option<(&'a str, String)>,
+    /// Nested in how many tool calls.
+    pub depth: u32,
+    /// What the tool gave, before hooks changed it. `None` where the tool was not called.
+    pub raw: Option<&'a Result<ToolOutput, ToolError>>,
+    /// What the caller got.
+    pub reply: &'a Result<ToolOutput, ToolError>,
+    /// Who decided what on the way.
+    pub decisions: &'a [Decision],
+    /// From look-up to reply.
+    pub duration: Duration,
+}
+
+/// Takes audit records. Called in place: an implementation queues the record and returns.
+pub trait AuditSink: Send + Sync {
+    /// One call has ended.
+    fn record(&self, record: &AuditRecord<'_>);
+}
+
+/// Writes a line for each call to `tracing`, target `toolbay::audit`, without arguments and results.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TracingAudit;
+
+impl AuditSink for TracingAudit {
+    fn record(&self, record: &AuditRecord<'_>) {
+        if !tracing::enabled!(target: "toolbay::audit", tracing::Level::INFO) {
+            return;
+        }
+        let outcome = record.reply.as_ref().map_or_else(|error| error.kind.name(), |_| "ok");
+        let decisions: Vec<_> =
+            record.decisions.iter().map(|d| format!("{} {}: {}", d.point, d.hook, d.decision)).collect();
+        tracing::info!(
+            target: "toolbay::audit",
+            tenant = %record.caller.tenant,
+            user = record.caller.user.as_deref(),
+            run = %record.caller.run,
+            call = %record.call,
+            tool = record.tool,
+            depth = record.depth,
+            outcome,
+            decisions = decisions.join("; "),
+            duration_us = u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX),
+            "tool call"
+        );
+    }
+}

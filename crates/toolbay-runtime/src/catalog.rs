@@ -1,0 +1,280 @@
+//! What is registered in one scope: immutable, swapped whole, shared by everybody who reads it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use semver::Version;
+use serde_json::Value;
+use toolbay_api::{
+    Assets, ErrorKind, HookRegistration, Limits, LoadError, PermissionSet, Plugin, PluginName, Scope, Tool,
+    ToolDefinition, ToolName,
+};
+
+use crate::schema::Schema;
+
+/// The longest name that the APIs of the large providers take for a function.
+const MAX_PROVIDER_NAME: usize = 64;
+
+/// How a plugin is registered.
+#[derive(Debug, Clone, Default)]
+pub struct RegisterOptions {
+    /// Whether tenants are kept from shadowing the plugin with one of their own of the same name. `None`: a global
+    /// plugin with hooks is protected, since a tenant could switch off a guard by shadowing it.
+    pub protected: Option<bool>,
+    /// Where the plugin was found, for reports.
+    pub origin: Option<PathBuf>,
+}
+
+/// A tool as a session sees it.
+#[derive(Debug, Clone)]
+pub struct ToolInfo {
+    /// Its definition, under its qualified name.
+    pub definition: Arc<ToolDefinition>,
+    /// Its name in the form that every provider's API accepts: `[A-Za-z0-9_-]{1,64}`.
+    pub provider_name: Arc<str>,
+    /// Its plugin.
+    pub plugin: PluginName,
+    /// The plugin's version.
+    pub version: Version,
+    /// Where the plugin is registered.
+    pub scope: Scope,
+}
+
+/// A registered plugin, for listings.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the fields are named by the vocabulary's own types")]
+pub struct PluginInfo {
+    pub metadata: toolbay_api::PluginMetadata,
+    pub scope: Scope,
+    pub protected: bool,
+    pub tools: Vec<ToolInfo>,
+    pub hooks: Vec<HookRegistration>,
+    pub origin: Option<PathBuf>,
+}
+
+/// What the host decided about a plugin when it was registered; shared by its tools and hooks.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    pub(crate) name: PluginName,
+    pub(crate) version: Version,
+    pub(crate) scope: Scope,
+    pub(crate) protected: bool,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) asked: Arc<PermissionSet>,
+    pub(crate) host_grants: Arc<PermissionSet>,
+    pub(crate) config: Value,
+    pub(crate) assets: Assets,
+    pub(crate) origin: Option<PathBuf>,
+}
+
+/// A tool, compiled and ready.
+pub(crate) struct ToolEntry {
+    pub(crate) info: ToolInfo,
+    pub(crate) tool: Arc<dyn Tool>,
+    pub(crate) parameters: Schema,
+    pub(crate) output: Option<Schema>,
+    pub(crate) owner: Arc<Owner>,
+}
+
+/// A hook in its place.
+pub(crate) struct HookEntry {
+    pub(crate) registration: HookRegistration,
+    pub(crate) owner: Arc<Owner>,
+    /// When its plugin was registered, among all of this host.
+    pub(crate) sequence: u64,
+}
+
+/// A plugin with its tools and hooks.
+pub(crate) struct Registered {
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) plugin: Arc<dyn Plugin>,
+    pub(crate) tools: Vec<Arc<ToolEntry>>,
+    pub(crate) hooks: Vec<Arc<HookEntry>>,
+}
+
+impl Registered {
+    /// Compiles the tools' schemas and checks every name.
+    ///
+    /// # Errors
+    /// `Config` with the tool and the place in its schema; `Conflict` where two tools would have one name.
+    pub(crate) fn new(plugin: Arc<dyn Plugin>, owner: Owner, sequence: u64) -> Result<Self, LoadError> {
+        let owner = Arc::new(owner);
+        let mut tools: Vec<Arc<ToolEntry>> = Vec::new();
+        for tool in plugin.tools() {
+            let entry = tool_entry(tool, &owner)?;
+            let clash = tools.iter().find(|other| other.info.provider_name == entry.info.provider_name);
+            if let Some(other) = clash {
+                return Err(name_clash(&entry.info, &other.info));
+            }
+            tools.push(Arc::new(entry));
+        }
+        let hooks = plugin
+            .hooks()
+            .into_iter()
+            .map(|registration| Arc::new(HookEntry { registration, owner: Arc::clone(&owner), sequence }))
+            .collect();
+        Ok(Self { owner, plugin, tools, hooks })
+    }
+
+    pub(crate) fn info(&self) -> PluginInfo {
+        PluginInfo {
+            metadata: self.plugin.metadata().clone(),
+            scope: self.owner.scope.clone(),
+            protected: self.owner.protected,
+            tools: self.tools.iter().map(|entry| entry.info.clone()).collect(),
+            hooks: self.hooks.iter().map(|entry| entry.registration.clone()).collect(),
+            origin: self.owner.origin.clone(),
+        }
+    }
+}
+
+fn tool_entry(tool: Arc<dyn Tool>, owner: &Arc<Owner>) -> Result<ToolEntry, LoadError> {
+    let mut definition = tool.definition().clone();
+    let local = definition.name.clone();
+    let config = |message: String| LoadError::new(ErrorKind::Config, message);
+    definition.name =
+        ToolName::qualified(&owner.name, &local).map_err(|error| config(format!("tools.{local}: {error}")))?;
+    if definition.description.trim().is_empty() {
+        return Err(config(format!("tools.{local}.description: must not be empty: a model chooses by it")));
+    }
+    let parameters = Schema::compile_parameters(&definition.parameters)
+        .map_err(|problem| config(format!("tools.{local}.parameters: {problem}")))?;
+    let output = definition
+        .output
+        .as_ref()
+        .map(Schema::compile)
+        .transpose()
+        .map_err(|problem| config(format!("tools.{local}.output: {problem}")))?;
+    let info = ToolInfo {
+        provider_name: provider_name(definition.name.as_str()).into(),
+        definition: Arc::new(definition),
+        plugin: owner.name.clone(),
+        version: owner.version.clone(),
+        scope: owner.scope.clone(),
+    };
+    Ok(ToolEntry { info, tool, parameters, output, owner: Arc::clone(owner) })
+}
+
+/// `qualified` in the form that every provider accepts: dots become `__`; what is too long ends in a digest of the
+/// whole, so that it stays distinct. The way back is by look-up, and two tools with one name are refused.
+fn provider_name(qualified: &str) -> String {
+    let name = qualified.replace('.', "__");
+    if name.len() <= MAX_PROVIDER_NAME {
+        return name;
+    }
+    // FNV-1a: stable over versions and machines, as the name is written into conversations; no secrecy is asked of it.
+    let digest = qualified
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let kept: String = name.chars().take(MAX_PROVIDER_NAME - 17).collect();
+    format!("{kept}_{digest:016x}")
+}
+
+fn name_clash(new: &ToolInfo, old: &ToolInfo) -> LoadError {
+    LoadError::new(
+        ErrorKind::Conflict,
+        format!(
+            "the tools {} and {} would both be called {} where dots are not allowed: rename one",
+            new.definition.name, old.definition.name, new.provider_name
+        ),
+    )
+}
+
+/// Everything registered in one scope.
+#[derive(Default)]
+pub(crate) struct Catalog {
+    plugins: BTreeMap<PluginName, Arc<Registered>>,
+    tools: HashMap<Arc<str>, Arc<ToolEntry>>,
+    by_provider_name: HashMap<Arc<str>, Arc<ToolEntry>>,
+}
+
+impl Catalog {
+    /// This catalog with more plugins in it.
+    ///
+    /// # Errors
+    /// `Conflict` where a plugin or a tool of that name is there already; the plugins before it are not taken either.
+    pub(crate) fn with(&self, added: &[Arc<Registered>]) -> Result<Self, LoadError> {
+        let mut next = Self {
+            plugins: self.plugins.clone(),
+            tools: self.tools.clone(),
+            by_provider_name: self.by_provider_name.clone(),
+        };
+        for registered in added {
+            if let Some(old) = next.plugins.get(&registered.owner.name) {
+                return Err(LoadError::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "a plugin called {} (version {}) is registered there already: unregister it first or rename this one",
+                        old.owner.name, old.owner.version
+                    ),
+                ));
+            }
+            for entry in &registered.tools {
+                if let Some(old) = next.by_provider_name.get(&entry.info.provider_name) {
+                    return Err(name_clash(&entry.info, &old.info));
+                }
+                next.tools.insert(entry.info.definition.name.shared(), Arc::clone(entry));
+                next.by_provider_name.insert(Arc::clone(&entry.info.provider_name), Arc::clone(entry));
+            }
+            next.plugins.insert(registered.owner.name.clone(), Arc::clone(registered));
+        }
+        Ok(next)
+    }
+
+    /// This catalog without one plugin, and that plugin.
+    pub(crate) fn without(&self, name: &PluginName) -> Option<(Self, Arc<Registered>)> {
+        let removed = Arc::clone(self.plugins.get(name)?);
+        let mut next = Self {
+            plugins: self.plugins.clone(),
+            tools: self.tools.clone(),
+            by_provider_name: self.by_provider_name.clone(),
+        };
+        next.plugins.remove(name);
+        for entry in &removed.tools {
+            next.tools.remove(entry.info.definition.name.as_str());
+            next.by_provider_name.remove(&entry.info.provider_name);
+        }
+        Some((next, removed))
+    }
+
+    pub(crate) fn plugin(&self, name: &PluginName) -> Option<&Arc<Registered>> {
+        self.plugins.get(name)
+    }
+
+    pub(crate) fn plugins(&self) -> impl Iterator<Item = &Arc<Registered>> {
+        self.plugins.values()
+    }
+
+    /// The tool called `name`.
+    pub(crate) fn tool(&self, name: &str) -> Option<&Arc<ToolEntry>> {
+        self.tools.get(name)
+    }
+
+    /// The tool that providers know as `name`.
+    pub(crate) fn tool_by_provider_name(&self, name: &str) -> Option<&Arc<ToolEntry>> {
+        self.by_provider_name.get(name)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.plugins.is_empty()
+    }
+
+    /// `Ok` where no tool of `other` has the provider name of a tool here, plugins of one name left aside: there the
+    /// tenant's simply shadows the global one.
+    ///
+    /// # Errors
+    /// `Conflict` with both names.
+    pub(crate) fn check_beside(&self, other: &[Arc<Registered>]) -> Result<(), LoadError> {
+        for entry in other.iter().flat_map(|registered| &registered.tools) {
+            if let Some(mine) = self.by_provider_name.get(&entry.info.provider_name)
+                && mine.owner.name != entry.owner.name
+            {
+                return Err(name_clash(&entry.info, &mine.info));
+            }
+        }
+        Ok(())
+    }
+}

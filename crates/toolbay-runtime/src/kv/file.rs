@@ -1,0 +1,173 @@
+//! Values in files: one folder for each tenant, one JSON file in it for each plugin. For the command line and small
+//! set-ups; the SQL store takes its place where there is more to keep.
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind as IoKind, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use dashmap::DashMap;
+use serde_json::Value;
+use toolbay_api::{ErrorKind, ToolError, async_trait};
+
+use super::{Cells, KvQuota, KvSpace, KvStore, check_key};
+
+/// Keeps values below one folder. Several processes may share it: every operation locks the plugin's file, and reads
+/// it again where another process changed it.
+#[derive(Debug, Clone)]
+pub struct FileKv(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    folder: PathBuf,
+    // One entry a space that this process has used; what a tenant may hold is bounded by its quota.
+    spaces: DashMap<KvSpace, Arc<Mutex<Cached>>>,
+}
+
+/// A file's content as this process last saw it, and what the file looked like then.
+#[derive(Debug, Default)]
+struct Cached {
+    cells: Cells,
+    stamp: Option<Stamp>,
+}
+
+type Stamp = (SystemTime, u64);
+
+impl FileKv {
+    /// Opens the store below `folder`, which is made where it is missing.
+    ///
+    /// # Errors
+    /// `Config` where the folder cannot be made.
+    pub fn open(folder: impl Into<PathBuf>) -> Result<Self, ToolError> {
+        let folder = folder.into();
+        fs::create_dir_all(&folder).map_err(|error| {
+            ToolError::new(ErrorKind::Config, format!("the state folder {} cannot be made: {error}", folder.display()))
+        })?;
+        Ok(Self(Arc::new(Inner { folder, spaces: DashMap::new() })))
+    }
+
+    /// Runs `work` on a thread that may block, with the space's file locked and its content at hand.
+    async fn with<T: Send + 'static>(
+        &self,
+        space: &KvSpace,
+        work: impl FnOnce(&mut Cells) -> Result<(T, Change), ToolError> + Send + 'static,
+    ) -> Result<T, ToolError> {
+        let (inner, space) = (Arc::clone(&self.0), space.clone());
+        let done = tokio::task::spawn_blocking(move || inner.locked(&space, work)).await;
+        done.map_err(|error| unavailable(io::Error::other(error)))?
+    }
+}
+
+/// Whether the file must be written.
+enum Change {
+    None,
+    Made,
+}
+
+impl Inner {
+    fn locked<T>(
+        &self,
+        space: &KvSpace,
+        work: impl FnOnce(&mut Cells) -> Result<(T, Change), ToolError>,
+    ) -> Result<T, ToolError> {
+        let cached = Arc::clone(&self.spaces.entry(space.clone()).or_default());
+        let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
+        // Names were checked when they were parsed: neither can hold a separator or begin with a dot.
+        let folder = self.folder.join(space.tenant.as_str());
+        fs::create_dir_all(&folder).map_err(unavailable)?;
+        let path = folder.join(format!("{}.json", space.plugin));
+        let lock = File::create(folder.join(format!("{}.lock", space.plugin))).map_err(unavailable)?;
+        // Given back when the file is closed at the end of this function.
+        lock.lock().map_err(unavailable)?;
+
+        let stamp = stamp_of(&path).map_err(unavailable)?;
+        if stamp != cached.stamp || stamp.is_none() {
+            cached.cells = read(&path)?;
+            cached.stamp = stamp;
+        }
+        let (value, change) = work(&mut cached.cells)?;
+        if let Change::Made = change {
+            if let Err(error) = write(&path, &cached.cells) {
+                // What could not be written must not be seen either.
+                *cached = Cached::default();
+                return Err(unavailable(error));
+            }
+            cached.stamp = stamp_of(&path).map_err(unavailable)?;
+        }
+        Ok(value)
+    }
+}
+
+fn stamp_of(path: &Path) -> io::Result<Option<Stamp>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some((metadata.modified()?, file_number(&metadata)))),
+        Err(error) if error.kind() == IoKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Each write makes a new file, so its number tells two writes within one tick of the clock apart.
+#[cfg(unix)]
+fn file_number(metadata: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
+}
+
+#[cfg(not(unix))]
+fn file_number(metadata: &fs::Metadata) -> u64 {
+    metadata.len()
+}
+
+fn read(path: &Path) -> Result<Cells, ToolError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == IoKind::NotFound => return Ok(Cells::default()),
+        Err(error) => return Err(unavailable(error)),
+    };
+    serde_json::from_slice(&bytes).map(Cells::from_values).map_err(|error| unavailable(error.into()))
+}
+
+/// Writes beside the file and renames, so that a reader or a crash sees the old content or the new.
+fn write(path: &Path, cells: &Cells) -> io::Result<()> {
+    let beside = path.with_extension("json.new");
+    let mut file = io::BufWriter::new(File::create(&beside)?);
+    serde_json::to_writer(&mut file, cells.values())?;
+    file.flush()?;
+    fs::rename(&beside, path)
+}
+
+fn unavailable(error: io::Error) -> ToolError {
+    ToolError::new(ErrorKind::Unavailable, "the plugin's store cannot be reached; try again later").with_source(error)
+}
+
+#[async_trait]
+impl KvStore for FileKv {
+    async fn get(&self, space: &KvSpace, key: &str) -> Result<Option<Value>, ToolError> {
+        check_key(key)?;
+        let key = key.to_owned();
+        self.with(space, move |cells| Ok((cells.get(&key), Change::None))).await
+    }
+
+    async fn set(&self, space: &KvSpace, key: &str, value: Value, quota: KvQuota) -> Result<(), ToolError> {
+        check_key(key)?;
+        let key = key.to_owned();
+        self.with(space, move |cells| cells.set(&key, value, quota).map(|()| ((), Change::Made))).await
+    }
+
+    async fn delete(&self, space: &KvSpace, key: &str) -> Result<bool, ToolError> {
+        check_key(key)?;
+        let key = key.to_owned();
+        self.with(space, move |cells| {
+            let was_there = cells.delete(&key);
+            Ok((was_there, if was_there { Change::Made } else { Change::None }))
+        })
+        .await
+    }
+
+    async fn list(&self, space: &KvSpace, prefix: &str, limit: usize) -> Result<Vec<String>, ToolError> {
+        let prefix = prefix.to_owned();
+        self.with(space, move |cells| Ok((cells.list(&prefix, limit), Change::None))).await
+    }
+}

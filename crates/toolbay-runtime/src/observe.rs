@@ -1,0 +1,39 @@
+//! What happens in a run, as it happens: for a terminal, a console or a test's transcript. Changes nothing.
+
+use serde::Serialize;
+use serde_json::Value;
+use toolbay_api::{CallId, HookPoint, PluginName, RunId, Scope, TenantId, ToolCall, WireResult, message::Tokens};
+
+/// Sees the events of the runs of a session.
+///
+/// Called in place, on the run's own task: an implementation hands the event on and returns.
+pub trait Observer: Send + Sync {
+    /// One event of `run`.
+    fn observe(&self, run: RunId, event: &RunEvent);
+}
+
+/// One thing that happened in a run.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are named by the vocabulary's own types")]
+pub enum RunEvent {
+    /// An agent run began.
+    RunStarted { tenant: TenantId },
+    /// A step began: a model call and what follows from it.
+    StepStarted { step: u32 },
+    /// The model answered.
+    ModelReplied { step: u32, text: String, tool_calls: Vec<ToolCall>, tokens: Tokens },
+    /// The model showed reasoning.
+    Reasoning { step: u32, text: String },
+    /// The look-up found a tool.
+    ToolLookedUp { call: CallId, tool: String, plugin: PluginName, scope: Scope },
+    /// A hook decided.
+    HookDecided { point: HookPoint, hook: String, call: Option<CallId>, decision: String },
+    /// The plugin is about to be called with these arguments.
+    ToolCallStarted { call: CallId, tool: String, arguments: Value },
+    /// The call ended, however it went.
+    ToolCallFinished { call: CallId, tool: String, result: Box<WireResult> },
+    /// The agent run ended.
+    RunFinished { outcome: String, text: String, steps: u32, tool_calls: u32 },
+}

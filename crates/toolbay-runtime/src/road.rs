@@ -1,0 +1,401 @@
+//! The road of a tool call: look-up, hooks in, schema, grants, approval, meter, plugin, shape, hooks out, reply.
+//!
+//! Every call takes it, whoever makes it: a model, an MCP client, a script inside another call. Steps 3 to 6 and 8 are
+//! code and not hooks, so that nobody can register them away or put them in another order.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use toolbay_api::{
+    CallId, CancelFlag, ErrorKind, Execution, HookPoint, Limit, Limits, ToolContext, ToolContextParts, ToolError,
+    ToolOutput,
+    hook::{AfterToolCall, AfterToolCallOutcome, BeforeToolCall, BeforeToolCallOutcome, ErrorOrigin, OnError},
+};
+
+use crate::{
+    audit::{AuditRecord, Decision},
+    call_host::CallHost,
+    catalog::ToolEntry,
+    gates::{Asking, Stop, Undecided},
+    guarded::{Failure, guarded},
+    meter::Permit,
+    observe::RunEvent,
+    reply::{CallMetadata, Reply},
+    run::Run,
+    shape,
+};
+
+/// One call at the start of the road.
+pub(crate) struct Trip {
+    pub(crate) step: u32,
+    pub(crate) call: CallId,
+    pub(crate) name: String,
+    pub(crate) arguments: Value,
+    /// Tool calls that this one is made from inside of.
+    pub(crate) depth: u32,
+    /// When the call around this one ends.
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// A call that has passed steps 1 to 6: the only value that [`run_plugin`] takes.
+struct Admitted<'a> {
+    entry: &'a ToolEntry,
+    arguments: Value,
+    cx: ToolContext,
+    cancel: CancelFlag,
+    timeout: Duration,
+    _permit: Permit,
+}
+
+/// Why a call did not reach its plugin.
+enum Turned {
+    Answered(ToolOutput),
+    Refused(ToolError),
+    Stopped(Stop),
+}
+
+/// Takes one call down the road.
+///
+/// # Cancel safety
+/// Dropping the future gives the permit back and drops the plugin's future; no after-hook and no audit record follows,
+/// since there is no reply.
+pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
+    let started = Instant::now();
+    let mut decisions = Vec::new();
+    let mut entered = 0;
+    let (mut raw, mut stop, mut usage) = (None, None, None);
+
+    // 1 look-up: one snapshot for the whole run, the tenant's own first, then global.
+    let entry = run.view().tool(&trip.name);
+    let mut result = match entry {
+        None => Err(not_found(run, &trip.name)),
+        Some(entry) => {
+            observe_look_up(run, &trip, entry);
+            // 2 to 6
+            match admit(run, entry, &mut trip, started, &mut entered, &mut decisions).await {
+                Ok(admitted) => {
+                    usage = Some(admitted.cx.clone());
+                    // 7 plugin, 8 shape
+                    let limits = Arc::clone(admitted.cx.limits());
+                    let result = run_plugin(run, admitted).await.and_then(|output| shaped(entry, &limits, output));
+                    // The audit keeps the raw result, so it is copied where a hook may yet replace it.
+                    raw = (run.inner().audit.is_some() && entered > 0).then(|| result.clone());
+                    result
+                }
+                Err(Turned::Answered(output)) => shaped(entry, &effective_limits(run, entry), output),
+                Err(Turned::Refused(error)) => Err(error),
+                Err(Turned::Stopped(by)) => {
+                    let error = stopped(&by);
+                    stop = Some(by);
+                    Err(error)
+                }
+            }
+        }
+    };
+    let mut feedback = None;
+    if let Err(error) = &result {
+        let origin = ErrorOrigin::Tool { call: trip.call.clone(), tool: trip.name.clone() };
+        let input = OnError { origin, error: error.clone() };
+        feedback = run.on_error(trip.step, Some(&trip.call), trip.depth, &input, &mut decisions).await;
+    }
+
+    // 9 hooks out: those entered, in reverse.
+    if let Some(entry) = entry {
+        let (replaced, stopped_after) = hooks_out(run, &trip, entry, entered, result, &mut decisions).await;
+        result = replaced;
+        stop = stop.or(stopped_after);
+    }
+
+    // 10 reply, audit.
+    let tool = entry.map_or_else(|| Arc::from(trip.name.as_str()), |entry| entry.info.definition.name.shared());
+    let usage = usage.as_ref().map(ToolContext::usage);
+    let metadata = CallMetadata {
+        duration: started.elapsed(),
+        operations: usage.map_or(0, toolbay_api::Usage::operations),
+        peak_bytes: usage.map_or(0, toolbay_api::Usage::peak_bytes),
+        host_calls: usage.map_or(0, toolbay_api::Usage::host_calls),
+    };
+    if let Some(audit) = &run.inner().audit {
+        audit.record(&AuditRecord {
+            caller: run.caller(),
+            call: &trip.call,
+            tool: &tool,
+            plugin: entry.map(|entry| (entry.owner.name.as_str(), entry.owner.version.to_string())),
+            depth: trip.depth,
+            raw: raw.as_ref().or_else(|| usage.is_some().then_some(&result)),
+            reply: &result,
+            decisions: &decisions,
+            duration: metadata.duration,
+        });
+    }
+    let reply = Reply { call: trip.call, tool, result, metadata, stop, feedback };
+    if run.is_observed() {
+        let (call, tool, result) = (reply.call.clone(), reply.tool.to_string(), Box::new(reply.to_wire()));
+        run.observe(RunEvent::ToolCallFinished { call, tool, result });
+    }
+    reply
+}
+
+/// Steps 2 to 6. `entered` becomes the number of hooks around tool calls that the call went past.
+async fn admit<'a>(
+    run: &Run,
+    entry: &'a ToolEntry,
+    trip: &mut Trip,
+    started: Instant,
+    entered: &mut usize,
+    decisions: &mut Vec<Decision>,
+) -> Result<Admitted<'a>, Turned> {
+    // 2 hooks in
+    let arguments = hooks_in(run, entry, trip, entered, decisions).await?;
+
+    // 3 schema, on the arguments as the hooks left them
+    let limits = effective_limits(run, entry);
+    shape::check(&arguments, Limit::Arguments, limits.max_argument_bytes, limits.max_nesting)
+        .map_err(Turned::Refused)?;
+    entry.parameters.check_arguments(&arguments).map_err(Turned::Refused)?;
+
+    // 4 grants: the user's rights. What the plugin itself may do is checked by its host at every effect.
+    for right in entry.info.definition.required_permissions.iter() {
+        if !run.inner().rights.covers(right.as_str()) {
+            return Err(Turned::Refused(ToolError::new(
+                ErrorKind::PermissionDenied,
+                format!("the user lacks the right `{right}`, which this tool requires; an operator can give it"),
+            )));
+        }
+    }
+
+    // 5 approval: a hook's `ask` is refused on the way in, until runs can be suspended.
+
+    // 6 meter
+    let permit = run.inner().meter.reserve(started).map_err(Turned::Refused)?;
+
+    let timeout = entry.info.definition.timeout.map_or(limits.timeout, |own| own.min(limits.timeout));
+    let deadline = trip.deadline.map_or(started + timeout, |outer| outer.min(started + timeout));
+    let cancel = match entry.tool.execution() {
+        Execution::Blocking => CancelFlag::armed(),
+        Execution::Async => CancelFlag::default(),
+    };
+    let host = CallHost::new(run.clone(), Arc::clone(&entry.owner), trip.call.clone(), trip.depth, deadline);
+    let cx = ToolContext::new(ToolContextParts {
+        caller: Arc::clone(run.caller()),
+        call: trip.call.clone(),
+        depth: trip.depth,
+        deadline,
+        limits,
+        idempotency_key: None,
+        host: Arc::new(host),
+        cancelled: cancel.clone(),
+    });
+    Ok(Admitted { entry, arguments, cx, cancel, timeout: deadline - started, _permit: permit })
+}
+
+/// Step 2: by priority, global before tenant; rewrites chain; whatever is not `continue` or a rewrite turns the call.
+async fn hooks_in(
+    run: &Run,
+    entry: &ToolEntry,
+    trip: &mut Trip,
+    entered: &mut usize,
+    decisions: &mut Vec<Decision>,
+) -> Result<Value, Turned> {
+    let arguments = std::mem::take(&mut trip.arguments);
+    let hooks = run.view().hooks_around_tools();
+    if hooks.is_empty() {
+        return Ok(arguments);
+    }
+    let definition = &entry.info.definition;
+    let mut input = BeforeToolCall {
+        call: trip.call.clone(),
+        tool: definition.name.clone(),
+        arguments,
+        definition: Arc::clone(definition),
+    };
+    let point = HookPoint::BeforeToolCall;
+    let asking = Asking { run, step: trip.step, point, call: Some(&trip.call), depth: trip.depth };
+    for hook in hooks {
+        *entered += 1;
+        let registration = &hook.registration;
+        if !registration.points.contains(&point) || !registration.tools.matches(definition.name.as_str()) {
+            continue;
+        }
+        let name = &registration.name;
+        let answer = {
+            let sitting = asking.sit(hook);
+            guarded(sitting.deadline(), registration.hook.before_tool_call(&input, &sitting.context())).await
+        };
+        let outcome = match asking.settle(hook, decisions, answer) {
+            Ok(outcome) => outcome,
+            Err(Undecided::PassedOver) => continue,
+            Err(Undecided::Refused(error)) => return Err(Turned::Refused(error)),
+        };
+        match outcome {
+            BeforeToolCallOutcome::Continue => asking.record(hook, decisions, "continue"),
+            BeforeToolCallOutcome::Rewrite(arguments) => {
+                asking.record(hook, decisions, "rewrite");
+                input.arguments = arguments;
+            }
+            BeforeToolCallOutcome::Answer(output) => {
+                asking.record(hook, decisions, "answer");
+                return Err(Turned::Answered(output));
+            }
+            BeforeToolCallOutcome::Deny(reason) => {
+                asking.record(hook, decisions, &format!("deny: {reason}"));
+                return Err(Turned::Refused(ToolError::new(ErrorKind::DeniedByHook, format!("{name}: {reason}"))));
+            }
+            BeforeToolCallOutcome::Ask(what) => {
+                asking.record(hook, decisions, &format!("ask: {what}"));
+                return Err(Turned::Refused(ToolError::new(
+                    ErrorKind::DeniedByHook,
+                    format!("{name} wants this call approved ({what}), and approval is not available yet"),
+                )));
+            }
+            BeforeToolCallOutcome::Stop(reason) => {
+                asking.record(hook, decisions, &format!("stop: {reason}"));
+                return Err(Turned::Stopped(Stop { by: Arc::clone(name), reason }));
+            }
+        }
+    }
+    Ok(input.arguments)
+}
+
+/// Step 9: the hooks that were entered, in reverse, each with what the one before it left.
+async fn hooks_out(
+    run: &Run,
+    trip: &Trip,
+    entry: &ToolEntry,
+    entered: usize,
+    result: Result<ToolOutput, ToolError>,
+    decisions: &mut Vec<Decision>,
+) -> (Result<ToolOutput, ToolError>, Option<Stop>) {
+    let Some(hooks) = run.view().hooks_around_tools().get(..entered).filter(|hooks| !hooks.is_empty()) else {
+        return (result, None);
+    };
+    let tool = entry.info.definition.name.clone();
+    let mut input = AfterToolCall { call: trip.call.clone(), tool, result };
+    let point = HookPoint::AfterToolCall;
+    let asking = Asking { run, step: trip.step, point, call: Some(&trip.call), depth: trip.depth };
+    for hook in hooks.iter().rev() {
+        let registration = &hook.registration;
+        if !registration.points.contains(&point) || !registration.tools.matches(input.tool.as_str()) {
+            continue;
+        }
+        let answer = {
+            let sitting = asking.sit(hook);
+            guarded(sitting.deadline(), registration.hook.after_tool_call(&input, &sitting.context())).await
+        };
+        match asking.settle(hook, decisions, answer) {
+            Ok(AfterToolCallOutcome::Keep) => asking.record(hook, decisions, "keep"),
+            Ok(AfterToolCallOutcome::Replace(replaced)) => {
+                asking.record(hook, decisions, "replace");
+                input.result = replaced;
+            }
+            Ok(AfterToolCallOutcome::Stop(reason)) => {
+                asking.record(hook, decisions, &format!("stop: {reason}"));
+                let stop = Stop { by: Arc::clone(&registration.name), reason };
+                return (Err(stopped(&stop)), Some(stop));
+            }
+            Err(Undecided::PassedOver) => {}
+            // What the hook was to look at is withheld, and the hooks further out see that.
+            Err(Undecided::Refused(error)) => input.result = Err(error),
+        }
+    }
+    (input.result, None)
+}
+
+/// Step 7: the plugin's own code, under the deadline, with its panics caught.
+async fn run_plugin(run: &Run, admitted: Admitted<'_>) -> Result<ToolOutput, ToolError> {
+    let Admitted { entry, arguments, cx, cancel, timeout, _permit } = admitted;
+    if run.is_observed() {
+        let (call, tool) = (cx.call().clone(), entry.info.definition.name.to_string());
+        run.observe(RunEvent::ToolCallStarted { call, tool, arguments: arguments.clone() });
+    }
+    let span = tracing::debug_span!(
+        target: "toolbay::road", "execute_tool",
+        gen_ai.operation.name = "execute_tool", gen_ai.tool.name = %entry.info.definition.name,
+        gen_ai.tool.call.id = %cx.call(), toolbay.tenant = %cx.tenant(),
+    );
+    let outcome = match entry.tool.execution() {
+        Execution::Async if span.is_disabled() => guarded(cx.deadline(), entry.tool.call(arguments, &cx)).await,
+        Execution::Async => {
+            use tracing::Instrument;
+            guarded(cx.deadline(), entry.tool.call(arguments, &cx).instrument(span)).await
+        }
+        Execution::Blocking => {
+            let _cancel_when_dropped = CancelOnDrop(cancel);
+            let (tool, cx_there) = (Arc::clone(&entry.tool), cx.clone());
+            let thread =
+                tokio::task::spawn_blocking(move || span.in_scope(|| tool.call_blocking(arguments, &cx_there)));
+            match guarded(cx.deadline(), thread).await {
+                Ok(Ok(result)) => Ok(result),
+                Ok(Err(lost)) => Err(Failure::Panicked(lost.to_string())),
+                Err(failure) => Err(failure),
+            }
+        }
+    };
+    match outcome {
+        Ok(result) => result,
+        Err(Failure::TimedOut) => Err(ToolError::new(
+            ErrorKind::TimedOut,
+            format!("the tool did not answer within its {timeout:?}; ask for less at once or try again"),
+        )),
+        Err(Failure::Panicked(message)) => {
+            tracing::error!(target: "toolbay::road", tool = %entry.info.definition.name, message, "a plugin panicked");
+            let text = "the tool broke down; this is a fault of the tool, not of the arguments: tell the operator";
+            Err(ToolError::new(ErrorKind::Panic, text).with_source(message))
+        }
+    }
+}
+
+/// Tells a tool on a blocking thread that nobody waits for it any more.
+struct CancelOnDrop(CancelFlag);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+/// Step 8: bounds and the output schema.
+fn shaped(entry: &ToolEntry, limits: &Limits, output: ToolOutput) -> Result<ToolOutput, ToolError> {
+    shape::check(&output.data, Limit::Output, limits.max_output_bytes, limits.max_nesting)?;
+    if let Some(schema) = &entry.output {
+        schema.check_output(&output.data)?;
+    }
+    Ok(output)
+}
+
+/// The host's limits, lowered by the manifest (at registration) and by the tenant.
+fn effective_limits(run: &Run, entry: &ToolEntry) -> Arc<Limits> {
+    match &run.inner().tenant_limits {
+        None => Arc::clone(&entry.owner.limits),
+        Some(tenant) => Arc::new(entry.owner.limits.lowered_by(tenant)),
+    }
+}
+
+fn observe_look_up(run: &Run, trip: &Trip, entry: &ToolEntry) {
+    if run.is_observed() {
+        run.observe(RunEvent::ToolLookedUp {
+            call: trip.call.clone(),
+            tool: entry.info.definition.name.to_string(),
+            plugin: entry.owner.name.clone(),
+            scope: entry.owner.scope.clone(),
+        });
+    }
+}
+
+fn not_found(run: &Run, name: &str) -> ToolError {
+    let near = run.view().suggestions(name, &run.inner().rights);
+    let shown: String = name.chars().take(80).collect();
+    let hint = if near.is_empty() {
+        "list the tools to see what there is".to_owned()
+    } else {
+        format!("did you mean {}?", near.join(" or "))
+    };
+    ToolError::new(ErrorKind::NotFound, format!("there is no tool called {shown:?}; {hint}"))
+}
+
+fn stopped(stop: &Stop) -> ToolError {
+    ToolError::new(ErrorKind::DeniedByHook, format!("{} stopped the run: {}", stop.by, stop.reason))
+}

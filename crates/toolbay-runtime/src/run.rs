@@ -1,0 +1,120 @@
+//! A run: one tenant's tools as they were when it began, until it ends.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use serde_json::Value;
+use toolbay_api::{CallId, Caller, PermissionSet, RunId, TenantId, ToolCall};
+
+use crate::{
+    audit::AuditSink,
+    catalog::ToolInfo,
+    kv::{KvQuota, KvStore},
+    meter::Meter,
+    observe::{Observer, RunEvent},
+    reply::Reply,
+    road::{self, Trip},
+    view::View,
+};
+
+/// One run of an agent, or one direct call. It sees one generation of the catalog from start to end. Cheap to clone.
+#[derive(Clone)]
+pub struct Run(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) view: Arc<View>,
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) rights: Arc<PermissionSet>,
+    pub(crate) tenant_grants: Arc<PermissionSet>,
+    pub(crate) tenant_limits: Option<Arc<toolbay_api::LimitsRequest>>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) kv: Arc<dyn KvStore>,
+    pub(crate) kv_quota: KvQuota,
+    pub(crate) audit: Option<Arc<dyn AuditSink>>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) tools: std::sync::OnceLock<Vec<ToolInfo>>,
+    pub(crate) calls: AtomicU64,
+}
+
+impl Run {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> RunId {
+        self.0.caller.run
+    }
+
+    /// The tenant.
+    #[must_use]
+    pub fn tenant(&self) -> &TenantId {
+        &self.0.caller.tenant
+    }
+
+    /// The tools that the user may see, in alphabetical order.
+    #[must_use]
+    pub fn tools(&self) -> &[ToolInfo] {
+        self.0.tools.get_or_init(|| self.0.view.tools(&self.0.rights))
+    }
+
+    /// Takes one tool call down the road. `call.name` is the tool's qualified name or the one that providers know it by.
+    ///
+    /// A failed tool is a reply: its error is in it, and so is a hook's wish to end the run.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the call: its permit is given back, the plugin's future is dropped.
+    pub async fn call(&self, step: u32, call: ToolCall) -> Reply {
+        let ToolCall { id, name, arguments } = call;
+        road::travel(self, Trip { step, call: CallId::new(id), name, arguments, depth: 0, deadline: None }).await
+    }
+
+    /// Takes a call that has no id yet down the road.
+    pub(crate) async fn call_directly(&self, name: &str, arguments: Value) -> Reply {
+        let call = self.next_call_id();
+        road::travel(self, Trip { step: 0, call, name: name.to_owned(), arguments, depth: 0, deadline: None }).await
+    }
+
+    /// An id for a call that its maker gave none: its number within the run.
+    pub(crate) fn next_call_id(&self) -> CallId {
+        let number = self.0.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        CallId::new(format!("call-{number}"))
+    }
+
+    /// Whether somebody looks at the run's events, so that making one is worth its cost.
+    #[must_use]
+    pub fn is_observed(&self) -> bool {
+        self.0.observer.is_some()
+    }
+
+    /// Shows an event to whoever looks.
+    pub fn observe(&self, event: RunEvent) {
+        if let Some(observer) = &self.0.observer {
+            observer.observe(self.id(), &event);
+        }
+    }
+
+    pub(crate) fn caller(&self) -> &Arc<Caller> {
+        &self.0.caller
+    }
+
+    pub(crate) fn view(&self) -> &View {
+        &self.0.view
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("caller", &self.0.caller).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,157 @@
+//! A session: one tenant's user at the tools.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+};
+
+use serde_json::Value;
+use toolbay_api::{Caller, PermissionSet, RunId, TenantId};
+
+use crate::{
+    catalog::ToolInfo,
+    meter::Meter,
+    observe::Observer,
+    reply::Reply,
+    run::{self, Run},
+    toolbay::Toolbay,
+    view::View,
+};
+
+/// One tenant's user at the tools. It sees the catalog as it is at each call; a [`Run`] keeps what it began with.
+///
+/// Clones share what was worked out for the tenant.
+#[derive(Clone)]
+pub struct Session {
+    toolbay: Toolbay,
+    tenant: TenantId,
+    user: Option<Arc<str>>,
+    conversation: Option<Arc<str>>,
+    rights: Arc<PermissionSet>,
+    tenant_grants: Arc<PermissionSet>,
+    tenant_limits: Option<Arc<toolbay_api::LimitsRequest>>,
+    observer: Option<Arc<dyn Observer>>,
+    meter: Arc<Meter>,
+    // std's Mutex, not tokio's: nothing is awaited while it is held.
+    view: Arc<Mutex<Option<Arc<View>>>>,
+}
+
+impl Session {
+    pub(crate) fn new(toolbay: Toolbay, tenant: TenantId) -> Self {
+        let policy = toolbay.policy();
+        let meter = toolbay.meters().of(&tenant);
+        Self {
+            tenant_grants: policy.tenant_grants.get(&tenant).map_or_else(|| Arc::clone(&policy.any_tenant), Arc::clone),
+            tenant_limits: policy.tenant_limits.get(&tenant).cloned(),
+            toolbay,
+            tenant,
+            user: None,
+            conversation: None,
+            rights: Arc::default(),
+            observer: None,
+            meter,
+            view: Arc::default(),
+        }
+    }
+
+    /// The tenant.
+    #[must_use]
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// Names the tenant's user, as the host knows it.
+    #[must_use]
+    pub fn with_user(mut self, user: &str) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// Names the conversation.
+    #[must_use]
+    pub fn with_conversation(mut self, conversation: &str) -> Self {
+        self.conversation = Some(conversation.into());
+        self
+    }
+
+    /// Gives the user rights, which tools may require. Without any, such tools are neither seen nor called.
+    #[must_use]
+    pub fn with_rights(mut self, rights: PermissionSet) -> Self {
+        self.rights = Arc::new(rights);
+        self
+    }
+
+    /// Shows the events of the session's runs to `observer`.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// The tools that the user may see now, in alphabetical order.
+    #[must_use]
+    pub fn tools(&self) -> Vec<ToolInfo> {
+        self.view().tools(&self.rights)
+    }
+
+    /// The tool called `name`, by its qualified name or the one that providers know it by, if the user may see it.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> Option<ToolInfo> {
+        self.view().tool_info(name, &self.rights)
+    }
+
+    /// Calls one tool down the whole road. `tool` is its qualified name or the one that providers know it by.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the call.
+    pub async fn call(&self, tool: &str, arguments: Value) -> Reply {
+        self.run().call_directly(tool, arguments).await
+    }
+
+    /// Begins a run, which sees the tools as they are now until it ends.
+    #[must_use]
+    pub fn run(&self) -> Run {
+        let shared = self.toolbay.ports();
+        Run::new(run::Inner {
+            view: self.view(),
+            caller: Arc::new(Caller {
+                tenant: self.tenant.clone(),
+                user: self.user.clone(),
+                conversation: self.conversation.clone(),
+                run: RunId::random(),
+                trace: None,
+            }),
+            rights: Arc::clone(&self.rights),
+            tenant_grants: Arc::clone(&self.tenant_grants),
+            tenant_limits: self.tenant_limits.clone(),
+            meter: Arc::clone(&self.meter),
+            kv: Arc::clone(&shared.kv),
+            kv_quota: shared.kv_quota,
+            audit: shared.audit.clone(),
+            observer: self.observer.clone(),
+            tools: std::sync::OnceLock::new(),
+            calls: AtomicU64::new(0),
+        })
+    }
+
+    /// Calls of the tenant in flight, in all its sessions.
+    #[must_use]
+    pub fn calls_in_flight(&self) -> usize {
+        self.meter.in_flight()
+    }
+
+    fn view(&self) -> Arc<View> {
+        let mut known = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = self.toolbay.registry().view(&self.tenant, known.as_ref());
+        if !known.as_ref().is_some_and(|known| Arc::ptr_eq(known, &view)) {
+            *known = Some(Arc::clone(&view));
+        }
+        view
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("tenant", &self.tenant).field("user", &self.user).finish_non_exhaustive()
+    }
+}

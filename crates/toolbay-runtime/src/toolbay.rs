@@ -1,0 +1,610 @@
+//! The host's handle on everything: what is registered, the runners that load plugins, and what the host decides about
+//! them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::{Map, Value};
+use toolbay_api::{
+    ErrorKind, HookRegistration, Limits, LimitsRequest, LoadError, NameError, Package, PermissionSet, Plugin,
+    PluginContext, PluginName, Runner, RuntimeKind, Scope, TenantId, Tool, ToolError, plugin::NativePlugin,
+};
+
+use crate::{
+    audit::{AuditSink, TracingAudit},
+    catalog::{Owner, PluginInfo, RegisterOptions, Registered},
+    guarded::{Failure, guarded},
+    kv::{KvQuota, KvStore, MemoryKv},
+    load::{self, Failed, LoadReport, Loaded},
+    meter::{Meters, Quota},
+    registry::Registry,
+    schema::Schema,
+    session::Session,
+};
+
+/// How long loading one plugin and each of its callbacks may take.
+const LOAD_TIME: Duration = Duration::from_secs(10);
+
+/// The host's handle: registers plugins and opens sessions. Cheap to clone.
+#[derive(Clone)]
+pub struct Toolbay(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    runners: Vec<Arc<dyn Runner>>,
+    policy: Policy,
+    ports: Ports,
+    meters: Meters,
+    registrations: AtomicU64,
+}
+
+/// What the host decides.
+pub(crate) struct Policy {
+    limits: Limits,
+    grants: Arc<PermissionSet>,
+    plugin_grants: HashMap<PluginName, Arc<PermissionSet>>,
+    pub(crate) tenant_grants: HashMap<TenantId, Arc<PermissionSet>>,
+    pub(crate) any_tenant: Arc<PermissionSet>,
+    pub(crate) tenant_limits: HashMap<TenantId, Arc<LimitsRequest>>,
+    assets: HashMap<PluginName, PathBuf>,
+    configs: HashMap<PluginName, Value>,
+}
+
+/// What the host plugs in.
+pub(crate) struct Ports {
+    pub(crate) kv: Arc<dyn KvStore>,
+    pub(crate) kv_quota: KvQuota,
+    pub(crate) audit: Option<Arc<dyn AuditSink>>,
+}
+
+impl Toolbay {
+    /// Begins to put a Toolbay together.
+    #[must_use]
+    pub fn builder() -> ToolbayBuilder {
+        ToolbayBuilder::default()
+    }
+
+    /// Opens a session for a tenant.
+    ///
+    /// # Errors
+    /// [`NameError`] where `tenant` is no tenant id.
+    pub fn session<T>(&self, tenant: T) -> Result<Session, NameError>
+    where
+        TenantId: TryFrom<T, Error = NameError>,
+    {
+        Ok(Session::new(self.clone(), TenantId::try_from(tenant)?))
+    }
+
+    /// Registers a native plugin.
+    ///
+    /// # Errors
+    /// As [`register_with`](Self::register_with).
+    pub async fn register(&self, scope: Scope, plugin: impl Plugin + 'static) -> Result<PluginName, LoadError> {
+        self.register_with(scope, Arc::new(plugin), RegisterOptions::default()).await
+    }
+
+    /// Registers a plugin, after its schemas are compiled, its names checked and its `on_load` done.
+    ///
+    /// # Errors
+    /// `Config`: manifest, schema or configuration do not fit. `Conflict`: a name is taken or protected.
+    /// `Dependency`: a plugin that it requires is not registered. Else what `on_load` says.
+    pub async fn register_with(
+        &self,
+        scope: Scope,
+        plugin: Arc<dyn Plugin>,
+        options: RegisterOptions,
+    ) -> Result<PluginName, LoadError> {
+        let registered = self.prepare(&scope, plugin, &options)?;
+        self.missing_requirement(&scope, &registered, &[]).map_or(Ok(()), Err)?;
+        self.start(&registered).await?;
+        self.0.registry.add(&scope, &[Arc::clone(&registered)])?;
+        Ok(registered.owner.name.clone())
+    }
+
+    /// Loads one plugin, a folder with a manifest or a file, and registers it.
+    ///
+    /// # Errors
+    /// As [`register_with`](Self::register_with); `NotFound` where there is no such file, `Compile` where a script is
+    /// broken, with file and line.
+    pub async fn load(&self, scope: Scope, path: impl AsRef<Path>) -> Result<PluginName, LoadError> {
+        let (plugin, options) = self.open(&scope, path.as_ref()).await?;
+        self.register_with(scope, plugin, options).await
+    }
+
+    /// Loads a one-file plugin from text. `file_name` picks the runner by its extension and stands in messages.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub async fn load_source(&self, scope: Scope, file_name: &str, source: &str) -> Result<PluginName, LoadError> {
+        let plugin = self.run_loader(&scope, Package::one_file(file_name, source)).await?;
+        let options = RegisterOptions { origin: Some(file_name.into()), ..RegisterOptions::default() };
+        self.register_with(scope, plugin, options).await
+    }
+
+    /// Loads and checks one plugin exactly as [`load`](Self::load) does, and does not register it.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub async fn check(&self, scope: Scope, path: impl AsRef<Path>) -> Result<Loaded, LoadError> {
+        let path = path.as_ref();
+        let (plugin, options) = self.open(&scope, path).await?;
+        let registered = self.prepare(&scope, plugin, &options)?;
+        Ok(self.loaded(&registered, path))
+    }
+
+    /// Loads every plugin directly inside `folder`. One bad plugin stops no other.
+    pub async fn load_folder(&self, scope: Scope, folder: impl AsRef<Path>) -> LoadReport {
+        let folder = folder.as_ref();
+        let mut report = LoadReport::default();
+        let fail = |origin: &Path, error| Failed { origin: origin.to_owned(), scope: scope.clone(), error };
+        let found = match load::discover(folder, &self.one_file_extensions()) {
+            Ok((found, skipped)) => {
+                report.skipped = skipped;
+                found
+            }
+            Err(error) => {
+                report.failed.push(fail(folder, error));
+                return report;
+            }
+        };
+        let mut waiting: Vec<(PathBuf, Arc<Registered>)> = Vec::new();
+        for path in found {
+            let opened = self.open(&scope, &path).await;
+            match opened.and_then(|(plugin, options)| self.prepare(&scope, plugin, &options)) {
+                Ok(registered) => waiting.push((path, registered)),
+                Err(error) => report.failed.push(fail(&path, error)),
+            }
+        }
+        // What is required goes first; what is left when a round adds nothing waits for something that will not come.
+        let mut ready: Vec<(PathBuf, Arc<Registered>)> = Vec::new();
+        loop {
+            let before = waiting.len();
+            for (path, registered) in std::mem::take(&mut waiting) {
+                let sure: Vec<_> = ready.iter().map(|(_, registered)| Arc::clone(registered)).collect();
+                if self.missing_requirement(&scope, &registered, &sure).is_some() {
+                    waiting.push((path, registered));
+                    continue;
+                }
+                match self.start(&registered).await {
+                    Ok(()) => ready.push((path, registered)),
+                    Err(error) => report.failed.push(fail(&path, error)),
+                }
+            }
+            if waiting.is_empty() || waiting.len() == before {
+                break;
+            }
+        }
+        for (path, registered) in waiting {
+            let sure: Vec<_> = ready.iter().map(|(_, registered)| Arc::clone(registered)).collect();
+            if let Some(error) = self.missing_requirement(&scope, &registered, &sure) {
+                report.failed.push(fail(&path, error));
+            }
+        }
+        let all: Vec<_> = ready.iter().map(|(_, registered)| Arc::clone(registered)).collect();
+        // One swap for the whole folder; only if two of them clash, one by one, so that the others stay.
+        let at_once = self.0.registry.add(&scope, &all).is_ok();
+        for (path, registered) in ready {
+            match at_once.then_some(()).map_or_else(|| self.0.registry.add(&scope, &[Arc::clone(&registered)]), Ok) {
+                Ok(()) => report.loaded.push(self.loaded(&registered, &path)),
+                Err(error) => report.failed.push(fail(&path, error)),
+            }
+        }
+        report
+    }
+
+    /// Takes a plugin out. Calls in flight go on with it; its `on_unload` is called.
+    ///
+    /// # Errors
+    /// `NotFound` where it is not registered there.
+    pub async fn unregister(&self, scope: &Scope, plugin: &PluginName) -> Result<(), ToolError> {
+        let Some(removed) = self.0.registry.remove(scope, plugin) else {
+            return Err(ToolError::new(ErrorKind::NotFound, format!("no plugin called {plugin} is registered there")));
+        };
+        let done = guarded(Instant::now() + LOAD_TIME, removed.plugin.on_unload()).await;
+        if !matches!(done, Ok(Ok(()))) {
+            tracing::warn!(target: "toolbay::lifecycle", %plugin, "on_unload failed");
+        }
+        Ok(())
+    }
+
+    /// The plugins registered in `scope`, in alphabetical order.
+    #[must_use]
+    pub fn plugins(&self, scope: &Scope) -> Vec<PluginInfo> {
+        self.0.registry.catalog(scope).plugins().map(|registered| registered.info()).collect()
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.0.policy
+    }
+
+    pub(crate) fn ports(&self) -> &Ports {
+        &self.0.ports
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.0.meters
+    }
+
+    /// Reads a plugin's files and has its runner load it.
+    async fn open(&self, scope: &Scope, path: &Path) -> Result<(Arc<dyn Plugin>, RegisterOptions), LoadError> {
+        let package = load::read(path, &self.0.policy.limits, &self.one_file_extensions())?;
+        let plugin = self.run_loader(scope, package).await?;
+        Ok((plugin, RegisterOptions { origin: Some(path.to_owned()), ..RegisterOptions::default() }))
+    }
+
+    async fn run_loader(&self, scope: &Scope, package: Package) -> Result<Arc<dyn Plugin>, LoadError> {
+        let runner = self.runner_for(&package)?;
+        let grants = match &package.manifest {
+            Some(manifest) => self.grants_for(&manifest.name),
+            // A one-file plugin's name is known only once it is loaded; the grants of the plugin that the file is named
+            // after are what its author reckons with.
+            None => {
+                let stem = package.origin.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+                PluginName::new(stem).map_or_else(|_| Arc::clone(&self.0.policy.grants), |name| self.grants_for(&name))
+            }
+        };
+        let cx = PluginContext { scope: scope.clone(), limits: self.0.policy.limits.clone(), grants };
+        match guarded(Instant::now() + LOAD_TIME, runner.load(&package, &cx)).await {
+            Ok(loaded) => loaded,
+            Err(Failure::TimedOut) => {
+                Err(LoadError::new(ErrorKind::TimedOut, format!("loading took longer than {LOAD_TIME:?}")))
+            }
+            Err(Failure::Panicked(message)) => {
+                Err(LoadError::new(ErrorKind::Panic, format!("the runner broke down while loading: {message}")))
+            }
+        }
+    }
+
+    fn runner_for(&self, package: &Package) -> Result<&Arc<dyn Runner>, LoadError> {
+        let by_kind = |kind: RuntimeKind| self.0.runners.iter().find(|runner| runner.kind() == kind);
+        let (runner, what) = match &package.manifest {
+            Some(manifest) => (by_kind(manifest.runtime), format!("the runtime {}", manifest.runtime)),
+            None => {
+                let extension = package.origin.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+                let takes = |runner: &&Arc<dyn Runner>| runner.one_file_extension() == Some(extension);
+                (self.0.runners.iter().find(takes), format!("files ending in .{extension}"))
+            }
+        };
+        runner.ok_or_else(|| {
+            let known: Vec<_> = self.0.runners.iter().map(|runner| runner.kind().to_string()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            LoadError::new(ErrorKind::Config, format!("this host has no runner for {what}; it has: {known}"))
+        })
+    }
+
+    fn one_file_extensions(&self) -> Vec<&'static str> {
+        self.0.runners.iter().filter_map(|runner| runner.one_file_extension()).collect()
+    }
+
+    fn grants_for(&self, plugin: &PluginName) -> Arc<PermissionSet> {
+        let policy = &self.0.policy;
+        policy.plugin_grants.get(plugin).map_or_else(|| Arc::clone(&policy.grants), Arc::clone)
+    }
+
+    /// Checks everything that can be checked before a plugin is started.
+    fn prepare(
+        &self,
+        scope: &Scope,
+        plugin: Arc<dyn Plugin>,
+        options: &RegisterOptions,
+    ) -> Result<Arc<Registered>, LoadError> {
+        let metadata = plugin.metadata();
+        metadata.validate().map_err(|error| LoadError::new(ErrorKind::Config, error.to_string()))?;
+        let policy = &self.0.policy;
+        let config = policy.configs.get(&metadata.name).cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        if let Some(schema) = &metadata.config_schema {
+            check_config(schema, &config)?;
+        }
+        let assets = match policy.assets.get(&metadata.name) {
+            Some(folder) => load::read_assets(folder)?,
+            None => plugin.assets(),
+        };
+        let owner = Owner {
+            name: metadata.name.clone(),
+            version: metadata.version.clone(),
+            scope: scope.clone(),
+            protected: *scope == Scope::Global && options.protected.unwrap_or_else(|| !plugin.hooks().is_empty()),
+            limits: Arc::new(policy.limits.lowered_by(&metadata.limits)),
+            asked: Arc::new(metadata.permissions.clone()),
+            host_grants: self.grants_for(&metadata.name),
+            config,
+            assets,
+            origin: options.origin.clone(),
+        };
+        let sequence = self.0.registrations.fetch_add(1, Ordering::Relaxed);
+        Registered::new(plugin, owner, sequence).map(Arc::new)
+    }
+
+    /// The first requirement of `registered` that neither `scope`, nor the global one, nor `beside` meets.
+    fn missing_requirement(
+        &self,
+        scope: &Scope,
+        registered: &Registered,
+        beside: &[Arc<Registered>],
+    ) -> Option<LoadError> {
+        let catalogs = [self.0.registry.catalog(scope), self.0.registry.catalog(&Scope::Global)];
+        for needed in &registered.plugin.metadata().requires {
+            let there = catalogs
+                .iter()
+                .filter_map(|catalog| catalog.plugin(&needed.name))
+                .chain(beside.iter().filter(|other| other.owner.name == needed.name))
+                .map(|other| other.owner.version.clone())
+                .collect::<Vec<_>>();
+            if there.iter().any(|version| needed.version.matches(version)) {
+                continue;
+            }
+            let found =
+                there.first().map_or_else(|| "it is not registered".to_owned(), |v| format!("version {v} is there"));
+            return Some(LoadError::new(
+                ErrorKind::Dependency,
+                format!("needs the plugin {} {}, and {found}", needed.name, needed.version),
+            ));
+        }
+        None
+    }
+
+    async fn start(&self, registered: &Registered) -> Result<(), LoadError> {
+        match guarded(Instant::now() + LOAD_TIME, registered.plugin.on_load()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(LoadError::new(error.kind, format!("on_load: {}", error.message))),
+            Err(Failure::TimedOut) => {
+                Err(LoadError::new(ErrorKind::TimedOut, format!("on_load took longer than {LOAD_TIME:?}")))
+            }
+            Err(Failure::Panicked(message)) => Err(LoadError::new(ErrorKind::Panic, format!("on_load: {message}"))),
+        }
+    }
+
+    fn loaded(&self, registered: &Registered, origin: &Path) -> Loaded {
+        let Registered { owner, tools, hooks, .. } = registered;
+        let not_granted = |permission: &&toolbay_api::Permission| !owner.host_grants.covers(permission.as_str());
+        let warnings = owner
+            .asked
+            .iter()
+            .filter(not_granted)
+            .map(|permission| {
+                format!("asks for {permission}, which this host does not grant: what needs it is refused")
+            })
+            .collect();
+        Loaded {
+            name: owner.name.clone(),
+            version: owner.version.clone(),
+            scope: owner.scope.clone(),
+            origin: origin.to_owned(),
+            tools: tools.len(),
+            hooks: hooks.len(),
+            warnings,
+        }
+    }
+}
+
+impl fmt::Debug for Toolbay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Toolbay").finish_non_exhaustive()
+    }
+}
+
+fn check_config(schema: &Value, config: &Value) -> Result<(), LoadError> {
+    let problem = |text| LoadError::new(ErrorKind::Config, text);
+    let schema = Schema::compile(schema).map_err(|text| problem(format!("config_schema: {text}")))?;
+    match schema.problems(config).first() {
+        None => Ok(()),
+        Some(first) => Err(problem(format!("the configuration does not fit config_schema: {}", first.sentence()))),
+    }
+}
+
+/// Puts a [`Toolbay`] together. Everything is closed until it is opened here: no grants, no runners.
+pub struct ToolbayBuilder {
+    runners: Vec<Arc<dyn Runner>>,
+    limits: Limits,
+    quota: Quota,
+    tenant_quotas: HashMap<TenantId, Quota>,
+    grants: PermissionSet,
+    plugin_grants: HashMap<PluginName, Arc<PermissionSet>>,
+    tenant_grants: HashMap<TenantId, Arc<PermissionSet>>,
+    tenant_limits: HashMap<TenantId, Arc<LimitsRequest>>,
+    assets: HashMap<PluginName, PathBuf>,
+    configs: HashMap<PluginName, Value>,
+    kv: Arc<dyn KvStore>,
+    kv_quota: KvQuota,
+    audit: Option<Arc<dyn AuditSink>>,
+    natives: BTreeMap<usize, Native>,
+}
+
+enum Native {
+    Tool(Arc<dyn Tool>),
+    Hook(HookRegistration),
+}
+
+impl Default for ToolbayBuilder {
+    fn default() -> Self {
+        Self {
+            runners: Vec::new(),
+            limits: Limits::default(),
+            quota: Quota::default(),
+            tenant_quotas: HashMap::new(),
+            grants: PermissionSet::default(),
+            plugin_grants: HashMap::new(),
+            tenant_grants: HashMap::new(),
+            tenant_limits: HashMap::new(),
+            assets: HashMap::new(),
+            configs: HashMap::new(),
+            kv: Arc::new(MemoryKv::default()),
+            kv_quota: KvQuota::default(),
+            audit: Some(Arc::new(TracingAudit)),
+            natives: BTreeMap::new(),
+        }
+    }
+}
+
+impl ToolbayBuilder {
+    /// Adds a runner; without one only native plugins can be registered.
+    #[must_use]
+    pub fn runner(mut self, runner: impl Runner + 'static) -> Self {
+        self.runners.push(Arc::new(runner));
+        self
+    }
+
+    /// The ceiling of every plugin's limits.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Lower limits for the calls of one tenant.
+    #[must_use]
+    pub fn tenant_limits(mut self, tenant: TenantId, limits: LimitsRequest) -> Self {
+        self.tenant_limits.insert(tenant, Arc::new(limits));
+        self
+    }
+
+    /// What each tenant may use together.
+    #[must_use]
+    pub fn quota(mut self, quota: Quota) -> Self {
+        self.quota = quota;
+        self
+    }
+
+    /// What one tenant may use together, in the place of the general quota.
+    #[must_use]
+    pub fn tenant_quota(mut self, tenant: TenantId, quota: Quota) -> Self {
+        self.tenant_quotas.insert(tenant, quota);
+        self
+    }
+
+    /// What the host gives every plugin that asks for it. Without it: nothing.
+    #[must_use]
+    pub fn grants(mut self, grants: PermissionSet) -> Self {
+        self.grants = grants;
+        self
+    }
+
+    /// What the host gives one plugin that asks for it, in the place of the general grants.
+    #[must_use]
+    pub fn plugin_grants(mut self, plugin: PluginName, grants: PermissionSet) -> Self {
+        self.plugin_grants.insert(plugin, Arc::new(grants));
+        self
+    }
+
+    /// What a tenant gives plugins on its behalf. Without it: whatever the host gives.
+    #[must_use]
+    pub fn tenant_grants(mut self, tenant: TenantId, grants: PermissionSet) -> Self {
+        self.tenant_grants.insert(tenant, Arc::new(grants));
+        self
+    }
+
+    /// Where plugins keep values. Without it: in memory.
+    #[must_use]
+    pub fn kv(mut self, kv: Arc<dyn KvStore>) -> Self {
+        self.kv = kv;
+        self
+    }
+
+    /// What each plugin may keep for each tenant.
+    #[must_use]
+    pub fn kv_quota(mut self, quota: KvQuota) -> Self {
+        self.kv_quota = quota;
+        self
+    }
+
+    /// Who takes the audit records. Without it: [`TracingAudit`].
+    #[must_use]
+    pub fn audit(mut self, audit: Arc<dyn AuditSink>) -> Self {
+        self.audit = Some(audit);
+        self
+    }
+
+    /// Keeps no audit records.
+    #[must_use]
+    pub fn without_audit(mut self) -> Self {
+        self.audit = None;
+        self
+    }
+
+    /// A folder to take in the place of a plugin's own assets.
+    #[must_use]
+    pub fn assets(mut self, plugin: PluginName, folder: impl Into<PathBuf>) -> Self {
+        self.assets.insert(plugin, folder.into());
+        self
+    }
+
+    /// A plugin's configuration, checked against its `config_schema` when it is registered.
+    #[must_use]
+    pub fn plugin_config(mut self, plugin: PluginName, config: Value) -> Self {
+        self.configs.insert(plugin, config);
+        self
+    }
+
+    /// Registers a native tool for everybody, as a plugin of its own that is called like it.
+    #[must_use]
+    pub fn tool(mut self, tool: impl Tool + 'static) -> Self {
+        self.natives.insert(self.natives.len(), Native::Tool(Arc::new(tool)));
+        self
+    }
+
+    /// Registers a native hook for everybody, as a plugin of its own that is called like it.
+    #[must_use]
+    pub fn hook(mut self, hook: HookRegistration) -> Self {
+        self.natives.insert(self.natives.len(), Native::Hook(hook));
+        self
+    }
+
+    /// Puts it together.
+    ///
+    /// # Errors
+    /// Whatever is wrong with a native tool or hook: a name that is no plugin name, a bad schema, two of one name.
+    pub fn build(self) -> Result<Toolbay, LoadError> {
+        let toolbay = Toolbay(Arc::new(Inner {
+            registry: Registry::new(),
+            runners: self.runners,
+            policy: Policy {
+                limits: self.limits,
+                grants: Arc::new(self.grants),
+                plugin_grants: self.plugin_grants,
+                tenant_grants: self.tenant_grants,
+                any_tenant: Arc::new(PermissionSet::all()),
+                tenant_limits: self.tenant_limits,
+                assets: self.assets,
+                configs: self.configs,
+            },
+            ports: Ports { kv: self.kv, kv_quota: self.kv_quota, audit: self.audit },
+            meters: Meters::new(self.quota, self.tenant_quotas),
+            registrations: AtomicU64::new(0),
+        }));
+        for native in self.natives.into_values() {
+            let plugin = native_plugin(native).map_err(|error| LoadError::new(error.kind, error.message))?;
+            let registered = toolbay.prepare(&Scope::Global, Arc::new(plugin), &RegisterOptions::default())?;
+            toolbay.0.registry.add(&Scope::Global, &[registered])?;
+        }
+        Ok(toolbay)
+    }
+}
+
+/// The plugin around a single native tool or hook.
+fn native_plugin(native: Native) -> Result<NativePlugin, ToolError> {
+    let version = env!("CARGO_PKG_VERSION");
+    match native {
+        Native::Tool(tool) => {
+            let definition = tool.definition().clone();
+            let all = PermissionSet::all();
+            NativePlugin::new(definition.name.as_str(), version, &definition.description)
+                .map(|plugin| plugin.with(|metadata| metadata.permissions = all).tool(tool))
+        }
+        Native::Hook(hook) => {
+            let name = hook.name.to_string();
+            NativePlugin::new(&name, version, "A hook of the host").map(|plugin| plugin.hook(hook))
+        }
+    }
+}

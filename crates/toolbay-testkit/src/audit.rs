@@ -1,0 +1,50 @@
+//! An audit sink that keeps its records in memory.
+
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+use toolbay_runtime::{AuditRecord, AuditSink};
+
+/// One record, in owned form.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "the fields are those of the record")]
+pub struct Audited {
+    pub tenant: String,
+    pub tool: String,
+    /// `ok` or the error's kind.
+    pub outcome: String,
+    /// What the tool gave before hooks changed it.
+    pub raw: Option<Value>,
+    /// What the caller got.
+    pub reply: Option<Value>,
+    /// `point hook: decision` of each decision.
+    pub decisions: Vec<String>,
+    pub depth: u32,
+}
+
+/// Keeps audit records in memory, in the order in which they came.
+#[derive(Debug, Default)]
+pub struct RecordingAudit(Mutex<Vec<Audited>>);
+
+impl RecordingAudit {
+    /// The records so far.
+    #[must_use]
+    pub fn records(&self) -> Vec<Audited> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl AuditSink for RecordingAudit {
+    fn record(&self, record: &AuditRecord<'_>) {
+        let audited = Audited {
+            tenant: record.caller.tenant.to_string(),
+            tool: record.tool.to_owned(),
+            outcome: record.reply.as_ref().map_or_else(|error| error.kind.name(), |_| "ok").to_owned(),
+            raw: record.raw.and_then(|raw| raw.as_ref().ok()).map(|output| output.data.clone()),
+            reply: record.reply.as_ref().ok().map(|output| output.data.clone()),
+            decisions: record.decisions.iter().map(|d| format!("{} {}: {}", d.point, d.hook, d.decision)).collect(),
+            depth: record.depth,
+        };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(audited);
+    }
+}

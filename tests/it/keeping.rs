@@ -1,0 +1,149 @@
+//! What plugins keep: both stores do the same, quotas hold, spaces are apart.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use toolbay::{
+    ErrorKind, FileKv, KvQuota, KvSpace, KvStore, Limit, MemoryKv, PermissionSet, PluginName, Scope, TenantId,
+    ToolContext, ToolError, Toolbay, plugin::NativePlugin, tool,
+};
+
+use crate::support::{outcome, tenant};
+
+fn space(tenant: &str, plugin: &str) -> KvSpace {
+    KvSpace { tenant: TenantId::new(tenant).unwrap(), plugin: PluginName::new(plugin).unwrap() }
+}
+
+/// The behaviour of every store.
+async fn behaves(store: &dyn KvStore) {
+    let (mine, quota) = (space("acme", "todo"), KvQuota { max_keys: 3, max_bytes: 100, max_value_bytes: 60 });
+    assert_eq!(store.get(&mine, "a").await.unwrap(), None);
+    store.set(&mine, "a", json!({ "n": 1 }), quota).await.unwrap();
+    store.set(&mine, "ab", json!(2), quota).await.unwrap();
+    store.set(&mine, "b", json!(null), quota).await.unwrap();
+    assert_eq!(store.get(&mine, "a").await.unwrap(), Some(json!({ "n": 1 })));
+    assert_eq!(store.get(&mine, "b").await.unwrap(), Some(Value::Null));
+    assert_eq!(store.list(&mine, "a", 10).await.unwrap(), ["a", "ab"]);
+    assert_eq!(store.list(&mine, "", 2).await.unwrap(), ["a", "ab"]);
+
+    for other in [space("acme", "other"), space("globex", "todo")] {
+        assert_eq!(store.get(&other, "a").await.unwrap(), None);
+        assert!(store.list(&other, "", 10).await.unwrap().is_empty());
+        assert!(!store.delete(&other, "a").await.unwrap());
+    }
+
+    let over = store.set(&mine, "c", json!(1), quota).await.unwrap_err();
+    assert_eq!(over.kind, ErrorKind::LimitExceeded { limit: Limit::Storage, allowed: 3, used: 4 });
+    let long = store.set(&mine, "a", json!("x".repeat(60)), quota).await.unwrap_err();
+    assert_eq!(long.kind, ErrorKind::LimitExceeded { limit: Limit::Storage, allowed: 60, used: 63 });
+    store.set(&mine, "a", json!("x".repeat(50)), quota).await.unwrap();
+    let sum = store.set(&mine, "b", json!("x".repeat(50)), quota).await.unwrap_err();
+    assert!(matches!(sum.kind, ErrorKind::LimitExceeded { limit: Limit::Storage, allowed: 100, .. }), "{sum}");
+    assert_eq!(store.get(&mine, "b").await.unwrap(), Some(Value::Null), "a refused write changed something");
+
+    assert!(store.delete(&mine, "a").await.unwrap());
+    assert!(!store.delete(&mine, "a").await.unwrap());
+    store.set(&mine, "c", json!(1), quota).await.unwrap();
+    for key in ["", &"k".repeat(257)] {
+        assert_eq!(store.set(&mine, key, json!(1), quota).await.unwrap_err().kind, ErrorKind::InvalidArguments);
+        assert_eq!(store.get(&mine, key).await.unwrap_err().kind, ErrorKind::InvalidArguments);
+    }
+}
+
+#[tokio::test]
+async fn the_store_in_memory_behaves() {
+    behaves(&MemoryKv::default()).await;
+}
+
+#[tokio::test]
+async fn the_store_in_files_behaves() {
+    let folder = tempfile::tempdir().unwrap();
+    behaves(&FileKv::open(folder.path()).unwrap()).await;
+}
+
+#[tokio::test]
+async fn what_one_process_wrote_another_reads_and_neither_loses_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = [FileKv::open(folder.path()).unwrap(), FileKv::open(folder.path()).unwrap()];
+    let mine = space("acme", "todo");
+    let mut writers = Vec::new();
+    for (number, store) in stores.iter().cloned().enumerate() {
+        let mine = mine.clone();
+        writers.push(tokio::spawn(async move {
+            for n in 0..50 {
+                store.set(&mine, &format!("{number}-{n}"), json!(n), KvQuota::default()).await.unwrap();
+            }
+        }));
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    for store in &stores {
+        assert_eq!(store.list(&mine, "", 1000).await.unwrap().len(), 100);
+    }
+}
+
+#[tokio::test]
+async fn a_broken_state_file_is_unavailable_and_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileKv::open(folder.path()).unwrap();
+    std::fs::create_dir(folder.path().join("acme")).unwrap();
+    let file = folder.path().join("acme/todo.json");
+    std::fs::write(&file, "{broken").unwrap();
+    let error = store.set(&space("acme", "todo"), "a", json!(1), KvQuota::default()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(!error.message.contains("acme"), "a path reached the model: {error}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{broken");
+}
+
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+struct Text {
+    text: Option<String>,
+}
+
+/// A plugin with a tool that keeps a text and gives back the one before.
+fn keeper(permissions: &[&str]) -> NativePlugin {
+    let keep = tool("keep", "Keeps a text", async |args: Text, cx: ToolContext| -> Result<_, ToolError> {
+        let before = cx.host().kv_get("text").await?;
+        cx.host().kv_set("text", json!(args.text)).await?;
+        Ok(before)
+    });
+    let asked = PermissionSet::parse(permissions).unwrap();
+    NativePlugin::new("keep", "1.0.0", "Keeps").unwrap().with(|metadata| metadata.permissions = asked).tool(keep)
+}
+
+#[tokio::test]
+async fn tenants_that_use_one_global_plugin_do_not_see_each_others_values() {
+    let bay = Toolbay::builder().grants(PermissionSet::standard()).build().unwrap();
+    bay.register(Scope::Global, keeper(&["kv:*"])).await.unwrap();
+    let (acme, globex) = (bay.session("acme").unwrap(), bay.session("globex").unwrap());
+    assert_eq!(outcome(&acme, "keep", json!({ "text": "acme's" })).await, json!(null));
+    assert_eq!(outcome(&globex, "keep", json!({ "text": "globex's" })).await, json!(null));
+    assert_eq!(outcome(&acme, "keep", json!({})).await, json!("acme's"));
+}
+
+#[tokio::test]
+async fn what_is_not_asked_granted_by_the_host_and_granted_by_the_tenant_is_denied() {
+    let kv = || PermissionSet::parse(["kv:*"]).unwrap();
+    let acme = || TenantId::new("acme").unwrap();
+    let builder = Toolbay::builder;
+    let name = PluginName::new("keep").unwrap();
+    for (what, builder, asked) in [
+        ("manifest does not ask", builder().grants(kv()), &["clock"][..]),
+        ("host does not grant", builder(), &["kv:read"][..]),
+        ("host does not grant", builder().grants(kv()).plugin_grants(name, PermissionSet::default()), &["kv:read"][..]),
+        (
+            "tenant does not grant",
+            builder().grants(kv()).tenant_grants(acme(), PermissionSet::default()),
+            &["kv:*"][..],
+        ),
+    ] {
+        let bay = builder.kv(Arc::new(MemoryKv::default())).build().unwrap();
+        bay.register(tenant("acme"), keeper(asked)).await.unwrap();
+        let reply = outcome(&bay.session("acme").unwrap(), "keep", json!({})).await.to_string();
+        assert!(
+            reply.contains("PermissionDenied: the permission `kv:read` is needed") && reply.contains(what),
+            "{reply}"
+        );
+    }
+}

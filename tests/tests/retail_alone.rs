@@ -1,0 +1,3 @@
+//! Temporary: the retail tests alone.
+#[path = "../it/retail.rs"]
+mod retail;
