@@ -1,7 +1,9 @@
 //! Integration tests: one binary, a module for each thing that a user can hold.
 
 mod arguments;
+mod documents;
 mod keeping;
+mod loading;
 mod metering;
 mod retail;
 mod road;

@@ -1,6 +1,12 @@
 //! The online shop of `examples/plugins/retail`: its own cases on its own small shop, and the recorded calls of
 //! tau-bench on the real one. It stands apart since it is the one test of a plugin at the size of a real workload.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy knows tests by their attribute and these helpers have none"
+)]
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 use toolbay::{
-    ErrorKind, LoadError, PermissionSet, PluginName, Scope, Toolbay, ToolContext, ToolError, ToolName,
+    ErrorKind, LoadError, PermissionSet, PluginName, Scope, ToolContext, ToolError, ToolName, Toolbay,
     plugin::NativePlugin, tool,
 };
 
@@ -142,12 +142,7 @@ async fn check_hook(plugin: &str) {
 }
 
 /// Whether what came of the call is what the hook's wanted outcome makes of it.
-fn is_decided(
-    case: &Value,
-    data: &Value,
-    message: &Value,
-    result: &Result<toolbay::ToolOutput, ToolError>,
-) -> bool {
+fn is_decided(case: &Value, data: &Value, message: &Value, result: &Result<toolbay::ToolOutput, ToolError>) -> bool {
     let none = Map::new();
     let outcome = case["outcome"].as_object().unwrap_or(&none);
     match result {
@@ -224,9 +219,9 @@ async fn all_shipped_plugins_load_together_and_every_plugin_has_cases() {
     for tool in bay.session("t").unwrap().tools() {
         let definition = &tool.definition;
         assert!(definition.annotations.read_only.is_some(), "{} says whether it changes anything", definition.name);
-        let undescribed = definition.parameters["properties"].as_object().is_some_and(|properties| {
-            properties.values().any(|property| property.get("description").is_none())
-        });
+        let undescribed = definition.parameters["properties"]
+            .as_object()
+            .is_some_and(|properties| properties.values().any(|property| property.get("description").is_none()));
         // The units of `datetime.add` are their own description.
         assert!(!undescribed || definition.name == ToolName::new("datetime.add").unwrap(), "{}", definition.name);
     }
@@ -237,7 +232,7 @@ async fn items_that_are_added_at_once_all_get_an_id_of_their_own() {
     let bay = toolbay::builder().grants(PermissionSet::standard()).build().unwrap();
     bay.load(Scope::Global, tools().join("todo.rhai")).await.unwrap();
     let mut adding = tokio::task::JoinSet::new();
-    for n in 0..8 {
+    for n in 0..10 {
         let session = bay.session("busy").unwrap();
         adding.spawn(async move { session.call("todo.add", json!({ "title": format!("item {n}") })).await.result });
     }
@@ -245,7 +240,7 @@ async fn items_that_are_added_at_once_all_get_an_id_of_their_own() {
     while let Some(added) = adding.join_next().await {
         ids.insert(added.unwrap().unwrap().data["id"].as_i64().unwrap());
     }
-    assert_eq!(ids.len(), 8);
+    assert_eq!(ids.len(), 10);
     let listed = bay.session("busy").unwrap().call("todo.list", json!({})).await.result.unwrap();
-    assert_eq!(listed.data["count"], 8);
+    assert_eq!(listed.data["count"], 10);
 }

@@ -64,3 +64,14 @@ pub(crate) fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
 pub(crate) fn project() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the project").to_owned()
 }
+
+/// The binary `toolbay`: `TOOLBAY_BIN`, or the one beside the test's own.
+pub(crate) fn toolbay_command() -> PathBuf {
+    let built = || {
+        let own = std::env::current_exe().expect("a running test has a path");
+        own.ancestors().nth(2).expect("target/PROFILE/deps/it").join("toolbay")
+    };
+    let path = std::env::var_os("TOOLBAY_BIN").map_or_else(built, PathBuf::from);
+    assert!(path.exists(), "{} is missing: run `cargo build -p toolbay-cli` first", path.display());
+    path
+}

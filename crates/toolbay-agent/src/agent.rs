@@ -1,5 +1,5 @@
 //! The agent: a model, a tenant's session and what a run may use. A run is a thin driver over the
-//! [`Stepper`](crate::Stepper).
+//! [`Stepper`].
 
 mod drive;
 

@@ -338,7 +338,7 @@ impl Stepper {
         let out_of_tokens =
             bounds.max_tokens.is_some_and(|max| self.tokens.input.saturating_add(self.tokens.output) >= max);
         let left = bounds.max_tool_calls.saturating_sub(self.tool_calls);
-        let allowed = if self.last_words || out_of_tokens { 0 } else { left as usize };
+        let allowed = if out_of_tokens { 0 } else { left as usize };
         let refusal = if out_of_tokens {
             "not called: the run's tokens are used up".to_owned()
         } else {

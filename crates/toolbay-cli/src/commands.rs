@@ -31,7 +31,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Write a working one-file plugin with its cases, to begin from
     New(new::Options),
-    /// Check plugins just as loading does, without running them
+    /// Check plugins just as loading does, without calling their tools
     Check(check::Options),
     /// List a tenant's tools, for readers or in the form of a provider's API
     Tools(tools::Options),

@@ -39,6 +39,11 @@ pub(crate) fn raw(bytes: &[u8]) -> Result<(), CliError> {
     stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| CliError::output(&error))
 }
 
+/// Lets a closed standard output pass, where the command's status tells something else than that.
+pub(crate) fn unless_closed(error: CliError) -> Result<(), CliError> {
+    if matches!(error, CliError::Closed) { Ok(()) } else { Err(error) }
+}
+
 /// Writes progress or an error to standard error. Where that is closed there is nobody left to tell.
 pub(crate) fn note(text: &str) {
     let text = format!("{}\n", printable(text));

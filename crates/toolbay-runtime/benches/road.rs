@@ -33,10 +33,10 @@ impl Hook for Nothing {
 /// A host with a tool that does nothing and this many hooks.
 fn toolbay(hooks: usize) -> Toolbay {
     let noop = tool("noop", "Does nothing", async |_: Amount, _: ToolContext| Ok(Value::Null));
-    let builder = Toolbay::builder().without_audit().tool(noop).quota(toolbay_runtime::Quota {
-        max_concurrent_calls: 64,
-        max_calls_per_minute: u32::MAX,
-    });
+    let builder = Toolbay::builder()
+        .without_audit()
+        .tool(noop)
+        .quota(toolbay_runtime::Quota { max_concurrent_calls: 64, max_calls_per_minute: u32::MAX });
     let with_hook = |builder: toolbay_runtime::ToolbayBuilder, n| {
         builder.hook(HookRegistration::new(format!("h{n}"), [HookPoint::BeforeToolCall], Nothing))
     };

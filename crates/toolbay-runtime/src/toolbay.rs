@@ -115,8 +115,9 @@ impl Toolbay {
     /// As [`register_with`](Self::register_with); `NotFound` where there is no such file, `Compile` where a script is
     /// broken, with file and line.
     pub async fn load(&self, scope: Scope, path: impl AsRef<Path>) -> Result<PluginName, LoadError> {
-        let (plugin, options) = self.open(&scope, path.as_ref()).await?;
-        self.register_with(scope, plugin, options).await
+        let path = path.as_ref();
+        let (plugin, options) = self.open(&scope, path).await?;
+        self.register_with(scope, plugin, options).await.map_err(|error| found_in(error, path))
     }
 
     /// Loads a one-file plugin from text. `file_name` picks the runner by its extension and stands in messages.
@@ -126,7 +127,7 @@ impl Toolbay {
     pub async fn load_source(&self, scope: Scope, file_name: &str, source: &str) -> Result<PluginName, LoadError> {
         let plugin = self.run_loader(&scope, Package::one_file(file_name, source)).await?;
         let options = RegisterOptions { origin: Some(file_name.into()), ..RegisterOptions::default() };
-        self.register_with(scope, plugin, options).await
+        self.register_with(scope, plugin, options).await.map_err(|error| found_in(error, Path::new(file_name)))
     }
 
     /// Loads and checks one plugin exactly as [`load`](Self::load) does, and does not register it.
@@ -136,7 +137,7 @@ impl Toolbay {
     pub async fn check(&self, scope: Scope, path: impl AsRef<Path>) -> Result<Loaded, LoadError> {
         let path = path.as_ref();
         let (plugin, options) = self.open(&scope, path).await?;
-        let registered = self.prepare(&scope, plugin, &options)?;
+        let registered = self.prepare(&scope, plugin, &options).map_err(|error| found_in(error, path))?;
         Ok(self.loaded(&registered, path))
     }
 
@@ -160,7 +161,7 @@ impl Toolbay {
             let opened = self.open(&scope, &path).await;
             match opened.and_then(|(plugin, options)| self.prepare(&scope, plugin, &options)) {
                 Ok(registered) => waiting.push((path, registered)),
-                Err(error) => report.failed.push(fail(&path, error)),
+                Err(error) => report.failed.push(fail(&path, found_in(error, &path))),
             }
         }
         // What is required goes first; what is left when a round adds nothing waits for something that will not come.
@@ -392,6 +393,14 @@ impl Toolbay {
 impl fmt::Debug for Toolbay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Toolbay").finish_non_exhaustive()
+    }
+}
+
+/// Names the plugin's file or folder in an error that knows no place of its own.
+fn found_in(error: LoadError, path: &Path) -> LoadError {
+    match (&error.file, path.file_name()) {
+        (None, Some(name)) => error.in_file(name.to_string_lossy()),
+        _ => error,
     }
 }
 

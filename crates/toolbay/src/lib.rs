@@ -2,7 +2,31 @@
 //!
 //! This is the one crate that an embedder names: it re-exports the others. [`builder`] makes a [`Toolbay`];
 //! [`Toolbay::session`] opens a tenant's session; [`Agent`] runs a model over it.
-#![doc = include_str!("../README.md")]
+//!
+//! ```
+//! # use toolbay::{Agent, ScriptedModel, ToolContext};
+//! # use schemars::JsonSchema;
+//! # use serde::Deserialize;
+//! #[derive(Deserialize, JsonSchema)]
+//! struct Weather {
+//!     /// The city, in English.
+//!     city: String,
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let model = ScriptedModel::new().calls("weather", serde_json::json!({ "city": "Rome" })).says("Sunny.");
+//! let weather = toolbay::tool("weather", "Tells the weather", async |args: Weather, _cx: ToolContext| {
+//!     Ok(format!("{}: sunny, 21 °C", args.city))
+//! });
+//! let bay = toolbay::builder().tool(weather).build()?;
+//! let agent = Agent::new(model, bay.session("acme")?);
+//! let reply = agent.run("What is the weather in Rome?").await?;
+//! println!("{}", reply.text);
+//! # assert_eq!(reply.text, "Sunny.");
+//! # Ok(())
+//! # }
+//! ```
 
 pub use toolbay_agent::*;
 pub use toolbay_api::*;

@@ -30,7 +30,7 @@ pub(super) enum Failure {
     Loop(StepperError),
 }
 
-/// Calls of one step that may run at the same time.
+/// Calls of one step that may run at the same time: one that must run alone, or any number of others.
 struct Batch {
     calls: Vec<ToolCall>,
     alone: bool,
@@ -143,13 +143,13 @@ impl<'a> Drive<'a> {
 
     async fn call(&mut self, step: u32, calls: Vec<ToolCall>) -> Result<(), StepperError> {
         let most = self.stepper.bounds().max_parallel_tool_calls.max(1);
-        for Batch { calls, alone } in self.batches(calls) {
+        for Batch { calls, .. } in self.batches(calls) {
             let run = self.run.clone();
             let mut replies = stream::iter(calls.into_iter().map(|call| {
                 let (run, id) = (run.clone(), call.id.clone());
                 async move { (id, run.call(step, call).await) }
             }))
-            .buffer_unordered(if alone { 1 } else { most });
+            .buffer_unordered(most);
             while let Some((call_id, mut reply)) = replies.next().await {
                 let stop = reply.stop.take();
                 self.stepper.tool_replied(ToolReply {

@@ -15,8 +15,8 @@ use toolbay_agent::{
     Agent, AgentConfig, AgentError, Bounds, Model, ModelError, ModelErrorKind, RunOutcome, ScriptedModel, StepperConfig,
 };
 use toolbay_api::{
-    Message, ModelRequest, ModelResponse, Scope, ToolContext, async_trait, hook::ToolMatcher, plugin::NativePlugin,
-    tool,
+    ErrorKind, Message, ModelRequest, ModelResponse, Scope, ToolContext, ToolError, async_trait, hook::ToolMatcher,
+    plugin::NativePlugin, tool,
 };
 use toolbay_runtime::Toolbay;
 
@@ -94,9 +94,12 @@ async fn a_model_that_never_gets_it_right_runs_into_the_repair_bound() {
 
 #[tokio::test]
 async fn a_tools_own_failure_is_no_repair() {
-    let model = (0..4).fold(ScriptedModel::new(), |model, _| model.calls("fails", json!({}))).says("gave up");
+    let missing = tool("missing", "Finds nothing", async |_: Empty, _: ToolContext| {
+        Err::<(), _>(ToolError::new(ErrorKind::NotFound, "no such order"))
+    });
+    let model = ScriptedModel::new().calls("fails", json!({})).calls("missing", json!({})).says("gave up");
     let bounds = Bounds { max_repairs: 0, max_repair_steps_in_a_row: 0, ..Bounds::default() };
-    let reply = agent(&model, bay()).bounds(bounds).run("go").await.unwrap();
+    let reply = agent(&model, bay().tool(missing)).bounds(bounds).run("go").await.unwrap();
     assert_eq!((&reply.outcome, reply.text.as_str()), (&RunOutcome::Completed, "gave up"));
 }
 

@@ -298,3 +298,32 @@ async fn rewrites_take_effect_where_they_are_made() {
     assert_eq!(reply.messages, [Message::user("rewritten prompt"), said]);
     assert_eq!((reply.tokens.input, reply.tokens.output), (5, 6), "the provider's count stays");
 }
+
+/// Stops the run before any tool call.
+struct Brake;
+
+#[async_trait]
+impl Hook for Brake {
+    async fn before_tool_call(&self, _: &BeforeToolCall, _: &HookContext<'_>) -> HookResult<BeforeToolCallOutcome> {
+        Ok(BeforeToolCallOutcome::Stop("enough".into()))
+    }
+}
+
+#[tokio::test]
+async fn a_stop_before_a_call_drops_the_calls_beside_it() {
+    // `waits` would never end; the run does not wait for it.
+    let waits = toolbay_api::tool("waits", "Waits", async |_: crate::support::Empty, _: toolbay_api::ToolContext| {
+        std::future::pending::<()>().await;
+        Ok(())
+    });
+    let tools = toolbay_api::hook::ToolMatcher::new(["add"]).unwrap();
+    let brake = HookRegistration::new("brake", [HookPoint::BeforeToolCall], Brake).with_tools(tools);
+    let model = ScriptedModel::new().calls_all([("waits", json!({})), ("add", json!({"a": 1, "b": 2}))]);
+    let reply = agent(&model, bay().tool(waits).hook(brake)).run("go").await.unwrap();
+    assert_eq!(reply.outcome, RunOutcome::Stopped { by: "brake".into(), reason: "enough".into() });
+    assert_eq!(reply.outcome.to_string(), "stopped by brake: enough");
+    assert_whole(&reply.messages);
+    let texts = tool_texts(&reply.messages);
+    assert!(texts[0].starts_with("the run ended before this call was finished"), "{texts:?}");
+    assert!(texts[1].contains("enough"), "{texts:?}");
+}

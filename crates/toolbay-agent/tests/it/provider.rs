@@ -460,8 +460,8 @@ async fn anthropics_calls_and_thoughts_are_read_and_the_signed_thought_goes_back
     ]);
     server.answers(200, anthropic_message(content, "tool_use").to_string());
     server.answers(200, anthropic_message(json!([{"type": "text", "text": "3"}]), "end_turn").to_string());
-    let provider = server.provider("claude-sonnet-4-5");
-    let reply = Agent::new(provider, session(bay())).system("Be brief.").run("1 + 2?").await.unwrap();
+    let provider = Arc::new(server.provider("claude-sonnet-4-5"));
+    let reply = Agent::new(Arc::clone(&provider), session(bay())).system("Be brief.").run("1 + 2?").await.unwrap();
     assert_eq!((reply.text.as_str(), reply.tokens.input), ("3", 1400));
     assert_eq!(tool_texts(&reply.messages), ["3"]);
     assert!(matches!(&reply.messages[1], Message::Assistant { reasoning: Some(text), .. } if text == "I should look."));
@@ -474,8 +474,9 @@ async fn anthropics_calls_and_thoughts_are_read_and_the_signed_thought_goes_back
     server.answers(200, anthropic_message(json!([{"type": "text", "text": "3"}]), "end_turn").to_string());
     let mut elsewhere = reply.messages.clone();
     elsewhere[0] = Message::user("2 + 1?");
+    elsewhere.insert(0, Message::system("Be brief."));
     let request = ModelRequest { messages: elsewhere, ..ModelRequest::default() };
-    server.provider("claude-sonnet-4-5").respond(request).await.unwrap();
+    provider.respond(request).await.unwrap();
     assert!(!server.asked()[2].body.to_string().contains("sig-1"));
 }
 

@@ -64,17 +64,12 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let mut shown = pin!(shown);
     tokio::select! {
         reply = run => {
-            shown.await.or_else(unless_closed)?;
+            shown.await.or_else(output::unless_closed)?;
             finish(reply, options.json)
         }
         // The run is dropped, and with it its calls, where nobody reads any more what it does.
-        end = &mut shown => end.or_else(unless_closed).map(|()| Status::Failed),
+        end = &mut shown => end.or_else(output::unless_closed).map(|()| Status::Failed),
     }
-}
-
-/// A closed standard output is no reason to end with another status than the run's.
-fn unless_closed(error: CliError) -> Result<(), CliError> {
-    if matches!(error, CliError::Closed) { Ok(()) } else { Err(error) }
 }
 
 /// Prints the answer and says how the run ended.
@@ -82,7 +77,7 @@ fn finish(reply: Result<AgentReply, AgentError>, json: bool) -> Result<Status, C
     match reply {
         Ok(reply) => {
             if !json && !reply.text.is_empty() {
-                output::line(&reply.text)?;
+                output::line(&reply.text).or_else(output::unless_closed)?;
             }
             if reply.outcome.is_completed() {
                 return Ok(Status::Success);

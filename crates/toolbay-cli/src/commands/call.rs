@@ -65,11 +65,9 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     {
         output::note(&format!("hint: {} did not load, see above: `toolbay check` tells why", failed.origin.display()));
     }
-    match printed {
-        // The call was made whether or not anybody reads of it.
-        Ok(()) | Err(CliError::Closed) => Ok(if reply.is_error() { Status::Failed } else { Status::Success }),
-        Err(error) => Err(error),
-    }
+    // The call was made whether or not anybody reads of it.
+    printed.or_else(output::unless_closed)?;
+    Ok(if reply.is_error() { Status::Failed } else { Status::Success })
 }
 
 /// The arguments as the user gave them.

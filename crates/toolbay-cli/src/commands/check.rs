@@ -41,11 +41,8 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
         let toolbay = host::empty(&options.host)?;
         findings.add(&toolbay, path).await;
     }
-    if options.json {
-        output::json_pretty(&findings.to_json())?;
-    } else {
-        findings.print()?;
-    }
+    let printed = if options.json { output::json_pretty(&findings.to_json()) } else { findings.print() };
+    printed.or_else(output::unless_closed)?;
     if findings.good.is_empty() && findings.bad.is_empty() {
         let paths: Vec<_> = options.paths.iter().map(|path| path.display().to_string()).collect();
         return Err(CliError::usage(format!("no plugin in {}", paths.join(", "))));
