@@ -89,7 +89,7 @@ async fn one_bad_plugin_is_reported_and_stops_no_other() {
             ("README.md", "left alone"),
         ],
         expect![[r#"
-            loaded  good 1.0.0 (global): 1 tools, 0 hooks
+            loaded  good 1.0.0 (global): 1 tool, 0 hooks
             failed  broken.rhai (global): Compile: broken.rhai:2:10: the script does not compile: Expecting ')' to close the parameters list of function 'oops'
               2 | fn oops( {
                 |          ^
@@ -257,8 +257,8 @@ async fn requirements_are_met_in_any_order_of_the_alphabet_and_missing_ones_name
             ("f.rhai", &needs("f", "e", "*")),
         ],
         expect![[r#"
-            loaded  z 1.0.0 (global): 1 tools, 0 hooks
-            loaded  a 1.0.0 (global): 1 tools, 0 hooks
+            loaded  z 1.0.0 (global): 1 tool, 0 hooks
+            loaded  a 1.0.0 (global): 1 tool, 0 hooks
             failed  b.rhai (global): Dependency: needs the plugin z ^2, and version 1.0.0 is there
             failed  c.rhai (global): Dependency: needs the plugin gone *, and it is not registered
             failed  d.rhai (global): Dependency: needs the plugin c *, and it is not registered

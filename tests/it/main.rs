@@ -1,6 +1,7 @@
 //! Integration tests: one binary, a module for each thing that a user can hold.
 
 mod arguments;
+mod cli;
 mod documents;
 mod keeping;
 mod loading;

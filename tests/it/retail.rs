@@ -9,17 +9,14 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use serde_json::{Map, Value, json};
 use toolbay::{PermissionSet, PluginName, Reply, Scope, Toolbay};
 
-/// The workspace's root.
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use crate::support::project;
 
 /// A Toolbay with the shop, on the database of the folder `assets` instead of its own where one is given.
 async fn shop(assets: Option<PathBuf>) -> Toolbay {
@@ -29,7 +26,7 @@ async fn shop(assets: Option<PathBuf>) -> Toolbay {
         builder = builder.assets(name, folder);
     }
     let toolbay = builder.build().unwrap();
-    if let Err(error) = toolbay.load(Scope::Global, root().join("examples/plugins/retail")).await {
+    if let Err(error) = toolbay.load(Scope::Global, project().join("examples/plugins/retail")).await {
         panic!("{error}");
     }
     toolbay
@@ -73,7 +70,7 @@ fn is_recorded(tool: &str, reply: &Reply, expected: &str) -> bool {
 #[tokio::test]
 async fn each_case_of_the_small_shop_comes_out_as_written() {
     let toolbay = shop(None).await;
-    let cases = std::fs::read_to_string(root().join("examples/plugins/retail/cases.jsonl")).unwrap();
+    let cases = std::fs::read_to_string(project().join("examples/plugins/retail/cases.jsonl")).unwrap();
     let mut wrong = Vec::new();
     for line in cases.lines() {
         let case: Value = serde_json::from_str(line).unwrap();
@@ -107,7 +104,7 @@ async fn a_fresh_tenant_is_a_fresh_shop() {
 
 #[tokio::test]
 async fn every_recorded_call_of_the_real_shop_comes_out_equal() {
-    let data = std::env::var_os("TOOLBAY_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from);
+    let data = std::env::var_os("TOOLBAY_DATA").map_or_else(|| project().join("../shared/data"), PathBuf::from);
     let data = data.join("tau-retail");
     if !data.join("db.json").exists() {
         println!("skipped: the recorded calls are not at {}; set TOOLBAY_DATA to their folder", data.display());

@@ -1,6 +1,14 @@
 //! The plugins of `tools/` against their case files, through the facade: each line of `tools/cases/NAME.jsonl` is a call
 //! or a question to a hook, with what must come of it. A new case is a new line; nothing here changes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of a test, outside of its functions: a failed step is the test's failure"
+)]
+
 use std::{
     collections::{BTreeSet, HashMap},
     path::PathBuf,

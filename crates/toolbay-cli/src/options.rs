@@ -12,8 +12,9 @@ use crate::values::{self, Pair};
 pub(crate) struct HostOptions {
     /// Take limits, grants and plugins' configuration from this TOML file.
     ///
-    /// Without grants in it, plugins are given what stays within Toolbay where they ask for it: kv:*, clock, random,
-    /// tool:call:* and hook:*.
+    /// Its tables are limits, quota, grants (with host), plugins.NAME (with config and grants) and tenants.NAME (with
+    /// grants and limits). Without grants in it, plugins are given what stays within Toolbay where they ask for it:
+    /// kv:*, clock, random, tool:call:* and hook:*.
     #[arg(long, value_name = "FILE", help_heading = "Host")]
     pub(crate) config: Option<PathBuf>,
     /// Take this folder in the place of a plugin's own assets; may be repeated

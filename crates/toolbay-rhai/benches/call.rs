@@ -76,13 +76,8 @@ fn fib(args) { f(args.n) }
 "#;
 
 fn context() -> ToolContext {
-    let caller = Caller {
-        tenant: TenantId::default(),
-        user: None,
-        conversation: None,
-        run: RunId::random(),
-        trace: None,
-    };
+    let caller =
+        Caller { tenant: TenantId::default(), user: None, conversation: None, run: RunId::random(), trace: None };
     ToolContext::new(ToolContextParts {
         caller: Arc::new(caller),
         call: CallId::new("1"),
@@ -98,8 +93,7 @@ fn context() -> ToolContext {
 fn calls(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let runner = RhaiRunner::default();
-    let cx =
-        PluginContext { scope: Scope::Global, limits: Limits::default(), grants: Arc::new(PermissionSet::all()) };
+    let cx = PluginContext { scope: Scope::Global, limits: Limits::default(), grants: Arc::new(PermissionSet::all()) };
     let plugin: Arc<dyn Plugin> =
         runtime.block_on(runner.load(&Package::one_file("b.rhai", SOURCE), &cx)).expect("the plugin loads");
     let tool = |name: &str| -> Arc<dyn Tool> {

@@ -14,7 +14,10 @@ use rhai::{Dynamic, EvalAltResult, Position};
 use serde_json::Value;
 use toolbay_api::{ErrorKind, Host, Limit, Limits, LogLevel, ToolContext, ToolError};
 
-use crate::fiber::{self, Answer, WayBack};
+use crate::{
+    fiber::{self, Answer, WayBack},
+    meter,
+};
 
 /// How long a script runs before it lets others run.
 const SLICE: Duration = Duration::from_micros(200);
@@ -45,6 +48,11 @@ pub(crate) struct Call {
     window_began: Cell<Instant>,
     slice_began: Cell<Instant>,
     cancelled: Cell<bool>,
+    /// Whether a stopped call is unwound rather than told to end.
+    unwinds: bool,
+    /// Bytes held while the call does not run, and the most that were seen.
+    account: Cell<isize>,
+    peak: Cell<isize>,
     host_calls: Cell<u64>,
     logged: Cell<usize>,
     /// What stopped the call. Set once.
@@ -75,11 +83,34 @@ impl Call {
             window_began: Cell::new(now),
             slice_began: Cell::new(now),
             cancelled: Cell::new(false),
+            unwinds: false,
+            account: Cell::new(0),
+            peak: Cell::new(0),
             host_calls: Cell::new(0),
             logged: Cell::new(0),
             trip: RefCell::new(None),
             thrown: RefCell::new(Vec::new()),
         }
+    }
+
+    /// Has the call unwound when it is stopped, where the program can unwind at all.
+    ///
+    /// For scripts whose functions capture variables. An error that ends a script in the middle of printing makes Rhai
+    /// print the value once more, in full, captured values included: shared values many times over, gigabytes of them.
+    /// Unwinding skips that, at the price of the error's position.
+    pub(crate) fn unwinding(mut self, unwinds: bool) -> Self {
+        self.unwinds = unwinds && cfg!(panic = "unwind");
+        self
+    }
+
+    /// What the call holds while it does not run.
+    pub(crate) fn account(&self) -> isize {
+        self.account.get()
+    }
+
+    /// Sets what the call holds when it stops running for a while.
+    pub(crate) fn set_account(&self, bytes: isize) {
+        self.account.set(bytes);
     }
 
     /// What the call may use.
@@ -99,6 +130,24 @@ impl Call {
 
     pub(crate) fn way_back(&self) -> &WayBack {
         &self.way_back
+    }
+
+    /// One step of the interpreter, with the bytes held at this instant.
+    #[inline]
+    fn step(&self, held: isize) -> bool {
+        if held > self.peak.get() {
+            self.rise(held);
+        }
+        self.spend(1)
+    }
+
+    /// Notes a new peak, and trips where it is too high.
+    fn rise(&self, held: isize) {
+        self.peak.set(held);
+        let (held, allowed) = (u64::try_from(held).unwrap_or(0), self.limits.max_memory_bytes);
+        if held > allowed {
+            self.trip(ToolError::limit(Limit::Memory, allowed, held));
+        }
     }
 
     /// Counts `operations`; false where the call must end. The progress callback's whole work nearly always ends at
@@ -177,6 +226,7 @@ impl Call {
     pub(crate) fn settle(&self) {
         if let Some(context) = &self.context {
             context.usage().set_operations(self.operations());
+            context.usage().set_peak_bytes(u64::try_from(self.peak.get()).unwrap_or(0));
         }
     }
 
@@ -199,6 +249,10 @@ impl Call {
             return Some(ToolError::new(ErrorKind::Cancelled, "the call was cancelled"));
         }
         self.trip.borrow_mut().take()
+    }
+
+    fn verdict(&self) -> Verdict {
+        if self.unwinds { Verdict::Unwind } else { Verdict::End }
     }
 
     fn timed_out(&self) -> ToolError {
@@ -352,11 +406,24 @@ pub(crate) fn with<R>(body: impl FnOnce(&Call) -> HostResult<R>) -> HostResult<R
 
 /// The progress callback: `Some` ends the script.
 pub(crate) fn progress() -> Option<Dynamic> {
-    match fiber::with_current(|call| call.spend(1)) {
-        Some(true) => None,
-        Some(false) | None => Some(Dynamic::UNIT),
+    let held = meter::held();
+    let verdict = fiber::with_current(|call| if call.step(held) { Verdict::Go } else { call.verdict() });
+    match verdict {
+        Some(Verdict::Go) => None,
+        Some(Verdict::End) | None => Some(Dynamic::UNIT),
+        Some(Verdict::Unwind) => std::panic::resume_unwind(Box::new(Stopped)),
     }
 }
+
+/// What becomes of a script at one step.
+enum Verdict {
+    Go,
+    End,
+    Unwind,
+}
+
+/// What a stopped script is unwound with. Not a panic: no hook sees it.
+pub(crate) struct Stopped;
 
 /// The error that no script can catch. What it stands for is in [`Call::take_trip`].
 pub(crate) fn terminated() -> Box<EvalAltResult> {

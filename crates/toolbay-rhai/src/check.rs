@@ -65,7 +65,8 @@ fn function_name(tool: &str) -> String {
 
 fn entry_point(script: &Script, function: String, argument: &str, what: &str) -> Result<EntryPoint, LoadError> {
     let definitions: Vec<Vec<&str>> = script.functions(&function).collect();
-    let best = definitions.iter().filter(|parameters| matches!(parameters.len(), 1 | 2)).max_by_key(|found| found.len());
+    let best =
+        definitions.iter().filter(|parameters| matches!(parameters.len(), 1 | 2)).max_by_key(|found| found.len());
     let Some(parameters) = best else {
         let message = match definitions.first() {
             None => format!("{what} has no function: write `fn {function}({argument}, cx) {{ ... }}`"),

@@ -32,9 +32,9 @@ pub(crate) fn ref_to_dynamic(value: &Value) -> Dynamic {
         Value::Number(number) => number_to_dynamic(number),
         Value::String(text) => text.into(),
         Value::Array(items) => Dynamic::from_array(items.iter().map(ref_to_dynamic).collect()),
-        Value::Object(entries) => Dynamic::from_map(
-            entries.iter().map(|(key, value)| (key.as_str().into(), ref_to_dynamic(value))).collect(),
-        ),
+        Value::Object(entries) => {
+            Dynamic::from_map(entries.iter().map(|(key, value)| (key.as_str().into(), ref_to_dynamic(value))).collect())
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use rhai::{
-    Dynamic, Engine, EvalAltResult, Module, ModuleResolver, OptimizationLevel, Position, Shared, module_resolvers::DummyModuleResolver,
+    Dynamic, Engine, EvalAltResult, Module, ModuleResolver, OptimizationLevel, Position, Shared,
+    module_resolvers::DummyModuleResolver,
     packages::{
         ArithmeticPackage, BasicArrayPackage, BasicBlobPackage, BasicFnPackage, BasicIteratorPackage, BasicMapPackage,
         BasicMathPackage, BasicStringPackage, BitFieldPackage, LanguageCorePackage, LogicPackage, MoreStringPackage,
@@ -21,8 +22,9 @@ use crate::{
     script::{Script, module_file},
 };
 
-/// Names of Rhai's that scripts cannot use at all: each would run text, wait, or look at the host's clock.
-const DISABLED: &[&str] = &["eval", "sleep", "timestamp"];
+/// Names of Rhai's that scripts cannot use at all: they would run text, wait, look at the host's clock, or pile up values
+/// that no limit counts (`curry`; closures capture by reference and do not need it).
+const DISABLED: &[&str] = &["eval", "timestamp", "curry"];
 
 /// Everything that engines are made of, made once.
 pub(crate) struct Library {
@@ -141,11 +143,7 @@ fn log(level: LogLevel, text: &str) {
 
 /// A host function that the plugin does not ask for does not exist; who calls it by a name made up at run time is told
 /// so in words. Rhai asks here after any error of a native function, so this looks only at those that do not exist.
-fn refuse(
-    missing: &[&Guarded],
-    name: &str,
-    parameters: usize,
-) -> Result<Option<Dynamic>, Box<EvalAltResult>> {
+fn refuse(missing: &[&Guarded], name: &str, parameters: usize) -> Result<Option<Dynamic>, Box<EvalAltResult>> {
     let guarded = missing.iter().find(|guarded| guarded.function == name && guarded.parameters.contains(&parameters));
     let Some(guarded) = guarded else { return Ok(None) };
     call::with(|call| {
@@ -180,7 +178,11 @@ impl ModuleResolver for OwnModules {
 ///
 /// # Errors
 /// The script's own. Must run inside a call, since that is where limits are kept.
-pub(crate) fn own_modules(script: &Script, library: &Library, limits: &Limits) -> Result<OwnModules, Box<EvalAltResult>> {
+pub(crate) fn own_modules(
+    script: &Script,
+    library: &Library,
+    limits: &Limits,
+) -> Result<OwnModules, Box<EvalAltResult>> {
     let mut modules: Vec<(String, Shared<Module>)> = Vec::new();
     for import in script.imported() {
         let mut engine = library.bare(limits);

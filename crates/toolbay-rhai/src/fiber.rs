@@ -6,7 +6,7 @@
 //! thread; a host function that must wait, with the future to wait for, so that waiting holds no thread either. The
 //! future is polled by the poller, on the poller's stack. Dropping the fiber cancels the script.
 //!
-//! This module and [`stack`] are the only ones of the crate with `unsafe`.
+//! This module with [`stack`], and the allocator in [`meter`], are the only ones of the crate with `unsafe`.
 #![allow(unsafe_code, reason = "stack switching has no safe interface; the reasons stand at each block")]
 
 use std::{
@@ -24,10 +24,13 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 use serde_json::Value;
 use toolbay_api::{ErrorKind, ToolError};
 
-use crate::call::Call;
+use crate::{
+    call::{Call, Stopped},
+    meter,
+};
 
-pub(crate) use stack::StackPool;
 use stack::Stack;
+pub(crate) use stack::StackPool;
 
 pub(crate) mod stack;
 
@@ -157,22 +160,34 @@ impl Fiber {
             inner.way_back().0.set(Some(ptr::NonNull::from(yielder)));
             let answer = catch_unwind(AssertUnwindSafe(|| body(&inner)));
             inner.way_back().0.set(None);
-            answer.unwrap_or_else(|panic| Err(panicked(&*panic)))
+            answer.unwrap_or_else(|panic| {
+                Err(if panic.is::<Stopped>() { inner.take_trip().unwrap_or_else(cancelled) } else { panicked(&*panic) })
+            })
         });
         Ok(Self { call, routine: Some(routine), wait: None, pool })
     }
 
     /// Switches to the script until it suspends or ends.
     fn resume(&mut self, input: Resume) -> Option<CoroutineResult<Suspend, Answer>> {
-        /// Puts the former call back, also if the coroutine should unwind into us.
-        struct Former(*const Call);
-        impl Drop for Former {
+        /// Puts the former call and account back, also if the coroutine should unwind into us.
+        struct Former<'a> {
+            current: *const Call,
+            account: isize,
+            call: &'a Call,
+        }
+        impl Drop for Former<'_> {
             fn drop(&mut self) {
-                CURRENT.set(self.0);
+                CURRENT.set(self.current);
+                self.call.set_account(meter::exchange(self.account));
             }
         }
         let routine = self.routine.as_mut()?;
-        let _former = Former(CURRENT.replace(Rc::as_ptr(&self.call)));
+        let call = &self.call;
+        let _former = Former {
+            current: CURRENT.replace(Rc::as_ptr(call)),
+            account: meter::exchange(call.account()),
+            call,
+        };
         Some(routine.resume(input))
     }
 
@@ -180,8 +195,8 @@ impl Fiber {
     fn retire(&mut self) {
         if let Some(routine) = self.routine.take_if(|routine| routine.done()) {
             self.pool.give(routine.into_stack());
+            self.call.settle();
         }
-        self.call.settle();
     }
 }
 

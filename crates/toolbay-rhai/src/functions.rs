@@ -8,24 +8,33 @@ use toolbay_api::{ErrorKind, ToolError};
 
 use crate::call::{self, HostResult};
 
+mod absent;
 mod asset;
+mod compare;
 mod date;
 mod encode;
 mod host;
 mod json;
 mod number;
+mod print;
 mod regex;
+mod register;
+mod text;
 
 /// Functions that every plugin has.
 pub(crate) fn pure() -> Module {
     let mut module = Module::new();
+    absent::register(&mut module);
     asset::register(&mut module);
+    compare::register(&mut module);
     date::register(&mut module);
     encode::register(&mut module);
     host::register(&mut module);
     json::register(&mut module);
     number::register(&mut module);
+    print::register(&mut module);
     regex::register(&mut module);
+    text::register(&mut module);
     module.build_index();
     module
 }

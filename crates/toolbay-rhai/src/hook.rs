@@ -166,7 +166,11 @@ macro_rules! outcome {
 
 #[async_trait]
 impl Hook for RhaiHook {
-    async fn before_agent_run(&self, input: &BeforeAgentRun, cx: &HookContext<'_>) -> HookResult<BeforeAgentRunOutcome> {
+    async fn before_agent_run(
+        &self,
+        input: &BeforeAgentRun,
+        cx: &HookContext<'_>,
+    ) -> HookResult<BeforeAgentRunOutcome> {
         let answered = self.ask(json!({ "messages": input.messages }), &["stop", "rewrite"], cx).await?;
         outcome!(self, answered, BeforeAgentRunOutcome { Continue,
             "rewrite" => |value| Ok(BeforeAgentRunOutcome::Rewrite(self.typed("rewrite", value)?)),
@@ -194,15 +198,24 @@ impl Hook for RhaiHook {
         })
     }
 
-    async fn after_model_call(&self, input: &AfterModelCall, cx: &HookContext<'_>) -> HookResult<AfterModelCallOutcome> {
+    async fn after_model_call(
+        &self,
+        input: &AfterModelCall,
+        cx: &HookContext<'_>,
+    ) -> HookResult<AfterModelCallOutcome> {
         let answered = self.ask(json!({ "response": input.response }), &["stop", "rewrite"], cx).await?;
         outcome!(self, answered, AfterModelCallOutcome { Continue,
             "rewrite" => |value| Ok(AfterModelCallOutcome::Rewrite(Box::new(self.typed("rewrite", value)?))),
         })
     }
 
-    async fn before_tool_call(&self, input: &BeforeToolCall, cx: &HookContext<'_>) -> HookResult<BeforeToolCallOutcome> {
-        let shown = json!({ "call": input.call, "call_id": input.call, "tool": input.tool, "arguments": input.arguments });
+    async fn before_tool_call(
+        &self,
+        input: &BeforeToolCall,
+        cx: &HookContext<'_>,
+    ) -> HookResult<BeforeToolCallOutcome> {
+        let shown =
+            json!({ "call": input.call, "call_id": input.call, "tool": input.tool, "arguments": input.arguments });
         let answered = self.ask(shown, &["deny", "stop", "ask", "rewrite", "answer"], cx).await?;
         outcome!(self, answered, BeforeToolCallOutcome { Continue,
             "deny" => |value| Ok(BeforeToolCallOutcome::Deny(self.text("deny", value)?)),

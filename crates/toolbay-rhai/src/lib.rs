@@ -21,11 +21,13 @@ mod fiber;
 mod functions;
 mod hook;
 mod literal;
+mod meter;
 mod no_host;
 mod plugin;
 mod runner;
 mod script;
 
+pub use meter::MeteredAllocator;
 pub use runner::RhaiRunner;
 
 /// The signatures of all functions that any script can be given, Rhai's own included, in alphabetical order.

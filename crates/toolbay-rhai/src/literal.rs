@@ -45,7 +45,9 @@ pub(crate) fn fold(expression: &Expr, constants: &BTreeMap<String, Value>) -> Re
             }
             Ok(Value::String(text))
         }
-        Expr::Array(items, _) => items.iter().map(|item| fold(item, constants)).collect::<Result<_, _>>().map(Value::Array),
+        Expr::Array(items, _) => {
+            items.iter().map(|item| fold(item, constants)).collect::<Result<_, _>>().map(Value::Array)
+        }
         Expr::Map(map, _) => {
             let mut entries = Map::with_capacity(map.0.len());
             for (key, value) in &map.0 {
@@ -71,6 +73,8 @@ pub(crate) fn fold(expression: &Expr, constants: &BTreeMap<String, Value>) -> Re
             "`{}` is computed, and a declaration must be written out: use literals, earlier constants and + between texts",
             call.name
         )),
-        _ => refuse("this is computed, and a declaration must be written out: use literals, earlier constants and + between texts"),
+        _ => refuse(
+            "this is computed, and a declaration must be written out: use literals, earlier constants and + between texts",
+        ),
     }
 }

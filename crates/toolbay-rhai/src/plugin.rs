@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use rhai::{CallFnOptions, Dynamic, Engine, Map, Scope};
 use serde_json::Value;
 use toolbay_api::{
-    Assets, Host, HookRegistration, Limit, Limits, Plugin, PluginMetadata, Tool, ToolContext,
-    ToolDefinition, ToolError, ToolOutput,
+    Assets, HookRegistration, Host, Limit, Limits, Plugin, PluginMetadata, Tool, ToolContext, ToolDefinition,
+    ToolError, ToolOutput,
 };
 
 use crate::{
@@ -93,6 +93,7 @@ impl Core {
     pub(crate) async fn run(self: &Arc<Self>, call: Call, entry: &Arc<EntryPoint>, job: Job) -> Answer {
         let core = Arc::clone(self);
         let entry = Arc::clone(entry);
+        let call = call.unwinding(self.script.captures());
         Fiber::new(call, Arc::clone(&self.pool), move |call| core.body(call, &entry, job))?.await
     }
 

@@ -18,7 +18,8 @@ use crate::{
     engine::{self, Library, OwnModules},
     fault,
     fiber::{Fiber, StackPool, on_large_stack},
-    hook, no_host::NoHost,
+    hook, meter,
+    no_host::NoHost,
     plugin::{Core, RhaiPlugin, RhaiTool},
     script::{Script, ScriptCache},
 };
@@ -63,6 +64,15 @@ impl Default for RhaiRunner {
 impl std::fmt::Debug for RhaiRunner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("RhaiRunner")
+    }
+}
+
+impl RhaiRunner {
+    /// Whether [`Limits::max_memory_bytes`](toolbay_api::Limits::max_memory_bytes) is enforced: it is where the program
+    /// runs on the [`MeteredAllocator`](crate::MeteredAllocator).
+    #[must_use]
+    pub fn meters_memory(&self) -> bool {
+        meter::is_installed()
     }
 }
 
@@ -126,7 +136,7 @@ impl RhaiRunner {
         }
         let limits = Arc::new(limits.clone());
         let deadline = Instant::now() + limits.timeout;
-        let call = Call::new(Arc::clone(&limits), deadline, Arc::new(NoHost::default()), None);
+        let call = Call::new(Arc::clone(&limits), deadline, Arc::new(NoHost::default()), None).unwinding(script.captures());
         let made = Arc::new(Mutex::new(None));
         let (inner, library, slot) = (Arc::clone(script), Arc::clone(&self.library), Arc::clone(&made));
         let body = move |call: &Call| match engine::own_modules(&inner, &library, &limits) {

@@ -31,6 +31,7 @@ pub(crate) struct Script {
     variables: BTreeSet<String>,
     imported: Vec<Import>,
     calls: Vec<FunctionCall>,
+    captures: bool,
 }
 
 /// The `PLUGIN` constant.
@@ -80,6 +81,7 @@ impl Script {
         let mut compiler = Compiler { files, engine, done: Vec::new(), open: Vec::new(), calls: Vec::new() };
         let ast = compiler.file(entry, None)?;
         let Compiler { done: imported, mut calls, .. } = compiler;
+        let captures = std::iter::once(&ast).chain(imported.iter().map(|import| &import.ast)).any(captures);
         let mut variables = BTreeSet::new();
         let mut names_global = false;
         survey(&ast, entry, &mut calls, &mut |variable, namespace| {
@@ -103,6 +105,7 @@ impl Script {
             variables,
             imported,
             calls,
+            captures,
         })
     }
 
@@ -134,6 +137,11 @@ impl Script {
     /// Whether any code reads a variable of this name.
     pub(crate) fn reads_variable(&self, name: &str) -> bool {
         self.variables.contains(name)
+    }
+
+    /// Whether any function captures a variable.
+    pub(crate) fn captures(&self) -> bool {
+        self.captures
     }
 
     /// The imported files, each after those that it imports itself.
@@ -217,8 +225,8 @@ impl Compiler<'_> {
         })?;
         self.open.push(file.to_owned());
         for (path, position) in imports(&ast, file, text)? {
-            let path = module_file(&path)
-                .map_err(|problem| error_at(ErrorKind::Compile, file, position, text, problem))?;
+            let path =
+                module_file(&path).map_err(|problem| error_at(ErrorKind::Compile, file, position, text, problem))?;
             if self.open.contains(&path) {
                 let message = format!("{path:?} imports itself, by way of {}", self.open.join(" -> "));
                 return Err(error_at(ErrorKind::Compile, file, position, text, message));
@@ -266,6 +274,11 @@ fn imports(ast: &AST, file: &str, source: &str) -> Result<Vec<(String, Position)
         true
     });
     found
+}
+
+/// Whether any function in `ast` captures a variable.
+fn captures(ast: &AST) -> bool {
+    !ast.walk(&mut |path: &[ASTNode<'_>]| !matches!(path.last(), Some(ASTNode::Stmt(Stmt::Share(_)))))
 }
 
 /// Notes all calls by name, and tells `variable` of each variable that is read, with its namespace.
@@ -327,9 +340,8 @@ impl TopLevel {
             let (ident, expression, _) = &**definition;
             let name = ident.name.as_str();
             if name == DECLARATION {
-                let value = literal::fold(expression, &known).map_err(|wrong| {
-                    error_at(ErrorKind::Config, file, wrong.position, source, wrong.problem)
-                })?;
+                let value = literal::fold(expression, &known)
+                    .map_err(|wrong| error_at(ErrorKind::Config, file, wrong.position, source, wrong.problem))?;
                 if !flags.contains(ASTFlags::CONSTANT) {
                     let message = format!("write `const {DECLARATION}`, not `let {DECLARATION}`");
                     return Err(error_at(ErrorKind::Config, file, *position, source, message));

@@ -75,7 +75,8 @@ impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for plugin in &self.loaded {
             let Loaded { name, version, scope, tools, hooks, .. } = plugin;
-            writeln!(f, "loaded  {name} {version} ({scope}): {tools} tools, {hooks} hooks")?;
+            let (tools, hooks) = (counted(*tools, "tool"), counted(*hooks, "hook"));
+            writeln!(f, "loaded  {name} {version} ({scope}): {tools}, {hooks}")?;
             for warning in &plugin.warnings {
                 writeln!(f, "        note: {warning}")?;
             }
@@ -90,13 +91,18 @@ impl fmt::Display for LoadReport {
     }
 }
 
+fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// What lies in a folder of plugins: the plugins, and what is none.
 pub(crate) fn discover(folder: &Path, one_file_extensions: &[&str]) -> Result<(Vec<PathBuf>, Vec<Skipped>), LoadError> {
     let (mut found, mut skipped) = (Vec::new(), Vec::new());
     for path in sorted_entries(folder)? {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let extension = path.extension().map(|extension| extension.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.starts_with('.') {
+        // `cases` is where plugins' tests lie.
+        if name.starts_with('.') || name == "cases" {
             continue;
         }
         if path.is_dir() {

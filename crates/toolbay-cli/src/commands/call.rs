@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
 };
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::Value;
 use toolbay::{ErrorKind, Reply, ToolError};
 
@@ -25,11 +25,12 @@ const MAX_INPUT_BYTES: u64 = 16 << 20;
 
 /// Options of `toolbay call`.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").args(["tool", "batch"]).required(true)))]
+#[command(override_usage = "toolbay call [OPTIONS] <TOOL>\n       toolbay call [OPTIONS] --batch <FILE|->")]
 #[command(after_long_help = "Exit status: 0 the tool succeeded, or the whole batch was worked off whatever its calls \
                              came to; 1 the tool failed; 2 usage or load error.")]
 pub(crate) struct Options {
     /// The tool, as `toolbay tools` names it
-    #[arg(required_unless_present = "batch")]
     tool: Option<String>,
     /// The arguments: JSON, @FILE to read them from a file, or - for standard input
     #[arg(long, value_name = "JSON|@FILE|-", default_value = "{}", allow_hyphen_values = true)]
@@ -39,7 +40,7 @@ pub(crate) struct Options {
     /// A line is {"tool": ..., "args": {...}, "tenant": ...}; without "args" there are none, without "tenant" it is
     /// that of --tenant. For each line, blank ones apart, one line with the call's wire result is printed as soon as
     /// it is done; a line that is not understood gives a result with the kind InvalidArguments.
-    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["tool", "args"])]
+    #[arg(long, value_name = "FILE|-", conflicts_with = "args")]
     batch: Option<PathBuf>,
     /// Print the wire result, as every interface gives it, on one line; a batch always does
     #[arg(long)]

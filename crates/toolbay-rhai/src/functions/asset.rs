@@ -5,30 +5,33 @@ use rhai::{Array, Dynamic, INT, ImmutableString, Module};
 use serde_json::Value;
 use toolbay_api::{ErrorKind, Limit, ToolError};
 
+use super::register::add;
 use crate::{
     call::{self, Call, HostResult},
     convert,
 };
 
 pub(super) fn register(module: &mut Module) {
-    module.set_native_fn("asset_get", |name: ImmutableString, pointer: ImmutableString| get(&name, &pointer));
-    module.set_native_fn("asset_keys", |name: ImmutableString, pointer: ImmutableString| keys(&name, &pointer));
-    module.set_native_fn(
+    add(module, "asset_get", ["name", "pointer"], |name: ImmutableString, pointer: ImmutableString| {
+        get(&name, &pointer)
+    });
+    add(module, "asset_keys", ["name", "pointer"], |name: ImmutableString, pointer: ImmutableString| {
+        keys(&name, &pointer)
+    });
+    add(
+        module,
         "asset_find",
+        ["name", "pointer", "field", "value"],
         |name: ImmutableString, pointer: ImmutableString, field: ImmutableString, value: Dynamic| {
             find(&name, &pointer, &field, &value)
         },
     );
-    module.set_native_fn("asset_text", |name: ImmutableString| text(&name));
-    module.set_native_fn("asset_names", names);
+    add(module, "asset_text", ["name"], |name: ImmutableString| text(&name));
+    add(module, "asset_names", [], names);
 }
 
 /// Gives `body` the value at `pointer`, if there is one.
-fn at<R>(
-    name: &str,
-    pointer: &str,
-    body: impl FnOnce(&Call, Option<&Value>) -> HostResult<R>,
-) -> HostResult<R> {
+fn at<R>(name: &str, pointer: &str, body: impl FnOnce(&Call, Option<&Value>) -> HostResult<R>) -> HostResult<R> {
     call::with(|call| {
         call.count_host_call()?;
         let value = call.unwrap(call.host().assets().json_at(name, pointer))?;
@@ -97,10 +100,8 @@ fn text(name: &str) -> HostResult<ImmutableString> {
         call.charge(1 + bytes.len() / 64)?;
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(text.into()),
-            Err(_) => Err(call.throw(ToolError::new(
-                ErrorKind::InvalidArguments,
-                format!("the asset {name:?} is not UTF-8 text"),
-            ))),
+            Err(_) => Err(call
+                .throw(ToolError::new(ErrorKind::InvalidArguments, format!("the asset {name:?} is not UTF-8 text")))),
         }
     })
 }

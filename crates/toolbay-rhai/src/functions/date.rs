@@ -8,7 +8,7 @@ use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, NaiveTi
 use chrono_tz::Tz;
 use rhai::{Dynamic, INT, ImmutableString, Map, Module};
 
-use super::{charge_bytes, fail};
+use super::{charge_bytes, fail, register::add};
 use crate::call::HostResult;
 
 type Text = ImmutableString;
@@ -17,18 +17,25 @@ type Text = ImmutableString;
 const MAX_FORMAT_BYTES: usize = 256;
 
 pub(super) fn register(module: &mut Module) {
-    module.set_native_fn("date_parse", |text: Text| parse(&text, Tz::UTC));
-    module.set_native_fn("date_parse", |text: Text, timezone: Text| parse(&text, zone(&timezone)?));
-    module.set_native_fn("date_parse_format", |text: Text, format: Text, timezone: Text| {
+    add(module, "date_parse", ["text"], |text: Text| parse(&text, Tz::UTC));
+    add(module, "date_parse", ["text", "timezone"], |text: Text, timezone: Text| parse(&text, zone(&timezone)?));
+    add(module, "date_parse_format", ["text", "format", "timezone"], |text: Text, format: Text, timezone: Text| {
         parse_format(&text, &format, zone(&timezone)?)
     });
-    module.set_native_fn("date_format", |ms: INT, text: Text, timezone: Text| format(ms, &text, zone(&timezone)?));
-    module.set_native_fn("date_parts", |ms: INT, timezone: Text| parts(ms, zone(&timezone)?));
-    module.set_native_fn("date_from_parts", |parts: Map, timezone: Text| from_parts(&parts, zone(&timezone)?));
-    module.set_native_fn("date_add", |ms: INT, amount: INT, unit: Text, timezone: Text| {
-        add(ms, amount, &unit, zone(&timezone)?)
+    add(module, "date_format", ["ms", "text", "timezone"], |ms: INT, text: Text, timezone: Text| {
+        format(ms, &text, zone(&timezone)?)
     });
-    module.set_native_fn("timezone_exists", |name: Text| Ok(name.parse::<Tz>().is_ok()));
+    add(module, "date_parts", ["ms", "timezone"], |ms: INT, timezone: Text| parts(ms, zone(&timezone)?));
+    add(module, "date_from_parts", ["parts", "timezone"], |parts: Map, timezone: Text| {
+        from_parts(&parts, zone(&timezone)?)
+    });
+    add(
+        module,
+        "date_add",
+        ["ms", "amount", "unit", "timezone"],
+        |ms: INT, amount: INT, unit: Text, timezone: Text| shift(ms, amount, &unit, zone(&timezone)?),
+    );
+    add(module, "timezone_exists", ["name"], |name: Text| Ok(name.parse::<Tz>().is_ok()));
 }
 
 fn zone(name: &str) -> HostResult<Tz> {
@@ -94,10 +101,9 @@ fn parse_format(text: &str, format: &str, zone: Tz) -> HostResult<INT> {
     }
     match NaiveDate::parse_from_str(text, format) {
         Ok(date) => instant(date.and_time(NaiveTime::MIN), zone),
-        Err(error) => fail(format!(
-            "{:?} does not have the form {format:?}: {error}",
-            text.chars().take(60).collect::<String>()
-        )),
+        Err(error) => {
+            fail(format!("{:?} does not have the form {format:?}: {error}", text.chars().take(60).collect::<String>()))
+        }
     }
 }
 
@@ -156,7 +162,7 @@ fn from_parts(parts: &Map, zone: Tz) -> HostResult<INT> {
     }
 }
 
-fn add(ms: INT, amount: INT, unit: &str, zone: Tz) -> HostResult<INT> {
+fn shift(ms: INT, amount: INT, unit: &str, zone: Tz) -> HostResult<INT> {
     let out_of_range = || fail("the date would be outside of the years that dates have");
     let milliseconds = match unit {
         "seconds" => Some(1_000),
@@ -179,8 +185,9 @@ fn add(ms: INT, amount: INT, unit: &str, zone: Tz) -> HostResult<INT> {
     let by_months = |by: Option<Months>| {
         by.and_then(|by| if forwards { time.checked_add_months(by) } else { time.checked_sub_months(by) })
     };
-    let by_days =
-        |by: Option<Days>| by.and_then(|by| if forwards { time.checked_add_days(by) } else { time.checked_sub_days(by) });
+    let by_days = |by: Option<Days>| {
+        by.and_then(|by| if forwards { time.checked_add_days(by) } else { time.checked_sub_days(by) })
+    };
     let moved = match unit {
         "years" => by_months(months(12)),
         "months" => by_months(months(1)),

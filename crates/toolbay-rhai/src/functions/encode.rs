@@ -5,24 +5,24 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use rhai::{Blob, ImmutableString, Module};
 use sha2::{Digest, Sha256};
 
-use super::{charge_bytes, fail};
+use super::{charge_bytes, fail, register::add};
 use crate::call::{self, HostResult};
 
 /// What RFC 3986 calls unreserved stays as it is.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 pub(super) fn register(module: &mut Module) {
-    module.set_native_fn("base64_encode", |text: ImmutableString| base64_encode(text.as_bytes()));
-    module.set_native_fn("base64_encode", |blob: Blob| base64_encode(&blob));
-    module.set_native_fn("base64_decode", |text: ImmutableString| base64_decode(&text));
-    module.set_native_fn("base64_decode_text", |text: ImmutableString| decoded_text(base64_decode(&text)?));
-    module.set_native_fn("hex_encode", |text: ImmutableString| hex_encode(text.as_bytes()));
-    module.set_native_fn("hex_encode", |blob: Blob| hex_encode(&blob));
-    module.set_native_fn("hex_decode", |text: ImmutableString| hex_decode(&text));
-    module.set_native_fn("sha256", |text: ImmutableString| sha256(text.as_bytes()));
-    module.set_native_fn("sha256", |blob: Blob| sha256(&blob));
-    module.set_native_fn("url_encode", |text: ImmutableString| url_encode(&text));
-    module.set_native_fn("url_decode", |text: ImmutableString| url_decode(&text));
+    add(module, "base64_encode", ["text"], |text: ImmutableString| base64_encode(text.as_bytes()));
+    add(module, "base64_encode", ["blob"], |blob: Blob| base64_encode(&blob));
+    add(module, "base64_decode", ["text"], |text: ImmutableString| base64_decode(&text));
+    add(module, "base64_decode_text", ["text"], |text: ImmutableString| decoded_text(base64_decode(&text)?));
+    add(module, "hex_encode", ["text"], |text: ImmutableString| hex_encode(text.as_bytes()));
+    add(module, "hex_encode", ["blob"], |blob: Blob| hex_encode(&blob));
+    add(module, "hex_decode", ["text"], |text: ImmutableString| hex_decode(&text));
+    add(module, "sha256", ["text"], |text: ImmutableString| sha256(text.as_bytes()));
+    add(module, "sha256", ["blob"], |blob: Blob| sha256(&blob));
+    add(module, "url_encode", ["text"], |text: ImmutableString| url_encode(&text));
+    add(module, "url_decode", ["text"], |text: ImmutableString| url_decode(&text));
 }
 
 fn base64_encode(bytes: &[u8]) -> HostResult<ImmutableString> {
@@ -70,7 +70,8 @@ fn hex(bytes: &[u8]) -> String {
 fn hex_decode(text: &str) -> HostResult<Blob> {
     charge_bytes(text.len())?;
     let text = text.trim();
-    let digits: Option<Vec<u8>> = text.chars().map(|digit| digit.to_digit(16).and_then(|d| d.try_into().ok())).collect();
+    let digits: Option<Vec<u8>> =
+        text.chars().map(|digit| digit.to_digit(16).and_then(|d| d.try_into().ok())).collect();
     match digits {
         Some(digits) if digits.len() % 2 == 0 => {
             Ok(digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, nibble| byte << 4 | nibble)).collect())

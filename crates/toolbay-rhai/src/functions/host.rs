@@ -9,7 +9,7 @@ use rhai::{Array, Dynamic, FLOAT, INT, ImmutableString, Map, Module};
 use serde_json::Value;
 use toolbay_api::{ErrorKind, Limit, LogLevel, ToolError};
 
-use super::fail;
+use super::{fail, register::add};
 use crate::{
     call::{self, HostResult},
     check::CALL_TOOL,
@@ -18,33 +18,35 @@ use crate::{
 
 /// Functions that need no permission.
 pub(super) fn register(module: &mut Module) {
-    module.set_native_fn("log", |text: Dynamic| log(LogLevel::Info, &text));
-    module.set_native_fn("log", |level: ImmutableString, text: Dynamic| log(level_called(&level)?, &text));
-    module.set_native_fn("config", config);
-    module.set_native_fn("config", |key: ImmutableString| config_entry(&key));
-    module.set_native_fn("fail", |message: ImmutableString| raise(&message, None));
-    module.set_native_fn("fail", |message: ImmutableString, details: Dynamic| raise(&message, Some(details)));
+    add(module, "log", ["text"], |text: Dynamic| log(LogLevel::Info, &text));
+    add(module, "log", ["level", "text"], |level: ImmutableString, text: Dynamic| log(level_called(&level)?, &text));
+    add(module, "config", [], config);
+    add(module, "config", ["key"], |key: ImmutableString| config_entry(&key));
+    add(module, "fail", ["message"], |message: ImmutableString| raise(&message, None));
+    add(module, "fail", ["message", "details"], |message: ImmutableString, details: Dynamic| {
+        raise(&message, Some(details))
+    });
 }
 
 /// Functions by the permission that they need.
 pub(super) fn guarded() -> Vec<(&'static str, Module)> {
     let mut read = Module::new();
-    read.set_native_fn("kv_get", |key: ImmutableString| kv_get(key));
-    read.set_native_fn("kv_list", |prefix: ImmutableString| kv_list(prefix, INT::MAX));
-    read.set_native_fn("kv_list", |prefix: ImmutableString, limit: INT| kv_list(prefix, limit));
+    add(&mut read, "kv_get", ["key"], |key: ImmutableString| kv_get(key));
+    add(&mut read, "kv_list", ["prefix"], |prefix: ImmutableString| kv_list(prefix, INT::MAX));
+    add(&mut read, "kv_list", ["prefix", "limit"], |prefix: ImmutableString, limit: INT| kv_list(prefix, limit));
     let mut write = Module::new();
-    write.set_native_fn("kv_set", |key: ImmutableString, value: Dynamic| kv_set(key, &value));
-    write.set_native_fn("kv_delete", |key: ImmutableString| kv_delete(key));
+    add(&mut write, "kv_set", ["key", "value"], |key: ImmutableString, value: Dynamic| kv_set(key, &value));
+    add(&mut write, "kv_delete", ["key"], |key: ImmutableString| kv_delete(key));
     let mut tools = Module::new();
-    tools.set_native_fn("call_tool", |name: ImmutableString, arguments: Map| {
+    add(&mut tools, "call_tool", ["name", "arguments"], |name: ImmutableString, arguments: Map| {
         call_tool(name, &Dynamic::from_map(arguments))
     });
     let mut clock = Module::new();
-    clock.set_native_fn("now", now);
+    add(&mut clock, "now", [], now);
     let mut random = Module::new();
-    random.set_native_fn("uuid", uuid);
-    random.set_native_fn("random", random_float);
-    random.set_native_fn("random_int", random_int);
+    add(&mut random, "uuid", [], uuid);
+    add(&mut random, "random", [], random_float);
+    add(&mut random, "random_int", ["low", "high"], random_int);
     [("kv:read", read), ("kv:write", write), (CALL_TOOL, tools), ("clock", clock), ("random", random)]
         .into_iter()
         .map(|(permission, mut module)| {
@@ -163,7 +165,8 @@ fn call_tool(name: ImmutableString, arguments: &Dynamic) -> HostResult<Dynamic> 
         let arguments = call.unwrap(convert::to_value(arguments, call.limits(), Limit::Arguments))?;
         call.charge(convert::weight(&arguments))?;
         let host = Arc::clone(call.host());
-        let data = call.wait_for_tool(async move { host.call_tool(&name, arguments).await.map(|output| output.data) })?;
+        let data =
+            call.wait_for_tool(async move { host.call_tool(&name, arguments).await.map(|output| output.data) })?;
         call.charge(convert::weight(&data))?;
         Ok(convert::to_dynamic(data))
     })

@@ -1,19 +1,21 @@
 //! JSON text from values and back.
 
-use rhai::{Dynamic, ImmutableString, Module};
+use rhai::{Dynamic, ImmutableString, Map, Module};
 use serde_json::Value;
 use toolbay_api::{ErrorKind, Limit, ToolError};
 
-use super::{charge_bytes, fail};
+use super::{charge_bytes, fail, register::add};
 use crate::{
     call::{self, HostResult},
     convert,
 };
 
 pub(super) fn register(module: &mut Module) {
-    module.set_native_fn("to_json", |value: Dynamic| to_json(&value, false));
-    module.set_native_fn("to_json", |value: Dynamic, pretty: bool| to_json(&value, pretty));
-    module.set_native_fn("parse_json", |text: ImmutableString| parse_json(&text));
+    // Rhai has a `to_json` for maps, without bounds; only the same type comes before it.
+    add(module, "to_json", ["map"], |value: Map| to_json(&Dynamic::from_map(value), false));
+    add(module, "to_json", ["value"], |value: Dynamic| to_json(&value, false));
+    add(module, "to_json", ["value", "pretty"], |value: Dynamic, pretty: bool| to_json(&value, pretty));
+    add(module, "parse_json", ["text"], |text: ImmutableString| parse_json(&text));
 }
 
 fn to_json(value: &Dynamic, pretty: bool) -> HostResult<ImmutableString> {

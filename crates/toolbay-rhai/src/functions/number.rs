@@ -2,13 +2,14 @@
 
 use rhai::{FLOAT, INT, ImmutableString, Module};
 
+use super::register::add;
 use crate::call::HostResult;
 
 pub(super) fn register(module: &mut Module) {
-    module.set_native_fn("round_to", |x: FLOAT, digits: INT| Ok(round_to(x, digits)));
-    module.set_native_fn("round_to", |x: INT, digits: INT| Ok(round_to(x as FLOAT, digits)));
-    module.set_native_fn("float_text", |x: FLOAT| text(x));
-    module.set_native_fn("float_text", |x: INT| text(x as FLOAT));
+    add(module, "round_to", ["x", "digits"], |x: FLOAT, digits: INT| Ok(round_to(x, digits)));
+    add(module, "round_to", ["x", "digits"], |x: INT, digits: INT| Ok(round_to(x as FLOAT, digits)));
+    add(module, "float_text", ["x"], |x: FLOAT| text(x));
+    add(module, "float_text", ["x"], |x: INT| text(x as FLOAT));
 }
 
 fn text(x: FLOAT) -> HostResult<ImmutableString> {

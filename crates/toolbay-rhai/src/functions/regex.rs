@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use regex::{Regex, RegexBuilder};
-use rhai::{Array, Dynamic, ImmutableString, Map, Module};
+use rhai::{Dynamic, ImmutableString, Map, Module};
 
-use super::{charge_bytes, fail};
+use super::{charge_bytes, fail, register::add, text::pieces};
 use crate::call::{self, HostResult};
 
 /// Compiled patterns that are kept; a pattern costs up to [`MAX_PROGRAM_BYTES`] of memory for each of its parts.
@@ -60,23 +60,25 @@ pub(super) fn register(module: &mut Module) {
     let patterns = Arc::new(Patterns::default());
     let with = |patterns: &Arc<Patterns>| Arc::clone(patterns);
     let p = with(&patterns);
-    module.set_native_fn("regex_is_match", move |pattern: Text, text: Text| Ok(p.get(&pattern, &text)?.is_match(&text)));
+    add(module, "regex_is_match", ["pattern", "text"], move |pattern: Text, text: Text| {
+        Ok(p.get(&pattern, &text)?.is_match(&text))
+    });
     let p = with(&patterns);
-    module.set_native_fn("regex_find", move |pattern: Text, text: Text| -> HostResult<Dynamic> {
+    add(module, "regex_find", ["pattern", "text"], move |pattern: Text, text: Text| -> HostResult<Dynamic> {
         Ok(p.get(&pattern, &text)?.find(&text).map_or(Dynamic::UNIT, |found| found.as_str().into()))
     });
     let p = with(&patterns);
-    module.set_native_fn("regex_find_all", move |pattern: Text, text: Text| {
-        collect(p.get(&pattern, &text)?.find_iter(&text).map(|found| found.as_str()))
+    add(module, "regex_find_all", ["pattern", "text"], move |pattern: Text, text: Text| {
+        pieces(&text, p.get(&pattern, &text)?.find_iter(&text).map(|found| found.as_str().into()))
     });
     let p = with(&patterns);
-    module.set_native_fn("regex_captures", move |pattern: Text, text: Text| -> HostResult<Dynamic> {
+    add(module, "regex_captures", ["pattern", "text"], move |pattern: Text, text: Text| -> HostResult<Dynamic> {
         let Some(captures) = p.get(&pattern, &text)?.captures(&text) else { return Ok(Dynamic::UNIT) };
         let groups = captures.iter().map(|group| group.map_or(Dynamic::UNIT, |group| group.as_str().into()));
         Ok(Dynamic::from_array(groups.collect()))
     });
     let p = with(&patterns);
-    module.set_native_fn("regex_named", move |pattern: Text, text: Text| -> HostResult<Dynamic> {
+    add(module, "regex_named", ["pattern", "text"], move |pattern: Text, text: Text| -> HostResult<Dynamic> {
         let regex = p.get(&pattern, &text)?;
         let Some(captures) = regex.captures(&text) else { return Ok(Dynamic::UNIT) };
         let group = |name: &str| captures.name(name).map_or(Dynamic::UNIT, |group| group.as_str().into());
@@ -84,24 +86,16 @@ pub(super) fn register(module: &mut Module) {
         Ok(Dynamic::from_map(named))
     });
     let p = with(&patterns);
-    module.set_native_fn("regex_replace", move |pattern: Text, text: Text, replacement: Text| {
-        replace(&p.get(&pattern, &text)?, &text, &replacement)
-    });
+    add(
+        module,
+        "regex_replace",
+        ["pattern", "text", "replacement"],
+        move |pattern: Text, text: Text, replacement: Text| replace(&p.get(&pattern, &text)?, &text, &replacement),
+    );
     let p = patterns;
-    module.set_native_fn("regex_split", move |pattern: Text, text: Text| collect(p.get(&pattern, &text)?.split(&text)));
-}
-
-/// Gathers pieces into an array, counting them while they come.
-fn collect<'a>(pieces: impl Iterator<Item = &'a str>) -> HostResult<Array> {
-    call::with(|call| {
-        let mut array = Array::new();
-        for piece in pieces {
-            call.charge(1)?;
-            call.admit_array(array.len() + 1)?;
-            array.push(piece.into());
-        }
-        Ok(array)
-    })
+    add(module, "regex_split", ["pattern", "text"], move |pattern: Text, text: Text| {
+        pieces(&text, p.get(&pattern, &text)?.split(&text).map(Into::into))
+    });
 }
 
 /// Replaces every match; `$1` and `${name}` stand for groups. Built by hand so that the size is known while it grows.

@@ -16,15 +16,15 @@ use toolbay_rhai::RhaiRunner;
 
 /// The host of one call.
 #[derive(Default)]
-pub struct FakeHost {
-    pub kv: Mutex<BTreeMap<String, Value>>,
-    pub logs: Mutex<Vec<String>>,
-    pub config: Value,
-    pub assets: Assets,
+pub(crate) struct FakeHost {
+    pub(crate) kv: Mutex<BTreeMap<String, Value>>,
+    pub(crate) logs: Mutex<Vec<String>>,
+    pub(crate) config: Value,
+    pub(crate) assets: Assets,
     /// What a tool called `wait` waits for.
-    pub gate: Option<Arc<tokio::sync::Semaphore>>,
+    pub(crate) gate: Option<Arc<tokio::sync::Semaphore>>,
     /// Grants; `None` gives everything.
-    pub grants: Option<PermissionSet>,
+    pub(crate) grants: Option<PermissionSet>,
 }
 
 impl FakeHost {
@@ -107,15 +107,15 @@ impl Host for FakeHost {
 }
 
 /// Assets from names and texts.
-pub fn assets(files: &[(&str, &str)]) -> Assets {
+pub(crate) fn assets(files: &[(&str, &str)]) -> Assets {
     files.iter().map(|(name, text)| ((*name).to_owned(), Asset::new(text.as_bytes()))).collect()
 }
 
 /// Where a script is called: a runner, limits and a host.
-pub struct Bench {
-    pub runner: RhaiRunner,
-    pub limits: Limits,
-    pub host: Arc<FakeHost>,
+pub(crate) struct Bench {
+    pub(crate) runner: RhaiRunner,
+    pub(crate) limits: Limits,
+    pub(crate) host: Arc<FakeHost>,
 }
 
 impl Default for Bench {
@@ -127,32 +127,32 @@ impl Default for Bench {
 }
 
 impl Bench {
-    pub fn with_limits(change: impl FnOnce(&mut Limits)) -> Self {
+    pub(crate) fn with_limits(change: impl FnOnce(&mut Limits)) -> Self {
         let mut bench = Self::default();
         change(&mut bench.limits);
         bench
     }
 
-    pub fn with_host(change: impl FnOnce(&mut FakeHost)) -> Self {
+    pub(crate) fn with_host(change: impl FnOnce(&mut FakeHost)) -> Self {
         let mut host = FakeHost::default();
         change(&mut host);
         Self { host: Arc::new(host), ..Self::default() }
     }
 
-    pub fn plugin_context(&self) -> PluginContext {
+    pub(crate) fn plugin_context(&self) -> PluginContext {
         PluginContext { scope: Scope::Global, limits: self.limits.clone(), grants: Arc::new(PermissionSet::all()) }
     }
 
-    pub async fn load(&self, package: &Package) -> Result<Arc<dyn Plugin>, LoadError> {
+    pub(crate) async fn load(&self, package: &Package) -> Result<Arc<dyn Plugin>, LoadError> {
         self.runner.load(package, &self.plugin_context()).await
     }
 
     /// Loads a one-file plugin from source.
-    pub async fn source(&self, source: &str) -> Result<Arc<dyn Plugin>, LoadError> {
+    pub(crate) async fn source(&self, source: &str) -> Result<Arc<dyn Plugin>, LoadError> {
         self.load(&Package::one_file("t.rhai", source)).await
     }
 
-    pub fn context(&self) -> ToolContext {
+    pub(crate) fn context(&self) -> ToolContext {
         let caller = Caller {
             tenant: TenantId::new("acme").unwrap(),
             user: Some("ada".into()),
@@ -174,25 +174,25 @@ impl Bench {
     }
 
     /// Calls the plugin's tool `name`.
-    pub async fn call(&self, plugin: &dyn Plugin, name: &str, arguments: Value) -> Result<Value, ToolError> {
+    pub(crate) async fn call(&self, plugin: &dyn Plugin, name: &str, arguments: Value) -> Result<Value, ToolError> {
         let tool = plugin.tools().into_iter().find(|tool| tool.definition().name == name).expect("the tool");
         tool.call(arguments, &self.context()).await.map(|output| output.data)
     }
 
     /// Runs `body` as the body of a tool with every permission.
-    pub async fn run(&self, body: &str) -> Result<Value, ToolError> {
+    pub(crate) async fn run(&self, body: &str) -> Result<Value, ToolError> {
         self.run_with(body, json!({})).await
     }
 
     /// Runs `body` as the body of a tool with these arguments.
-    pub async fn run_with(&self, body: &str, arguments: Value) -> Result<Value, ToolError> {
+    pub(crate) async fn run_with(&self, body: &str, arguments: Value) -> Result<Value, ToolError> {
         let plugin = self.source(&tool_source(body)).await.unwrap_or_else(|error| panic!("{error}"));
         self.call(&*plugin, "t", arguments).await
     }
 }
 
 /// A plugin with every permission whose tool `t` has this body.
-pub fn tool_source(body: &str) -> String {
+pub(crate) fn tool_source(body: &str) -> String {
     format!(
         "const PLUGIN = #{{ name: \"t\", version: \"1.0.0\", description: \"d\", permissions: [\"*\"],
   tools: #{{ t: #{{ description: \"d\", parameters: #{{ type: \"object\" }} }} }} }};

@@ -2,3 +2,8 @@
 
 mod basics;
 mod fake;
+mod hostile;
+
+// So that the memory limit is tested too.
+#[global_allocator]
+static ALLOCATOR: toolbay_rhai::MeteredAllocator = toolbay_rhai::MeteredAllocator;

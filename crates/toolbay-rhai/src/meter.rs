@@ -1,0 +1,86 @@
+//! A global allocator that knows how much memory each script call holds.
+//!
+//! It counts into a thread-local account; a fiber takes its own account along from thread to thread. Rhai's limits of
+//! single values do not bound their number, so only with this allocator does
+//! [`Limits::max_memory_bytes`](toolbay_api::Limits::max_memory_bytes) hold. The binary installs it:
+//!
+//! ```
+//! #[global_allocator]
+//! static ALLOCATOR: toolbay_rhai::MeteredAllocator = toolbay_rhai::MeteredAllocator;
+//! # fn main() {}
+//! ```
+#![allow(unsafe_code, reason = "the allocator trait is unsafe; every method hands on to the system's allocator")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+};
+
+/// The system's allocator with an account for each script call.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MeteredAllocator;
+
+thread_local! {
+    /// Bytes that the call which runs on this thread holds; outside of calls a number without meaning.
+    // Without a destructor, so that it can be used until the thread's very end.
+    static HELD: Cell<isize> = const { Cell::new(0) };
+}
+
+/// Not inlined, since a fiber may go on on another thread, and the address of a thread-local must not be kept.
+#[inline(never)]
+fn count(bytes: isize) {
+    HELD.set(HELD.get().wrapping_add(bytes));
+}
+
+/// What the call on this thread holds.
+#[inline(never)]
+pub(crate) fn held() -> isize {
+    HELD.get()
+}
+
+/// Puts another account in place and gives the former one.
+#[inline(never)]
+pub(crate) fn exchange(account: isize) -> isize {
+    HELD.replace(account)
+}
+
+/// Whether the process runs on this allocator.
+pub(crate) fn is_installed() -> bool {
+    let before = held();
+    let probe = std::hint::black_box(Box::new([0_u8; 64]));
+    let counted = held() != before;
+    drop(probe);
+    counted
+}
+
+fn signed(bytes: usize) -> isize {
+    isize::try_from(bytes).unwrap_or(isize::MAX)
+}
+
+// SAFETY: every method hands its arguments on to the system's allocator unchanged and returns what that returned; the
+// counting touches a plain cell and allocates nothing.
+unsafe impl GlobalAlloc for MeteredAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(signed(layout.size()));
+        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-signed(layout.size()));
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(signed(layout.size()));
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count(signed(new_size) - signed(layout.size()));
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+}

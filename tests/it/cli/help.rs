@@ -1,0 +1,45 @@
+//! The help texts, as snapshots: what a user reads is decided, not left to happen.
+
+use expect_test::{ExpectFile, expect_file};
+
+use super::Desk;
+
+#[track_caller]
+fn check(args: &[&str], expected: ExpectFile) {
+    let help = Desk::new().run(args).ends(0).stdout;
+    let lines: Vec<_> = help.lines().map(str::trim_end).collect();
+    expected.assert_eq(&(lines.join("\n") + "\n"));
+}
+
+#[test]
+fn the_help_of_each_command_is_as_decided() {
+    check(&["--help"], expect_file!["help/toolbay.txt"]);
+    check(&["new", "--help"], expect_file!["help/new.txt"]);
+    check(&["check", "--help"], expect_file!["help/check.txt"]);
+    check(&["tools", "--help"], expect_file!["help/tools.txt"]);
+    check(&["call", "--help"], expect_file!["help/call.txt"]);
+    check(&["agent", "--help"], expect_file!["help/agent.txt"]);
+    check(&["mcp", "--help"], expect_file!["help/mcp.txt"]);
+    check(&["serve", "--help"], expect_file!["help/serve.txt"]);
+    check(&["completions", "--help"], expect_file!["help/completions.txt"]);
+}
+
+#[test]
+fn the_version_is_that_of_the_project() {
+    let version = Desk::new().run(&["--version"]).ends(0).stdout;
+    assert_eq!(version, format!("toolbay {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn without_a_command_the_help_is_shown_as_an_error() {
+    Desk::new().run(&[]).refuses(&["Usage: toolbay", "Commands:"]);
+    Desk::new().run(&["cal"]).refuses(&["unrecognized subcommand 'cal'", "call"]);
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = Desk::new().run(&["completions", shell]).ends(0).stdout;
+        assert!(script.contains("tenant-tools"), "{shell}");
+    }
+}

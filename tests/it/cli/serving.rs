@@ -1,0 +1,158 @@
+//! mcp and serve: the protocol itself is tested with its crate; here it is what the commands add.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::{BROKEN, Desk, Ran};
+
+fn initialize() -> Value {
+    json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "test", "version": "1" } } })
+}
+
+#[test]
+fn mcp_keeps_standard_output_for_the_protocol() {
+    let desk = Desk::with(&[("all/broken.rhai", BROKEN), ("all/kit.rhai", super::KIT)]);
+    let mut child = desk
+        .command(&["mcp", "--tools", "all", "--tenant", "acme", "-v"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut input = child.stdin.take().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut answer = |message: Value| -> Value {
+        writeln!(input, "{message}").unwrap();
+        if message.get("id").is_none() {
+            return Value::Null;
+        }
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).expect("nothing but the protocol")
+    };
+    assert_eq!(answer(initialize())["result"]["serverInfo"]["name"], json!("toolbay"));
+    answer(json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
+    let call = json!({ "name": "kit.whoami", "arguments": {} });
+    let called = answer(json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call }));
+    assert_eq!(called["result"]["content"][0]["text"], json!("acme"));
+    drop(input);
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+    let ran = Ran::of(child.wait_with_output().unwrap()).ends(0);
+    assert!(ran.stderr.contains("loaded  kit 1.2.3 (global): 7 tools, 0 hooks"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("all/broken.rhai:3:3: "), "{}", ran.stderr);
+}
+
+#[test]
+fn mcp_that_nobody_speaks_to_ends_in_peace() {
+    Desk::new().run(&["mcp", "--tools", "kit.rhai"]).ends(0);
+}
+
+/// A server that is stopped whatever becomes of the test.
+struct Server {
+    child: Child,
+    said: String,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(desk: &Desk, args: &[&str]) -> Self {
+        let child = desk.command(&[&["serve", "--port", "0"], args].concat()).spawn().expect("the binary starts");
+        let mut server = Self { child, said: String::new(), address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut lines = BufReader::new(server.child.stderr.take().expect("a pipe"));
+        loop {
+            let before = server.said.len();
+            let read = lines.read_line(&mut server.said).expect("text");
+            assert!(read > 0, "it ended before it listened: {}", server.said);
+            if let Some(url) = server.said[before..].strip_prefix("listening on http://") {
+                server.address = url.trim().trim_end_matches("/mcp").parse().expect("an address");
+                server.child.stderr = Some(lines.into_inner());
+                return server;
+            }
+        }
+    }
+
+    /// The status and the body of what is answered at `path`.
+    fn post(&self, path: &str, message: &Value) -> (u16, String) {
+        let body = message.to_string();
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nConnection: close\r\n\
+             Accept: application/json, text/event-stream\r\nContent-Length: {}\r\n\r\n{body}",
+            self.address,
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        let mut reader = BufReader::new(stream);
+        reader.read_line(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        reader.read_to_string(&mut answer).unwrap();
+        (status, answer)
+    }
+
+    /// Sends a signal and waits for the end.
+    #[cfg(unix)]
+    fn end_by(mut self, signal: &str) -> Option<i32> {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn serve_says_how_to_connect_serves_each_tenant_and_ends_when_asked() {
+    let desk = Desk::with(&[("all/broken.rhai", BROKEN), ("all/kit.rhai", super::KIT)]);
+    let server = Server::start(&desk, &["--tools", "all", "--tenant-tools", "acme=kit.rhai"]);
+    let (said, address) = (&server.said, server.address);
+    assert!(address.ip().is_loopback());
+    for part in [
+        "loaded  kit 1.2.3 (global): 7 tools, 0 hooks",
+        "all/broken.rhai:3:3: ",
+        "\"mcpServers\"",
+        &format!("\"url\": \"http://{address}/mcp\""),
+        &format!("http://{address}/mcp has the 7 tools of tenant default"),
+        &format!("http://{address}/tenants/acme/mcp has the 7 tools of tenant acme"),
+    ] {
+        assert!(said.contains(part), "{part:?} is not in:\n{said}");
+    }
+    for path in ["/mcp", "/tenants/acme/mcp"] {
+        let (status, answer) = server.post(path, &initialize());
+        assert!(status == 200 && answer.contains("\"toolbay\""), "{path}: {status} {answer}");
+    }
+    assert_eq!(server.post("/tenants/nobody/mcp", &initialize()).0, 404);
+    assert_eq!(server.end_by("-TERM"), Some(0));
+    assert_eq!(Server::start(&desk, &["--tools", "all", "--host", "localhost"]).end_by("-INT"), Some(0));
+}
+
+#[test]
+fn serve_refuses_to_be_reached_from_elsewhere() {
+    let desk = Desk::new();
+    for host in ["0.0.0.0", "192.0.2.1", "::"] {
+        desk.run(&["serve", "--host", host, "--port", "0"]).refuses(&["--host: refusing to serve on", "127.0.0.1"]);
+    }
+    desk.run(&["serve", "--host", "example.com"]).refuses(&["write an address such as 127.0.0.1"]);
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    Desk::new().run(&["serve", "--port", &port]).refuses(&["cannot listen on 127.0.0.1", "choose another --port"]);
+}

@@ -1,3 +1,0 @@
-//! Temporary: the retail tests alone.
-#[path = "../it/retail.rs"]
-mod retail;
