@@ -1,4 +1,5 @@
 //! Runs every example and looks at what it prints.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
 use std::process::Command;
 

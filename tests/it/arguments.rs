@@ -154,7 +154,7 @@ async fn bad_schemas_are_refused_at_registration_with_their_place() {
         no type: Config: tools.tool.parameters: /type: the parameters of a tool are an object: write "type": "object" instead of nothing
         no object: Config: tools.tool.parameters: /type: the parameters of a tool are an object: write "type": "object" instead of "array"
         not a schema: Config: tools.tool.parameters: the schema must be an object, not string
-        bad keyword: Config: tools.tool.parameters: /properties/a/type: "nubmer" is not valid under any of the schemas listed in the 'anyOf' keyword
+        bad keyword: Config: tools.tool.parameters: /properties/a/type: "nubmer" is no type of JSON Schema: use string, number, integer, boolean, object, array or null
         bad pattern: Config: tools.tool.parameters: /properties/a/pattern: "(" is not a "regex"
         look-around: Config: tools.tool.parameters: /properties/a/pattern: "(?=a)b" is not a "regex"
         unknown $ref: Config: tools.tool.parameters: a $ref leads to nothing in this schema (remote ones are never fetched): Pointer '/$defs/none' does not exist

@@ -27,7 +27,7 @@ SECRET_PLUGIN = """//! Keeps a secret, for one tenant only.
 const PLUGIN = #{ name: "secret", version: "1.0.0", author: "The tests", description: "Keeps a secret",
     tools: #{ tell: #{ description: "Tells the secret",
         parameters: #{ type: "object", properties: #{}, additionalProperties: false } } } };
-fn tell(args, cx) { #{ secret: "SECRET" } }
+fn tell(args, cx) { #{ told: "SECRET" } }
 """
 SECRETS = {"acme": "xyzzy", "globex": "plugh"}
 
@@ -187,7 +187,7 @@ async def check_tenants(checks, where, nobody, address, mode):
             checks.check(f"{where}: {tenant} sees its own tool and the common ones",
                          {"secret.tell", "calculator.add"} <= tools.keys(), sorted(tools))
             told = text_of(await client.call_tool("secret.tell", {}))
-            checks.check(f"{where}: {tenant} gets its own secret", json.loads(told) == {"secret": secret}, told)
+            checks.check(f"{where}: {tenant} gets its own secret", json.loads(told) == {"told": secret}, told)
     try:
         result = await nobody.call_tool("secret.tell", {})
         checks.check(f"{where}: others cannot call it", False, result)

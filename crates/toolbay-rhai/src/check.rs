@@ -124,12 +124,24 @@ pub(crate) fn is_asked(asked: &PermissionSet, permission: &str) -> bool {
     asked.covers(permission)
 }
 
-/// Refuses a plugin whose code calls a host function that its manifest does not ask for.
+/// Functions that the Rhai book has and this sandbox has not.
+const ABSENT: &[(&str, &str)] = &[
+    ("sleep", "a call has a deadline and should end as soon as it can"),
+    ("timestamp", "ask for the permission \"clock\" and use `now()`"),
+];
+
+/// Refuses a plugin whose code calls a host function that its manifest does not ask for, or one that is not there.
 ///
 /// # Errors
-/// `PermissionDenied` with the line and what to add.
+/// `PermissionDenied` with the line and what to add; `Compile` for a function that is not there.
 pub(crate) fn permissions(script: &Script, asked: &PermissionSet) -> Result<(), LoadError> {
     for call in script.calls() {
+        if let Some((_, why)) = ABSENT.iter().find(|(name, _)| *name == call.name)
+            && !script.defines(&call.name, call.parameters)
+        {
+            let message = format!("`{}` does not exist here: {why}", call.name);
+            return Err(script.error_at(ErrorKind::Compile, &call.file, call.position, message));
+        }
         let Some(permission) = missing_permission(call, asked) else { continue };
         if script.defines(&call.name, call.parameters) {
             continue;

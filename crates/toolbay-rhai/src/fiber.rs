@@ -30,7 +30,7 @@ use crate::{
 };
 
 use stack::Stack;
-pub(crate) use stack::StackPool;
+pub(crate) use stack::{StackPool, needed_bytes};
 
 pub(crate) mod stack;
 
@@ -183,11 +183,8 @@ impl Fiber {
         }
         let routine = self.routine.as_mut()?;
         let call = &self.call;
-        let _former = Former {
-            current: CURRENT.replace(Rc::as_ptr(call)),
-            account: meter::exchange(call.account()),
-            call,
-        };
+        let _former =
+            Former { current: CURRENT.replace(Rc::as_ptr(call)), account: meter::exchange(call.account()), call };
         Some(routine.resume(input))
     }
 
@@ -206,12 +203,18 @@ impl Future for Fiber {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         let this = &mut *self;
         loop {
-            let input = match this.wait.as_mut().map(|wait| wait.as_mut().poll(cx)) {
+            let polled = this.wait.as_mut().map(|wait| catch_unwind(AssertUnwindSafe(|| wait.as_mut().poll(cx))));
+            let input = match polled {
                 None => Resume::Go,
-                Some(Poll::Pending) => return Poll::Pending,
-                Some(Poll::Ready(answer)) => {
+                Some(Ok(Poll::Pending)) => return Poll::Pending,
+                Some(Ok(Poll::Ready(answer))) => {
                     this.wait = None;
                     Resume::Answer(answer)
+                }
+                Some(Err(panic)) => {
+                    this.wait = None;
+                    this.call.trip(panicked(&*panic));
+                    Resume::Cancel
                 }
             };
             this.call.begin_slice();
@@ -277,4 +280,32 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> ToolError {
         .unwrap_or("a panic without text");
     ToolError::new(ErrorKind::Panic, "the tool failed because of a fault in the host; the operator can see why")
         .with_source(format!("panic inside a script call: {}", text.chars().take(1_000).collect::<String>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rhai::{Dynamic, Engine};
+
+    /// Rhai's size limits count the elements of a value with all that is inside, so this is as deep as values get.
+    #[test]
+    fn the_deepest_value_within_the_limits_fits_on_the_stack() {
+        let limits = toolbay_api::Limits::default();
+        let pool = StackPool::new(1, needed_bytes(&limits));
+        let levels = limits.max_array_len;
+        let done = on_large_stack(&pool, || {
+            let mut value = Dynamic::UNIT;
+            for _ in 0..levels {
+                value = Dynamic::from_map([("m".into(), Dynamic::from_array(vec![value]))].into());
+            }
+            let copy = value.clone();
+            let mut engine = Engine::new_raw();
+            engine.set_max_array_size(10).set_max_map_size(10);
+            assert!(engine.ensure_data_size_within_limits(&copy).is_err());
+            drop(copy);
+            let text = format!("{value:?}");
+            text.len()
+        });
+        assert!(done.is_ok_and(|text| text > limits.max_array_len));
+    }
 }

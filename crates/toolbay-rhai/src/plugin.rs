@@ -62,7 +62,13 @@ impl Core {
     }
 
     fn build(&self, limits: &Limits) -> Engine {
-        let mut engine = self.library.engine(limits, &self.manifest.permissions, self.script.constants());
+        // The stacks are large enough for values within the plugin's own limits and no larger ones.
+        let limits = Limits {
+            max_array_len: limits.max_array_len.min(self.limits.max_array_len),
+            max_map_len: limits.max_map_len.min(self.limits.max_map_len),
+            ..limits.clone()
+        };
+        let mut engine = self.library.engine(&limits, &self.manifest.permissions, self.script.constants());
         if !self.modules.is_empty() {
             engine.set_module_resolver(OwnModules(self.modules.clone()));
         }

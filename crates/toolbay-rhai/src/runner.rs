@@ -17,7 +17,7 @@ use crate::{
     check, declaration,
     engine::{self, Library, OwnModules},
     fault,
-    fiber::{Fiber, StackPool, on_large_stack},
+    fiber::{Fiber, StackPool, needed_bytes, on_large_stack},
     hook, meter,
     no_host::NoHost,
     plugin::{Core, RhaiPlugin, RhaiTool},
@@ -51,13 +51,14 @@ const DEFAULT_ENTRY: &str = "main.rhai";
 /// ```
 pub struct RhaiRunner {
     library: Arc<Library>,
-    pool: Arc<StackPool>,
+    /// Stacks by their size; nearly always there is one.
+    pools: Mutex<BTreeMap<usize, Arc<StackPool>>>,
     scripts: ScriptCache,
 }
 
 impl Default for RhaiRunner {
     fn default() -> Self {
-        Self { library: Arc::new(Library::new()), pool: StackPool::new(IDLE_STACKS), scripts: ScriptCache::default() }
+        Self { library: Arc::new(Library::new()), pools: Mutex::default(), scripts: ScriptCache::default() }
     }
 }
 
@@ -98,7 +99,8 @@ impl Runner for RhaiRunner {
             Some(manifest) => cx.limits.lowered_by(&manifest.limits),
             None => cx.limits.clone(),
         };
-        let compiled = on_large_stack(&self.pool, || self.script(&entry, &files, &ceiling));
+        let pool = self.pool(&cx.limits);
+        let compiled = on_large_stack(&pool, || self.script(&entry, &files, &ceiling));
         let script = compiled.map_err(|error| in_words(&error, &entry))??;
         let manifest = match &package.manifest {
             Some(manifest) => declaration::folder_manifest(&script, manifest)?,
@@ -107,12 +109,19 @@ impl Runner for RhaiRunner {
         let entry_points = check::entry_points(&script, &manifest)?;
         check::permissions(&script, &manifest.permissions)?;
         let limits = cx.limits.lowered_by(&manifest.limits);
-        let modules = self.modules(&script, &limits).await?;
-        self.assemble(package, manifest, script, limits, modules, entry_points, cx)
+        let modules = self.modules(&script, &limits, Arc::clone(&pool)).await?;
+        self.assemble(package, manifest, script, limits, modules, entry_points, cx, pool)
     }
 }
 
 impl RhaiRunner {
+    /// Stacks that are large enough for any value within `limits`.
+    fn pool(&self, limits: &Limits) -> Arc<StackPool> {
+        let bytes = needed_bytes(limits);
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(pools.entry(bytes).or_insert_with(|| StackPool::new(IDLE_STACKS, bytes)))
+    }
+
     /// Compiles, or finds the same text compiled before.
     fn script(
         &self,
@@ -130,13 +139,19 @@ impl RhaiRunner {
     }
 
     /// Runs the top level of the imported files, in the sandbox that calls run in.
-    async fn modules(&self, script: &Arc<Script>, limits: &Limits) -> Result<OwnModules, LoadError> {
+    async fn modules(
+        &self,
+        script: &Arc<Script>,
+        limits: &Limits,
+        pool: Arc<StackPool>,
+    ) -> Result<OwnModules, LoadError> {
         if script.imported().is_empty() {
             return Ok(OwnModules(Vec::new()));
         }
         let limits = Arc::new(limits.clone());
         let deadline = Instant::now() + limits.timeout;
-        let call = Call::new(Arc::clone(&limits), deadline, Arc::new(NoHost::default()), None).unwinding(script.captures());
+        let call =
+            Call::new(Arc::clone(&limits), deadline, Arc::new(NoHost::default()), None).unwinding(script.captures());
         let made = Arc::new(Mutex::new(None));
         let (inner, library, slot) = (Arc::clone(script), Arc::clone(&self.library), Arc::clone(&made));
         let body = move |call: &Call| match engine::own_modules(&inner, &library, &limits) {
@@ -146,7 +161,7 @@ impl RhaiRunner {
             }
             Err(error) => Err(fault::tool_error(error, call, &inner)),
         };
-        let run = async { Fiber::new(call, Arc::clone(&self.pool), body)?.await };
+        let run = async { Fiber::new(call, pool, body)?.await };
         run.await.map_err(|error| in_words(&error, script.entry()))?;
         let modules = made.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(modules.unwrap_or_else(|| OwnModules(Vec::new())))
@@ -162,9 +177,10 @@ impl RhaiRunner {
         modules: OwnModules,
         entry_points: check::EntryPoints,
         cx: &PluginContext,
+        pool: Arc<StackPool>,
     ) -> Result<Arc<dyn Plugin>, LoadError> {
         let library = Arc::clone(&self.library);
-        let core = Arc::new(Core::new(manifest, script, limits, library, Arc::clone(&self.pool), modules));
+        let core = Arc::new(Core::new(manifest, script, limits, library, pool, modules));
         let check::EntryPoints { mut tools, hooks } = entry_points;
         let mut made: Vec<Arc<dyn Tool>> = Vec::new();
         for definition in core.manifest.tool_definitions() {

@@ -3,6 +3,8 @@
 //!
 //! Hosts with fewer hooks are measured too, so that one can see where the time goes.
 
+#![allow(clippy::expect_used, missing_docs, reason = "a benchmark that cannot begin has nothing to measure")]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -42,7 +44,7 @@ impl Hook for Nothing {
 /// A host with a tool that does nothing and this many hooks.
 fn toolbay(hooks: usize) -> Toolbay {
     let noop = tool("noop", "Does nothing", async |_: Amount, _: ToolContext| Ok(Value::Null));
-    let builder = Toolbay::builder()
+    let builder = toolbay::builder()
         .without_audit()
         .tool(noop)
         .quota(Quota { max_concurrent_calls: 64, max_calls_per_minute: u32::MAX });
@@ -54,11 +56,8 @@ fn toolbay(hooks: usize) -> Toolbay {
 
 fn road(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let call_of = |name: &str| ToolCall {
-        id: "call-1".to_owned(),
-        name: name.to_owned(),
-        arguments: json!({ "amount": 5.0 }),
-    };
+    let call_of =
+        |name: &str| ToolCall { id: "call-1".to_owned(), name: name.to_owned(), arguments: json!({ "amount": 5.0 }) };
     let call = || call_of("noop");
     let mut group = criterion.benchmark_group("road");
     group.bench_function("making the call's value alone", |bencher| bencher.iter(|| black_box(call())));

@@ -11,9 +11,21 @@ use std::{
 };
 
 use corosensei::stack::{DefaultStack, Stack as _};
+use toolbay_api::Limits;
 
-/// Address space of one stack. See `docs` of the crate for the arithmetic behind it.
-pub(crate) const STACK_BYTES: usize = 256 << 20;
+/// Address space of the smallest stacks.
+const LEAST_STACK_BYTES: usize = 256 << 20;
+
+/// Stack that one level of a nested value can need: twice the most that was measured, 430 bytes for `{:?}` of a map in a
+/// debug build.
+const BYTES_PER_LEVEL: usize = 1 << 10;
+
+/// The stack that the deepest value needs. Rhai's size limits count a value's elements with all that is inside, so a
+/// value cannot have more levels than `max_array_len` and `max_map_len` allow elements.
+pub(crate) fn needed_bytes(limits: &Limits) -> usize {
+    let levels = limits.max_array_len.saturating_add(limits.max_map_len);
+    levels.saturating_mul(BYTES_PER_LEVEL).clamp(LEAST_STACK_BYTES, 64 << 30).next_power_of_two()
+}
 
 /// What a stack may keep committed while nobody uses it. An ordinary call touches less.
 const KEPT_BYTES: usize = 256 << 10;
@@ -27,12 +39,13 @@ pub(crate) struct StackPool {
     // std's Mutex: held for a push or a pop only.
     idle: Mutex<Vec<Stack>>,
     max_idle: usize,
+    stack_bytes: usize,
 }
 
 impl StackPool {
-    /// An empty pool that keeps at most `max_idle` stacks.
-    pub(crate) fn new(max_idle: usize) -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::new(Vec::new()), max_idle })
+    /// An empty pool that keeps at most `max_idle` stacks of this size.
+    pub(crate) fn new(max_idle: usize, stack_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::new(Vec::new()), max_idle, stack_bytes })
     }
 
     /// A stack that nothing runs on.
@@ -41,7 +54,7 @@ impl StackPool {
     /// The system's own, where it has no address space left.
     pub(crate) fn take(&self) -> io::Result<Stack> {
         let idle = self.lock().pop();
-        idle.map_or_else(Stack::new, Ok)
+        idle.map_or_else(|| Stack::new(self.stack_bytes), Ok)
     }
 
     /// Takes a stack back.
@@ -59,7 +72,10 @@ impl StackPool {
 }
 
 /// One stack.
-pub(crate) struct Stack(DefaultStack);
+pub(crate) struct Stack {
+    inner: DefaultStack,
+    bytes: usize,
+}
 
 impl std::fmt::Debug for Stack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -68,27 +84,27 @@ impl std::fmt::Debug for Stack {
 }
 
 impl Stack {
-    fn new() -> io::Result<Self> {
-        let stack = Self(DefaultStack::new(STACK_BYTES)?);
+    fn new(bytes: usize) -> io::Result<Self> {
+        let stack = Self { inner: DefaultStack::new(bytes)?, bytes };
         stack.refuse_huge_pages();
         Ok(stack)
     }
 
     /// The lowest address of the part that a waiting stack may keep.
     fn kept_from(&self) -> usize {
-        self.0.base().get() - KEPT_BYTES
+        self.inner.base().get() - KEPT_BYTES
     }
 
     /// The lowest address that is no guard page.
     fn lowest(&self) -> usize {
-        self.0.base().get() - STACK_BYTES
+        self.inner.base().get() - self.bytes
     }
 
     /// A huge page would commit two megabytes for a call that needs ten kilobytes.
     #[cfg(target_os = "linux")]
     fn refuse_huge_pages(&self) {
         // SAFETY: the range is the writable part of the mapping that `self` owns; the advice changes no content.
-        let _ = unsafe { libc::madvise(self.lowest() as *mut libc::c_void, STACK_BYTES, libc::MADV_NOHUGEPAGE) };
+        let _ = unsafe { libc::madvise(self.lowest() as *mut libc::c_void, self.bytes, libc::MADV_NOHUGEPAGE) };
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -120,21 +136,21 @@ impl Stack {
 // SAFETY: base and limit are those of the wrapped stack, which fulfils the trait's contract.
 unsafe impl corosensei::stack::Stack for Stack {
     fn base(&self) -> corosensei::stack::StackPointer {
-        self.0.base()
+        self.inner.base()
     }
 
     fn limit(&self) -> corosensei::stack::StackPointer {
-        self.0.limit()
+        self.inner.limit()
     }
 
     #[cfg(windows)]
     fn teb_fields(&self) -> corosensei::stack::StackTebFields {
-        self.0.teb_fields()
+        self.inner.teb_fields()
     }
 
     #[cfg(windows)]
     fn update_teb_fields(&mut self, stack_limit: usize, guaranteed_stack_bytes: usize) {
-        self.0.update_teb_fields(stack_limit, guaranteed_stack_bytes);
+        self.inner.update_teb_fields(stack_limit, guaranteed_stack_bytes);
     }
 }
 
@@ -148,7 +164,7 @@ mod tests {
             let frame = std::hint::black_box([depth; 64]);
             if depth == 0 { frame[0] } else { recurse(depth - 1) + std::hint::black_box(frame)[1] }
         }
-        let pool = StackPool::new(4);
+        let pool = StackPool::new(4, LEAST_STACK_BYTES);
         let mut stack = pool.take().expect("address space");
         corosensei::on_stack(&mut stack, || std::hint::black_box(recurse(4_000)));
         let deep = (stack.kept_from() - PAGE_BYTES) as *const u64;
