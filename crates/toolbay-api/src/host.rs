@@ -56,6 +56,12 @@ pub trait Host: Send + Sync {
     /// Needs `tool:call:NAME`.
     async fn call_tool(&self, tool: &str, arguments: Value) -> Result<ToolOutput, ToolError>;
 
+    /// The qualified names of the tools that the call's user may see, in alphabetical order. Needs no grant: to call one
+    /// does.
+    fn tools(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Milliseconds since the Unix epoch, UTC. Needs `clock`.
     fn now_ms(&self) -> Result<i64, ToolError>;
 

@@ -186,6 +186,17 @@ pub trait Runner: Send + Sync {
     /// # Errors
     /// [`LoadError`] with file and line where it can be told.
     async fn load(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError>;
+
+    /// Compiles a program: code without functions for its tools, which are the code itself, run from top to bottom. Its
+    /// last value is the result, and the tenant's tools are functions in it. The manifest, which a host writes and not
+    /// the program's author, is in the package.
+    ///
+    /// # Errors
+    /// [`LoadError`] as for [`load`](Self::load); `Config` from a runner whose code has no top level to run.
+    async fn load_program(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
+        let _ = (package, cx);
+        Err(LoadError::new(ErrorKind::Config, format!("programs are not run by the {} runner", self.kind())))
+    }
 }
 
 /// Why a plugin could not be loaded, for its author and the operator.

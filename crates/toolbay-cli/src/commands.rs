@@ -3,6 +3,7 @@
 mod agent;
 mod call;
 mod check;
+mod code;
 mod completions;
 mod mcp;
 mod new;
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Tools(tools::Options),
     /// Call one tool, or a batch of them
     Call(call::Options),
+    /// Run a program with a tenant's tools as functions in it
+    Code(code::Options),
     /// Have a model answer a prompt with a tenant's tools, and show how
     Agent(agent::Options),
     /// Serve a tenant's tools over MCP on standard input and output
@@ -54,6 +57,7 @@ pub(crate) async fn run(command: Command) -> Result<Status, CliError> {
         Command::Check(options) => Box::pin(check::run(options)).await,
         Command::Tools(options) => Box::pin(tools::run(options)).await,
         Command::Call(options) => Box::pin(call::run(options)).await,
+        Command::Code(options) => Box::pin(code::run(options)).await,
         Command::Agent(options) => Box::pin(agent::run(options)).await,
         Command::Mcp(options) => Box::pin(mcp::run(options)).await,
         Command::Serve(options) => Box::pin(serve::run(options)).await,

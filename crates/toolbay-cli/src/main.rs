@@ -23,7 +23,9 @@ use clap::Parser;
 
 use crate::exit::{CliError, Status};
 
-// The place for the metering allocator of the sandbox: `#[global_allocator] static ALLOCATOR: ... = ...;`
+/// Without it the memory of scripts could not be bounded.
+#[global_allocator]
+static ALLOCATOR: toolbay::rhai::MeteredAllocator = toolbay::rhai::MeteredAllocator;
 
 /// How long work that cannot be cancelled, such as a file that is being written, may go on after the command's end.
 const LAST_WORK: Duration = Duration::from_millis(500);

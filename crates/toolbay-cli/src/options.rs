@@ -36,6 +36,9 @@ pub(crate) struct LimitOptions {
     /// The most steps of the interpreter for one call [default: 5000000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Limits")]
     pub(crate) max_operations: Option<u64>,
+    /// The most memory that one call may hold, such as 32MiB [default: 64MiB]
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes, help_heading = "Limits")]
+    pub(crate) memory: Option<u64>,
     /// The longest result of one call, such as 64KiB [default: 256KiB]
     #[arg(long, value_name = "BYTES", value_parser = values::size, help_heading = "Limits")]
     pub(crate) max_output: Option<usize>,
@@ -46,6 +49,7 @@ impl LimitOptions {
     pub(crate) fn apply_to(&self, mut limits: Limits) -> Limits {
         limits.timeout = self.timeout.unwrap_or(limits.timeout);
         limits.max_operations = self.max_operations.unwrap_or(limits.max_operations);
+        limits.max_memory_bytes = self.memory.unwrap_or(limits.max_memory_bytes);
         limits.max_output_bytes = self.max_output.unwrap_or(limits.max_output_bytes);
         limits
     }

@@ -1,4 +1,9 @@
 //! What a call costs: a trivial tool, through the `Tool` trait, with a host that does nothing.
+#![allow(
+    clippy::expect_used,
+    missing_docs,
+    reason = "a benchmark that cannot begin has nobody to tell but its terminal"
+)]
 
 use std::{
     hint::black_box,
@@ -13,6 +18,9 @@ use toolbay_api::{
     Runner, Scope, TenantId, Tool, ToolContext, ToolContextParts, ToolError, ToolOutput, async_trait,
 };
 use toolbay_rhai::RhaiRunner;
+
+#[global_allocator]
+static ALLOCATOR: toolbay_rhai::MeteredAllocator = toolbay_rhai::MeteredAllocator;
 
 #[derive(Default)]
 struct Nothing(Assets);

@@ -19,6 +19,18 @@ pub(crate) struct EntryPoint {
     pub(crate) reads_context: bool,
 }
 
+impl EntryPoint {
+    /// The whole script, from top to bottom.
+    pub(crate) fn program() -> Self {
+        Self { function: String::new(), takes_context: false, reads_context: false }
+    }
+
+    /// Whether this is the whole script.
+    pub(crate) fn is_program(&self) -> bool {
+        self.function.is_empty()
+    }
+}
+
 /// The functions behind a manifest's tools and hooks.
 #[derive(Debug, Default)]
 pub(crate) struct EntryPoints {

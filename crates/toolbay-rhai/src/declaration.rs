@@ -104,8 +104,10 @@ fn read<T: DeserializeOwned>(
     entries: Map<String, Value>,
 ) -> Result<T, LoadError> {
     serde_path_to_error::deserialize(Value::Object(entries)).map_err(|problem| {
+        // A key that is no such name has the path `?`.
         let path = problem.path().to_string();
-        let field = if path == "." { DECLARATION.to_owned() } else { format!("{DECLARATION}.{path}") };
+        let path = path.strip_suffix(".?").unwrap_or(&path);
+        let field = if matches!(path, "." | "?") { DECLARATION.to_owned() } else { format!("{DECLARATION}.{path}") };
         error(script, declaration, format!("{field}: {}", problem.inner()))
     })
 }

@@ -50,8 +50,7 @@ impl Library {
                 engine.register_global_module(Arc::clone(module));
             }
         }
-        let missing: Vec<&'static Guarded> =
-            GUARDED.iter().filter(|guarded| !is_asked(asked, guarded.permission)).collect();
+        let missing = not_asked(asked);
         if !missing.is_empty() {
             #[allow(deprecated, reason = "not deprecated but volatile, by Rhai's own word; a test would tell")]
             engine.on_missing_function(move |name, arguments, _, _| refuse(&missing, name, arguments.len()));
@@ -134,6 +133,11 @@ pub(crate) fn fits(made_for: &Limits, limits: &Limits) -> bool {
         && made_for.max_variables == limits.max_variables
 }
 
+/// The host functions that do not exist for a plugin that asks for `asked`.
+pub(crate) fn not_asked(asked: &PermissionSet) -> Vec<&'static Guarded> {
+    GUARDED.iter().filter(|guarded| !is_asked(asked, guarded.permission)).collect()
+}
+
 fn log(level: LogLevel, text: &str) {
     let _ = call::with(|call| {
         call.log(level, text);
@@ -143,7 +147,11 @@ fn log(level: LogLevel, text: &str) {
 
 /// A host function that the plugin does not ask for does not exist; who calls it by a name made up at run time is told
 /// so in words. Rhai asks here after any error of a native function, so this looks only at those that do not exist.
-fn refuse(missing: &[&Guarded], name: &str, parameters: usize) -> Result<Option<Dynamic>, Box<EvalAltResult>> {
+pub(crate) fn refuse(
+    missing: &[&Guarded],
+    name: &str,
+    parameters: usize,
+) -> Result<Option<Dynamic>, Box<EvalAltResult>> {
     let guarded = missing.iter().find(|guarded| guarded.function == name && guarded.parameters.contains(&parameters));
     let Some(guarded) = guarded else { return Ok(None) };
     call::with(|call| {
@@ -187,7 +195,9 @@ pub(crate) fn own_modules(
     for import in script.imported() {
         let mut engine = library.bare(limits);
         engine.set_module_resolver(OwnModules(modules.clone()));
-        let mut module = Module::eval_ast_as_new(rhai::Scope::new(), &import.ast, &engine)?;
+        let module = Module::eval_ast_as_new(rhai::Scope::new(), &import.ast, &engine);
+        let mut module =
+            module.map_err(|error| EvalAltResult::ErrorInModule(import.file.clone(), error, Position::NONE))?;
         module.set_id(import.file.as_str());
         module.build_index();
         modules.push((import.file.clone(), module.into()));

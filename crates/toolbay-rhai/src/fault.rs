@@ -122,6 +122,11 @@ fn problem(error: &EvalAltResult) -> String {
         EvalAltResult::ErrorForbiddenVariable(name, _) => format!("the name `{name}` cannot be used for a variable"),
         EvalAltResult::ErrorTooManyModules(_) => "too many modules are imported".into(),
         EvalAltResult::ErrorParsing(..) => "its text does not compile".into(),
+        EvalAltResult::ErrorTerminated(..)
+        | EvalAltResult::ErrorTooManyOperations(_)
+        | EvalAltResult::ErrorTooManyVariables(_)
+        | EvalAltResult::ErrorStackOverflow(_)
+        | EvalAltResult::ErrorDataTooLarge(..) => "stopped here by a limit".into(),
         _ => "it cannot go on".into(),
     }
 }

@@ -13,7 +13,7 @@ mod asset;
 mod compare;
 mod date;
 mod encode;
-mod host;
+pub(crate) mod host;
 mod json;
 mod number;
 mod print;

@@ -7,6 +7,7 @@
 //! # Layout
 //!
 //! - `runner`, `plugin`, `hook`: the crate's face to [`toolbay_api`].
+//! - `program`: code that is run from top to bottom, with tools as functions.
 //! - `script`, `literal`, `declaration`, `check`: from source to something that may be called.
 //! - `engine`, `functions`: what scripts can use.
 //! - `call`, `fiber`, `convert`, `fault`: one call: its budget, its stack, its values, its errors.
@@ -24,6 +25,7 @@ mod literal;
 mod meter;
 mod no_host;
 mod plugin;
+mod program;
 mod runner;
 mod script;
 

@@ -17,6 +17,7 @@ use crate::{
     engine::{self, Library, OwnModules},
     fault,
     fiber::{Answer, Fiber, StackPool},
+    program,
     script::Script,
 };
 
@@ -114,7 +115,13 @@ impl Core {
         let mut scope = Scope::new();
         let input = convert::to_dynamic(job.input);
         let (ast, function) = (self.script.ast(), entry.function.as_str());
-        let result = if entry.takes_context {
+        let result = if entry.is_program() {
+            drop(input);
+            program::declare_tools(call, &mut scope);
+            let mut engine = self.build(call.limits());
+            program::call_tools_by_name(&mut engine, &self.manifest.permissions);
+            engine.eval_ast_with_scope::<Dynamic>(&mut scope, ast)
+        } else if entry.takes_context {
             let context = if entry.reads_context { (job.context)(call) } else { Dynamic::UNIT };
             engine.call_fn_with_options::<Dynamic>(options, &mut scope, ast, function, (input, context))
         } else {

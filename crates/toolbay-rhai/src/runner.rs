@@ -88,6 +88,25 @@ impl Runner for RhaiRunner {
     }
 
     async fn load(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
+        self.load_as(package, cx, Form::Plugin).await
+    }
+
+    async fn load_program(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
+        self.load_as(package, cx, Form::Program).await
+    }
+}
+
+/// What a package's code is.
+#[derive(Clone, Copy)]
+enum Form {
+    /// Functions for tools and hooks.
+    Plugin,
+    /// Statements to run from top to bottom.
+    Program,
+}
+
+impl RhaiRunner {
+    async fn load_as(&self, package: &Package, cx: &PluginContext, form: Form) -> Result<Arc<dyn Plugin>, LoadError> {
         let files: BTreeMap<String, Arc<str>> = package
             .files
             .iter()
@@ -102,19 +121,29 @@ impl Runner for RhaiRunner {
         let pool = self.pool(&cx.limits);
         let compiled = on_large_stack(&pool, || self.script(&entry, &files, &ceiling));
         let script = compiled.map_err(|error| in_words(&error, &entry))??;
-        let manifest = match &package.manifest {
-            Some(manifest) => declaration::folder_manifest(&script, manifest)?,
-            None => declaration::one_file_manifest(&script)?,
+        let (manifest, entry_points) = match (form, &package.manifest) {
+            (Form::Program, Some(manifest)) => {
+                let tools = manifest.tools.keys().map(|tool| (tool.clone(), check::EntryPoint::program())).collect();
+                (manifest.clone(), check::EntryPoints { tools, hooks: BTreeMap::new() })
+            }
+            (Form::Program, None) => {
+                return Err(LoadError::new(ErrorKind::Config, "a program is loaded with a manifest of the host's"));
+            }
+            (Form::Plugin, manifest) => {
+                let manifest = match manifest {
+                    Some(manifest) => declaration::folder_manifest(&script, manifest)?,
+                    None => declaration::one_file_manifest(&script)?,
+                };
+                let entry_points = check::entry_points(&script, &manifest)?;
+                (manifest, entry_points)
+            }
         };
-        let entry_points = check::entry_points(&script, &manifest)?;
         check::permissions(&script, &manifest.permissions)?;
         let limits = cx.limits.lowered_by(&manifest.limits);
         let modules = self.modules(&script, &limits, Arc::clone(&pool)).await?;
         self.assemble(package, manifest, script, limits, modules, entry_points, cx, pool)
     }
-}
 
-impl RhaiRunner {
     /// Stacks that are large enough for any value within `limits`.
     fn pool(&self, limits: &Limits) -> Arc<StackPool> {
         let bytes = needed_bytes(limits);

@@ -360,10 +360,11 @@ impl TopLevel {
                 expression.get_literal_value(None).unwrap_or_else(|| convert::ref_to_dynamic(&value));
             module.set_var(name, constant);
             known.insert(name.to_owned(), value);
-            if names_global {
-                // `global::NAME` looks among the statements that were run, not among an engine's modules.
-                statements.push(statement.clone());
-            }
+        }
+        // What else is at the top level reads variables by their place, so there every statement stays; and
+        // `global::NAME` looks among the statements that were run, not among an engine's modules.
+        if !statements.is_empty() || names_global {
+            statements = ast.statements().to_vec();
         }
         let constants = (!known.is_empty()).then(|| module.into());
         Ok(Self { statements, constants, declaration })

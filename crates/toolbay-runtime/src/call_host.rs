@@ -131,6 +131,10 @@ impl Host for CallHost {
         road::travel(&self.run, trip).await.result
     }
 
+    fn tools(&self) -> Vec<String> {
+        self.run.tools().iter().map(|tool| String::from(tool.definition.name.clone())).collect()
+    }
+
     fn now_ms(&self) -> Result<i64, ToolError> {
         self.require("clock")?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH);

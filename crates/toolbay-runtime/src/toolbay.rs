@@ -14,8 +14,8 @@ use std::{
 
 use serde_json::{Map, Value};
 use toolbay_api::{
-    ErrorKind, HookRegistration, Limits, LimitsRequest, LoadError, NameError, Package, PermissionSet, Plugin,
-    PluginContext, PluginName, Runner, RuntimeKind, Scope, TenantId, Tool, ToolError, plugin::NativePlugin,
+    ErrorKind, HookRegistration, Limits, LimitsRequest, LoadError, Manifest, NameError, Package, PermissionSet, Plugin,
+    PluginContext, PluginName, Runner, RuntimeKind, Scope, TenantId, Tool, ToolError, ToolName, plugin::NativePlugin,
 };
 
 use crate::{
@@ -128,6 +128,26 @@ impl Toolbay {
         let plugin = self.run_loader(&scope, Package::one_file(file_name, source)).await?;
         let options = RegisterOptions { origin: Some(file_name.into()), ..RegisterOptions::default() };
         self.register_with(scope, plugin, options).await.map_err(|error| found_in(error, Path::new(file_name)))
+    }
+
+    /// Loads a program, a script that is run from top to bottom with the tenant's tools as functions in it, and
+    /// registers it as the tool `code` without parameters. It may call every tool that the host and the tenant let it;
+    /// nothing else is granted to it.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub async fn load_program(&self, scope: Scope, file_name: &str, source: &str) -> Result<PluginName, LoadError> {
+        let mut package = Package::one_file(file_name, source);
+        package.manifest = Some(program_manifest(file_name)?);
+        let runner = self.runner_for(&package)?;
+        let cx = PluginContext {
+            scope: scope.clone(),
+            limits: self.0.policy.limits.clone(),
+            grants: Arc::clone(&self.0.policy.grants),
+        };
+        let plugin = in_time(runner.load_program(&package, &cx)).await?;
+        let options = RegisterOptions { origin: Some(file_name.into()), ..RegisterOptions::default() };
+        self.register_with(scope, plugin, options).await
     }
 
     /// Loads and checks one plugin exactly as [`load`](Self::load) does, and does not register it.
@@ -257,15 +277,7 @@ impl Toolbay {
             }
         };
         let cx = PluginContext { scope: scope.clone(), limits: self.0.policy.limits.clone(), grants };
-        match guarded(Instant::now() + LOAD_TIME, runner.load(&package, &cx)).await {
-            Ok(loaded) => loaded,
-            Err(Failure::TimedOut) => {
-                Err(LoadError::new(ErrorKind::TimedOut, format!("loading took longer than {LOAD_TIME:?}")))
-            }
-            Err(Failure::Panicked(message)) => {
-                Err(LoadError::new(ErrorKind::Panic, format!("the runner broke down while loading: {message}")))
-            }
-        }
+        in_time(runner.load(&package, &cx)).await
     }
 
     fn runner_for(&self, package: &Package) -> Result<&Arc<dyn Runner>, LoadError> {
@@ -394,6 +406,42 @@ impl fmt::Debug for Toolbay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Toolbay").finish_non_exhaustive()
     }
+}
+
+/// Waits for a runner, within the time that loading may take.
+async fn in_time(
+    loading: impl Future<Output = Result<Arc<dyn Plugin>, LoadError>>,
+) -> Result<Arc<dyn Plugin>, LoadError> {
+    match guarded(Instant::now() + LOAD_TIME, loading).await {
+        Ok(loaded) => loaded,
+        Err(Failure::TimedOut) => {
+            Err(LoadError::new(ErrorKind::TimedOut, format!("loading took longer than {LOAD_TIME:?}")))
+        }
+        Err(Failure::Panicked(message)) => {
+            Err(LoadError::new(ErrorKind::Panic, format!("the runner broke down while loading: {message}")))
+        }
+    }
+}
+
+/// The manifest of a program: the host writes it, so that the program cannot ask for more.
+fn program_manifest(file_name: &str) -> Result<Manifest, LoadError> {
+    let config = |error: String| LoadError::new(ErrorKind::Config, error);
+    let name = PluginName::new("code").map_err(|error| config(error.to_string()))?;
+    let tool = ToolName::new("code").map_err(|error| config(error.to_string()))?;
+    let mut manifest = Manifest::new(name, semver::Version::new(1, 0, 0), "A program");
+    manifest.runtime = RuntimeKind::Rhai;
+    manifest.entry = Some(file_name.to_owned());
+    manifest.permissions = PermissionSet::parse(["tool:call:*"]).map_err(|error| config(error.to_string()))?;
+    let declaration = toolbay_api::manifest::ToolDeclaration {
+        description: "Runs the program".to_owned(),
+        parameters: serde_json::json!({ "type": "object" }),
+        output: None,
+        required_permissions: PermissionSet::default(),
+        timeout_ms: None,
+        annotations: toolbay_api::Annotations::default(),
+    };
+    manifest.tools.insert(tool, declaration);
+    Ok(manifest)
 }
 
 /// Names the plugin's file or folder in an error that knows no place of its own.

@@ -159,7 +159,7 @@ fn kv_delete(key: ImmutableString) -> HostResult<bool> {
     })
 }
 
-fn call_tool(name: ImmutableString, arguments: &Dynamic) -> HostResult<Dynamic> {
+pub(crate) fn call_tool(name: ImmutableString, arguments: &Dynamic) -> HostResult<Dynamic> {
     call::with(|call| {
         call.count_host_call()?;
         let arguments = call.unwrap(convert::to_value(arguments, call.limits(), Limit::Arguments))?;

@@ -1,4 +1,10 @@
 //! A host that keeps everything in memory, and short ways to load and call a script.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests, which clippy knows by their attribute only"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -160,7 +166,7 @@ impl Bench {
             run: RunId::random(),
             trace: None,
         };
-        let host: Arc<dyn Host> = self.host.clone();
+        let host: Arc<dyn Host> = Arc::clone(&self.host) as Arc<dyn Host>;
         ToolContext::new(ToolContextParts {
             caller: Arc::new(caller),
             call: CallId::new("call-1"),

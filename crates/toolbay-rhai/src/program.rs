@@ -1,0 +1,81 @@
+//! Programs: scripts that are run from top to bottom, in which the tenant's tools are functions.
+//!
+//! A tool `calculator.add` is called as `calculator.add(#{ a: 2, b: 3 })` or `calculator__add(#{ a: 2, b: 3 })`, a tool
+//! that is named like its plugin as `pay(#{ amount: 5 })`. All are `call_tool` under another name: the same grant, the
+//! same road.
+
+use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString, Map, Scope};
+use toolbay_api::PermissionSet;
+
+use crate::{
+    call::{self, Call, HostResult},
+    engine::{not_asked, refuse},
+    functions,
+};
+
+/// A plugin's tools, as the value before the dot.
+#[derive(Clone)]
+struct ToolSpace(ImmutableString);
+
+/// Makes a constant for each plugin that has tools, so that they can be called behind a dot.
+pub(crate) fn declare_tools(call: &Call, scope: &mut Scope<'_>) {
+    for tool in call.host().tools() {
+        if let Some((plugin, _)) = tool.split_once('.') {
+            let name = identifier(plugin);
+            if !scope.contains(&name) {
+                scope.push_constant(name, ToolSpace(plugin.into()));
+            }
+        }
+    }
+}
+
+/// Lets `engine` take functions that it does not have for tools.
+pub(crate) fn call_tools_by_name(engine: &mut Engine, asked: &PermissionSet) {
+    engine.register_type_with_name::<ToolSpace>("tools");
+    let missing = not_asked(asked);
+    #[allow(deprecated, reason = "not deprecated but volatile, by Rhai's own word; a test would tell")]
+    engine.on_missing_function(move |name, arguments, _, _| {
+        if let Some(value) = refuse(&missing, name, arguments.len())? {
+            return Ok(Some(value));
+        }
+        tool_call(name, arguments)
+    });
+}
+
+/// The call of a tool that `name` stands for; `None` where there is no such tool.
+fn tool_call(name: &str, arguments: &mut [&mut Dynamic]) -> Result<Option<Dynamic>, Box<EvalAltResult>> {
+    let (space, arguments) = match arguments {
+        [first, rest @ ..] => match first.read_lock::<ToolSpace>().map(|space| space.0.clone()) {
+            Some(space) => (Some(space), &mut *rest),
+            None => (None, arguments),
+        },
+        [] => (None, arguments),
+    };
+    let arguments = match arguments {
+        [] => Dynamic::from_map(Map::new()),
+        [arguments] if arguments.is_map() => arguments.clone(),
+        _ => return Ok(None),
+    };
+    let Some(tool) = call::with(|call| Ok(find(call, space.as_deref(), name)))? else { return Ok(None) };
+    called(tool.into(), &arguments).map(Some)
+}
+
+fn called(tool: ImmutableString, arguments: &Dynamic) -> HostResult<Dynamic> {
+    functions::host::call_tool(tool, arguments)
+}
+
+/// The tool that a script calls `name`, behind the dot of a plugin or on its own.
+fn find(call: &Call, space: Option<&str>, name: &str) -> Option<String> {
+    let mut tools = call.host().tools().into_iter();
+    match space {
+        Some(space) => tools.find(|tool| {
+            tool.split_once('.').is_some_and(|(plugin, local)| plugin == space && identifier(local) == name)
+        }),
+        None => tools.find(|tool| identifier(&tool.replace('.', "__")) == name),
+    }
+}
+
+/// A name with `_` for what an identifier cannot have.
+fn identifier(name: &str) -> String {
+    name.replace(['-', '.'], "_")
+}

@@ -1,0 +1,563 @@
+//! The frames between host and worker, and how each is written and read.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use toolbay_api::{ErrorKind, HookPoint, Limits, LoadError, LogLevel, ToolError};
+
+use crate::wire::{Malformed, Reader, Writer};
+
+/// Bytes of an error's text that are taken from a worker.
+const MAX_ERROR_TEXT: usize = 4 << 10;
+
+/// What a worker tells of itself when it is ready.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) landlock: bool,
+    pub(crate) seccomp: bool,
+    pub(crate) limits: bool,
+    pub(crate) memory_cap: bool,
+}
+
+/// What a call is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target<'a> {
+    Tool(&'a str),
+    Hook(HookPoint),
+}
+
+/// On whose behalf a call is made, and what else a script may see of that.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Situation<'a> {
+    pub(crate) tenant: &'a str,
+    pub(crate) user: Option<&'a str>,
+    pub(crate) conversation: Option<&'a str>,
+    pub(crate) run: &'a str,
+    pub(crate) call: &'a str,
+    pub(crate) idempotency_key: Option<&'a str>,
+    /// A tool's depth, a hook's step.
+    pub(crate) number: u32,
+}
+
+/// A call as the host sends it.
+#[derive(Debug)]
+pub(crate) struct CallFrame<'a> {
+    pub(crate) call: u64,
+    pub(crate) plugin: u64,
+    pub(crate) target: Target<'a>,
+    pub(crate) time_left: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) situation: Situation<'a>,
+    pub(crate) input: Value,
+}
+
+/// What the host sends.
+#[derive(Debug)]
+pub(crate) enum ToWorker<'a> {
+    /// Load this plugin; answer as to a call where `call` is not 0.
+    Load { call: u64, plugin: u64, package: &'a [u8] },
+    /// Forget this plugin.
+    Unload { plugin: u64 },
+    /// Call a tool or a hook.
+    Call(Box<CallFrame<'a>>),
+    /// Nobody waits for this call any more.
+    Cancel { call: u64 },
+    /// The answer to a request; its form is the request's.
+    Reply { call: u64, answer: &'a [u8] },
+}
+
+const LOAD: u8 = 1;
+const UNLOAD: u8 = 2;
+const CALL: u8 = 3;
+const CANCEL: u8 = 4;
+const REPLY: u8 = 5;
+
+pub(crate) fn write_load(out: &mut Vec<u8>, call: u64, plugin: u64, package: &[u8]) {
+    let mut frame = Writer::begin(out);
+    frame.u8(LOAD);
+    frame.u64(call);
+    frame.u64(plugin);
+    frame.raw(package);
+    frame.end();
+}
+
+pub(crate) fn write_unload(out: &mut Vec<u8>, plugin: u64) {
+    let mut frame = Writer::begin(out);
+    frame.u8(UNLOAD);
+    frame.u64(plugin);
+    frame.end();
+}
+
+pub(crate) fn write_cancel(out: &mut Vec<u8>, call: u64) {
+    let mut frame = Writer::begin(out);
+    frame.u8(CANCEL);
+    frame.u64(call);
+    frame.end();
+}
+
+/// A reply, whose content `answer` writes.
+pub(crate) fn write_reply(out: &mut Vec<u8>, call: u64, answer: impl FnOnce(&mut Writer<'_>)) {
+    let mut frame = Writer::begin(out);
+    frame.u8(REPLY);
+    frame.u64(call);
+    answer(&mut frame);
+    frame.end();
+}
+
+/// A call as it is handed over for writing, with borrowed input.
+pub(crate) struct CallParts<'a> {
+    pub(crate) call: u64,
+    pub(crate) plugin: u64,
+    pub(crate) target: &'a Target<'a>,
+    pub(crate) time_left: Duration,
+    pub(crate) limits: &'a Limits,
+    pub(crate) situation: &'a Situation<'a>,
+    pub(crate) input: &'a Value,
+}
+
+pub(crate) fn write_call(out: &mut Vec<u8>, parts: &CallParts<'_>) {
+    let mut frame = Writer::begin(out);
+    frame.u8(CALL);
+    frame.u64(parts.call);
+    frame.u64(parts.plugin);
+    match parts.target {
+        Target::Tool(name) => {
+            frame.u8(0);
+            frame.text(name);
+        }
+        Target::Hook(point) => {
+            frame.u8(1);
+            frame.text(point.name());
+        }
+    }
+    frame.u64(u64::try_from(parts.time_left.as_micros()).unwrap_or(u64::MAX));
+    write_limits(&mut frame, parts.limits);
+    let situation = parts.situation;
+    frame.text(situation.tenant);
+    frame.maybe(situation.user);
+    frame.maybe(situation.conversation);
+    frame.text(situation.run);
+    frame.text(situation.call);
+    frame.maybe(situation.idempotency_key);
+    frame.u32(situation.number);
+    frame.json(parts.input);
+    frame.end();
+}
+
+impl<'a> ToWorker<'a> {
+    /// Reads a frame that the host wrote.
+    pub(crate) fn read(content: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(content);
+        let frame = match reader.u8()? {
+            LOAD => Self::Load { call: reader.u64()?, plugin: reader.u64()?, package: reader.rest() },
+            UNLOAD => Self::Unload { plugin: reader.u64()? },
+            CALL => Self::Call(Box::new(read_call(&mut reader)?)),
+            CANCEL => Self::Cancel { call: reader.u64()? },
+            REPLY => Self::Reply { call: reader.u64()?, answer: reader.rest() },
+            _ => return Err(Malformed("an unknown frame")),
+        };
+        reader.finish()?;
+        Ok(frame)
+    }
+}
+
+fn read_call<'a>(reader: &mut Reader<'a>) -> Result<CallFrame<'a>, Malformed> {
+    let (call, plugin) = (reader.u64()?, reader.u64()?);
+    let target = match (reader.u8()?, reader.text()?) {
+        (0, name) => Target::Tool(name),
+        (_, name) => Target::Hook(HookPoint::parse(name).ok_or(Malformed("an unknown hook point"))?),
+    };
+    Ok(CallFrame {
+        call,
+        plugin,
+        target,
+        time_left: Duration::from_micros(reader.u64()?),
+        limits: read_limits(reader)?,
+        situation: Situation {
+            tenant: reader.text()?,
+            user: reader.maybe()?,
+            conversation: reader.maybe()?,
+            run: reader.text()?,
+            call: reader.text()?,
+            idempotency_key: reader.maybe()?,
+            number: reader.u32()?,
+        },
+        input: reader.json()?,
+    })
+}
+
+/// Writes limits as their numbers, in the order of their declaration.
+pub(crate) fn write_limits(frame: &mut Writer<'_>, limits: &Limits) {
+    frame.u64(u64::try_from(limits.timeout.as_micros()).unwrap_or(u64::MAX));
+    for number in [
+        limits.max_operations,
+        limits.max_call_depth as u64,
+        limits.max_expr_depth as u64,
+        limits.max_memory_bytes,
+        limits.max_string_bytes as u64,
+        limits.max_array_len as u64,
+        limits.max_map_len as u64,
+        limits.max_variables as u64,
+        limits.max_source_bytes as u64,
+        limits.max_argument_bytes as u64,
+        limits.max_output_bytes as u64,
+        limits.max_nesting as u64,
+        limits.max_log_bytes as u64,
+        limits.max_host_calls,
+        u64::from(limits.max_call_chain),
+    ] {
+        frame.u64(number);
+    }
+}
+
+/// Reads what [`write_limits`] wrote.
+pub(crate) fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, Malformed> {
+    fn size(reader: &mut Reader<'_>) -> Result<usize, Malformed> {
+        Ok(usize::try_from(reader.u64()?).unwrap_or(usize::MAX))
+    }
+    Ok(Limits {
+        timeout: Duration::from_micros(reader.u64()?),
+        max_operations: reader.u64()?,
+        max_call_depth: size(reader)?,
+        max_expr_depth: size(reader)?,
+        max_memory_bytes: reader.u64()?,
+        max_string_bytes: size(reader)?,
+        max_array_len: size(reader)?,
+        max_map_len: size(reader)?,
+        max_variables: size(reader)?,
+        max_source_bytes: size(reader)?,
+        max_argument_bytes: size(reader)?,
+        max_output_bytes: size(reader)?,
+        max_nesting: size(reader)?,
+        max_log_bytes: size(reader)?,
+        max_host_calls: reader.u64()?,
+        max_call_chain: u32::try_from(reader.u64()?).unwrap_or(u32::MAX),
+    })
+}
+
+/// What a script asks the host for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Request {
+    Log(LogLevel, String),
+    Config,
+    Assets,
+    NowMs,
+    Uuid,
+    Random,
+    KvGet(String),
+    KvSet(String, Value),
+    KvDelete(String),
+    KvList(String, u64),
+    CallTool(String, Value),
+}
+
+/// What a call used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Spent {
+    pub(crate) operations: u64,
+    pub(crate) peak_bytes: u64,
+    pub(crate) host_calls: u64,
+    /// Bytes that the worker's heap held when the call was over.
+    pub(crate) heap_bytes: u64,
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Value(Value),
+    Error(ToolError),
+    LoadError(LoadError),
+}
+
+/// Why a worker ends itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LastWord {
+    /// The heap cap of the call that was running: what was allowed and what would have been used.
+    Memory { allowed: u64, used: u64 },
+    /// A signal that no program survives.
+    Signal(u32),
+}
+
+/// What a worker sends.
+#[derive(Debug)]
+pub(crate) enum FromWorker {
+    Ready(Ready),
+    Request { call: u64, request: Request },
+    Done { call: u64, spent: Spent, outcome: Outcome },
+    Dying { call: u64, last_word: LastWord },
+}
+
+const READY: u8 = 65;
+const REQUEST: u8 = 66;
+const DONE: u8 = 67;
+const DYING: u8 = 68;
+
+pub(crate) fn write_ready(out: &mut Vec<u8>, ready: Ready) {
+    let mut frame = Writer::begin(out);
+    frame.u8(READY);
+    for layer in [ready.landlock, ready.seccomp, ready.limits, ready.memory_cap] {
+        frame.u8(u8::from(layer));
+    }
+    frame.end();
+}
+
+pub(crate) fn write_request(out: &mut Vec<u8>, call: u64, request: &Request) {
+    let mut frame = Writer::begin(out);
+    frame.u8(REQUEST);
+    frame.u64(call);
+    match request {
+        Request::Log(level, text) => {
+            frame.u8(0);
+            frame.u8(*level as u8);
+            frame.text(text);
+        }
+        Request::Config => frame.u8(1),
+        Request::Assets => frame.u8(2),
+        Request::NowMs => frame.u8(3),
+        Request::Uuid => frame.u8(4),
+        Request::Random => frame.u8(5),
+        Request::KvGet(key) => {
+            frame.u8(6);
+            frame.text(key);
+        }
+        Request::KvSet(key, value) => {
+            frame.u8(7);
+            frame.text(key);
+            frame.json(value);
+        }
+        Request::KvDelete(key) => {
+            frame.u8(8);
+            frame.text(key);
+        }
+        Request::KvList(prefix, limit) => {
+            frame.u8(9);
+            frame.text(prefix);
+            frame.u64(*limit);
+        }
+        Request::CallTool(tool, arguments) => {
+            frame.u8(10);
+            frame.text(tool);
+            frame.json(arguments);
+        }
+    }
+    frame.end();
+}
+
+pub(crate) fn write_done(out: &mut Vec<u8>, call: u64, spent: Spent, outcome: &Outcome) {
+    let mut frame = Writer::begin(out);
+    frame.u8(DONE);
+    frame.u64(call);
+    for number in [spent.operations, spent.peak_bytes, spent.host_calls, spent.heap_bytes] {
+        frame.u64(number);
+    }
+    match outcome {
+        Outcome::Value(value) => {
+            frame.u8(0);
+            frame.json(value);
+        }
+        Outcome::Error(error) => {
+            frame.u8(1);
+            write_error(&mut frame, error);
+        }
+        Outcome::LoadError(error) => {
+            frame.u8(2);
+            frame.json(&LoadFault::from(error));
+        }
+    }
+    frame.end();
+}
+
+/// The last frame of a worker, made without allocating: by the allocator itself or in a signal handler.
+pub(crate) fn dying_frame(call: u64, last_word: LastWord) -> [u8; 30] {
+    let (tag, first, second) = match last_word {
+        LastWord::Memory { allowed, used } => (0, allowed, used),
+        LastWord::Signal(signal) => (1, u64::from(signal), 0),
+    };
+    let mut frame = [0; 30];
+    let mut rest = frame.as_mut_slice();
+    for part in [&26_u32.to_le_bytes()[..], &[DYING], &call.to_le_bytes(), &[tag], &first.to_le_bytes(), &second.to_le_bytes()]
+    {
+        if let Some((place, behind)) = rest.split_at_mut_checked(part.len()) {
+            place.copy_from_slice(part);
+            rest = behind;
+        } else {
+            break;
+        }
+    }
+    frame
+}
+
+impl FromWorker {
+    /// Reads a frame that a worker wrote, which may be anything.
+    pub(crate) fn read(content: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(content);
+        let frame = match reader.u8()? {
+            READY => Self::Ready(Ready {
+                landlock: reader.u8()? == 1,
+                seccomp: reader.u8()? == 1,
+                limits: reader.u8()? == 1,
+                memory_cap: reader.u8()? == 1,
+            }),
+            REQUEST => Self::Request { call: reader.u64()?, request: read_request(&mut reader)? },
+            DONE => Self::Done { call: reader.u64()?, spent: read_spent(&mut reader)?, outcome: read_outcome(&mut reader)? },
+            DYING => {
+                let call = reader.u64()?;
+                let last_word = match (reader.u8()?, reader.u64()?, reader.u64()?) {
+                    (0, allowed, used) => LastWord::Memory { allowed, used },
+                    (_, signal, _) => LastWord::Signal(u32::try_from(signal).unwrap_or_default()),
+                };
+                Self::Dying { call, last_word }
+            }
+            _ => return Err(Malformed("an unknown frame")),
+        };
+        reader.finish()?;
+        Ok(frame)
+    }
+}
+
+fn read_request(reader: &mut Reader<'_>) -> Result<Request, Malformed> {
+    Ok(match reader.u8()? {
+        0 => {
+            let level = match reader.u8()? {
+                0 => LogLevel::Trace,
+                1 => LogLevel::Debug,
+                2 => LogLevel::Info,
+                3 => LogLevel::Warn,
+                _ => LogLevel::Error,
+            };
+            Request::Log(level, reader.text()?.to_owned())
+        }
+        1 => Request::Config,
+        2 => Request::Assets,
+        3 => Request::NowMs,
+        4 => Request::Uuid,
+        5 => Request::Random,
+        6 => Request::KvGet(reader.text()?.to_owned()),
+        7 => Request::KvSet(reader.text()?.to_owned(), reader.json()?),
+        8 => Request::KvDelete(reader.text()?.to_owned()),
+        9 => Request::KvList(reader.text()?.to_owned(), reader.u64()?),
+        10 => Request::CallTool(reader.text()?.to_owned(), reader.json()?),
+        _ => return Err(Malformed("an unknown request")),
+    })
+}
+
+fn read_spent(reader: &mut Reader<'_>) -> Result<Spent, Malformed> {
+    Ok(Spent {
+        operations: reader.u64()?,
+        peak_bytes: reader.u64()?,
+        host_calls: reader.u64()?,
+        heap_bytes: reader.u64()?,
+    })
+}
+
+fn read_outcome(reader: &mut Reader<'_>) -> Result<Outcome, Malformed> {
+    Ok(match reader.u8()? {
+        0 => Outcome::Value(reader.json()?),
+        1 => Outcome::Error(read_error(reader)?),
+        2 => Outcome::LoadError(reader.json::<LoadFault>()?.into()),
+        _ => return Err(Malformed("an unknown outcome")),
+    })
+}
+
+/// A [`ToolError`] with its operator's text, which stays within the host and its workers.
+#[derive(Serialize, Deserialize)]
+struct Fault {
+    kind: ErrorKind,
+    message: String,
+    details: Value,
+    retryable: bool,
+    source: Option<String>,
+}
+
+pub(crate) fn write_error(frame: &mut Writer<'_>, error: &ToolError) {
+    frame.json(&Fault {
+        kind: error.kind,
+        message: cut(&error.message).to_owned(),
+        details: error.details.clone(),
+        retryable: error.retryable,
+        source: error.operator_detail().map(|source| cut(&source.to_string()).to_owned()),
+    });
+}
+
+pub(crate) fn read_error(reader: &mut Reader<'_>) -> Result<ToolError, Malformed> {
+    let fault: Fault = reader.json()?;
+    let error = ToolError::new(fault.kind, cut(&fault.message).to_owned())
+        .with_details(fault.details)
+        .with_retryable(fault.retryable);
+    Ok(match fault.source {
+        Some(source) => error.with_source(cut(&source)),
+        None => error,
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct LoadFault {
+    kind: ErrorKind,
+    file: Option<String>,
+    position: Option<(usize, usize)>,
+    excerpt: Option<String>,
+    message: String,
+}
+
+impl From<&LoadError> for LoadFault {
+    fn from(error: &LoadError) -> Self {
+        Self {
+            kind: error.kind,
+            file: error.file.clone(),
+            position: error.position,
+            excerpt: error.excerpt.clone(),
+            message: cut(&error.message).to_owned(),
+        }
+    }
+}
+
+impl From<LoadFault> for LoadError {
+    fn from(fault: LoadFault) -> Self {
+        Self {
+            kind: fault.kind,
+            file: fault.file.map(|file| cut(&file).to_owned()),
+            position: fault.position,
+            excerpt: fault.excerpt.map(|excerpt| cut(&excerpt).to_owned()),
+            message: cut(&fault.message).to_owned(),
+        }
+    }
+}
+
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_ERROR_TEXT)).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_frame_is_a_frame_like_others() {
+        let last_word = LastWord::Memory { allowed: 5, used: 9 };
+        let frame = dying_frame(3, last_word);
+        assert_eq!(u32::from_le_bytes(frame[..4].try_into().unwrap()) as usize, frame.len() - 4);
+        let read = FromWorker::read(&frame[4..]).unwrap();
+        assert!(matches!(read, FromWorker::Dying { call: 3, last_word: same } if same == last_word));
+    }
+
+    #[test]
+    fn limits_come_back_as_they_were() {
+        let limits = Limits { max_call_chain: 3, max_log_bytes: 17, ..Limits::default() };
+        let mut out = Vec::new();
+        let mut frame = Writer::begin(&mut out);
+        write_limits(&mut frame, &limits);
+        frame.end();
+        assert_eq!(read_limits(&mut Reader::new(&out[4..])).unwrap(), limits);
+    }
+
+    #[test]
+    fn no_beginning_of_a_frame_is_a_frame() {
+        let mut out = Vec::new();
+        write_request(&mut out, 1, &Request::KvSet("key".into(), serde_json::json!([1, 2])));
+        for length in 0..out.len() - 4 {
+            assert!(FromWorker::read(&out[4..4 + length]).is_err(), "{length}");
+        }
+        assert!(FromWorker::read(&out[4..]).is_ok());
+    }
+}
