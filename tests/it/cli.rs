@@ -1,6 +1,6 @@
 //! The command line, as a user meets it: the real binary, its output and its status.
 //!
-//! `help` holds the texts; `plugins` new, check and tools; `calls` and `batch` the call; `config` the configuration
+//! `help` holds the texts; `plugins` new, check and tools; `calls` and `batch` the call; `code` programs; `config` the configuration
 //! file; `agents` and `serving` the long-running commands.
 
 #![allow(
@@ -14,6 +14,7 @@
 mod agents;
 mod batch;
 mod calls;
+mod code;
 mod config;
 mod help;
 mod plugins;

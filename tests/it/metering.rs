@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde_json::json;
 use tokio::sync::Barrier;
 use toolbay::{
-    ErrorKind, Limits, LimitsRequest, Quota, Scope, TenantId, ToolContext, Toolbay, blocking_tool,
+    ErrorKind, Limits, LimitsRequest, Quarantine, Quota, Scope, TenantId, ToolContext, Toolbay, blocking_tool,
     plugin::NativePlugin, tool,
 };
 
@@ -84,6 +84,59 @@ async fn the_timeout_is_the_least_of_host_tenant_and_tool() {
         let reply = outcome(&bay.session("acme").unwrap(), "hang", json!({})).await.to_string();
         assert!(reply.contains(&format!("TimedOut: the tool did not answer within its {expected};")), "{reply}");
     }
+}
+
+#[tokio::test]
+async fn a_plugin_that_keeps_breaching_is_put_away_for_its_tenant_alone() {
+    let rule = Quarantine { breaches: 3, ..Quarantine::default() };
+    let bay = host(Toolbay::builder().quarantine(rule)).await;
+    let (acme, transcript) = crate::support::acme(&bay);
+    for _ in 0..3 {
+        assert!(outcome(&acme, "test.panic", json!({})).await.to_string().contains("Panic"));
+    }
+    // A tool that fails as it may does not count.
+    assert!(transcript.to_string().contains("PluginQuarantined"), "{transcript}");
+    let refused = acme.call("test.echo", json!({})).await.result.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Unavailable);
+    assert!(refused.message.contains("ran into its limits 3 times within 60s (last: Panic: "), "{refused}");
+    assert_eq!(outcome(&bay.session("globex").unwrap(), "test.echo", json!({})).await, json!({}));
+
+    let listed = bay.quarantined();
+    assert_eq!((listed.len(), listed[0].tenant.as_str(), listed[0].plugin.as_str()), (1, "acme", "test"));
+    assert!(bay.release(&listed[0].tenant, &listed[0].plugin));
+    assert!(!bay.release(&listed[0].tenant, &listed[0].plugin));
+    assert_eq!(outcome(&acme, "test.echo", json!({})).await, json!({}));
+}
+
+#[tokio::test]
+async fn ordinary_failures_and_a_rule_of_no_breaches_put_nothing_away() {
+    let bay = host(Toolbay::builder().quarantine(Quarantine { breaches: 2, ..Quarantine::default() })).await;
+    let session = bay.session("acme").unwrap();
+    for _ in 0..5 {
+        assert_eq!(outcome(&session, "test.fail", json!({})).await, json!("Script: told to fail"));
+    }
+    let bay = host(Toolbay::builder().quarantine(Quarantine { breaches: 0, ..Quarantine::default() })).await;
+    let session = bay.session("acme").unwrap();
+    for _ in 0..5 {
+        assert!(outcome(&session, "test.panic", json!({})).await.to_string().contains("Panic"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn breaches_far_apart_and_a_quarantine_that_is_over_do_not_count() {
+    let rule = Quarantine { breaches: 2, window: Duration::ZERO, duration: Duration::ZERO };
+    let bay = host(Toolbay::builder().quarantine(rule)).await;
+    let session = bay.session("acme").unwrap();
+    for _ in 0..5 {
+        assert!(outcome(&session, "test.panic", json!({})).await.to_string().contains("Panic"));
+    }
+    let rule = Quarantine { breaches: 1, window: Duration::from_secs(60), duration: Duration::ZERO };
+    let bay = host(Toolbay::builder().quarantine(rule)).await;
+    let session = bay.session("acme").unwrap();
+    for _ in 0..5 {
+        assert!(outcome(&session, "test.panic", json!({})).await.to_string().contains("Panic"));
+    }
+    assert!(bay.quarantined().is_empty());
 }
 
 #[tokio::test]

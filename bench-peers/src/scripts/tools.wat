@@ -25,7 +25,6 @@
   (global $out (mut i32) (i32.const 0))     ;; the writer's place
   (global $start (mut i32) (i32.const 0))   ;; the string read last
   (global $length (mut i32) (i32.const 0))
-  (global $items (mut i32) (i32.const 0))   ;; where the items begin
   (global $categories (mut i32) (i32.const 0))
 
   ;; ---- reading

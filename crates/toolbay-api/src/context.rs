@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     host::Host,
     limits::Limits,
@@ -193,9 +195,33 @@ impl CancelFlag {
     }
 }
 
+/// What stands between a call's code and the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Isolation {
+    /// The runner's own sandbox, or nothing for native code.
+    #[default]
+    InProcess,
+    /// A process of its own beside that.
+    Process,
+}
+
+impl Isolation {
+    /// The name in results and settings: `in-process` or `process`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InProcess => "in-process",
+            Self::Process => "process",
+        }
+    }
+}
+
 /// What a call used, written by the runner and read when the reply is made, after failures too.
 #[derive(Debug, Default)]
 pub struct Usage {
+    in_own_process: AtomicBool,
     operations: AtomicU64,
     peak_bytes: AtomicU64,
     host_calls: AtomicU64,
@@ -210,6 +236,17 @@ impl Usage {
     /// Sets the most bytes held at any instant so far.
     pub fn set_peak_bytes(&self, bytes: u64) {
         self.peak_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Says where the code runs.
+    pub fn set_isolation(&self, isolation: Isolation) {
+        self.in_own_process.store(isolation == Isolation::Process, Ordering::Relaxed);
+    }
+
+    /// Where the code runs.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        if self.in_own_process.load(Ordering::Relaxed) { Isolation::Process } else { Isolation::InProcess }
     }
 
     /// Counts one host function call and gives the number so far.

@@ -35,7 +35,7 @@ pub mod tool;
 pub use async_trait::async_trait;
 
 pub use asset::{Asset, Assets};
-pub use context::{Caller, CancelFlag, ToolContext, ToolContextParts, Usage};
+pub use context::{Caller, CancelFlag, Isolation, ToolContext, ToolContextParts, Usage};
 pub use error::{ErrorKind, Limit, ToolError};
 pub use hook::{Hook, HookContext, HookError, HookPoint, HookRegistration};
 pub use host::{Host, LogLevel};

@@ -131,5 +131,36 @@ fn calls(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, calls);
+/// The same scripts on Rhai alone: the standard engine, its own limits, no fiber, no deadline.
+fn bare(c: &mut Criterion) {
+    let mut engine = rhai::Engine::new();
+    let limits = Limits::default();
+    engine
+        .set_max_operations(u64::MAX)
+        .set_max_call_levels(limits.max_call_depth)
+        .set_max_string_size(limits.max_string_bytes)
+        .set_max_array_size(limits.max_array_len)
+        .set_max_map_size(limits.max_map_len)
+        .set_max_variables(limits.max_variables);
+    let ast = engine.compile(SOURCE.replace("kv_get", "kv_got")).expect("the script compiles");
+    let options = || rhai::CallFnOptions::new().eval_ast(false);
+    for (name, function, n) in [("bare noop", "noop", 0_i64), ("bare fib", "fib", 22)] {
+        c.bench_function(name, |b| {
+            b.iter(|| {
+                let arguments = rhai::Map::from([("n".into(), n.into())]);
+                let mut scope = rhai::Scope::new();
+                black_box(engine.call_fn_with_options::<rhai::Dynamic>(
+                    options(),
+                    &mut scope,
+                    &ast,
+                    function,
+                    (arguments,),
+                ))
+                .is_ok()
+            });
+        });
+    }
+}
+
+criterion_group!(benches, calls, bare);
 criterion_main!(benches);

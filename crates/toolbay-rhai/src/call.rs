@@ -23,7 +23,7 @@ use crate::{
 const SLICE: Duration = Duration::from_micros(200);
 
 /// Operations between two looks at the clock where operations are quick.
-const LONGEST_WINDOW: u64 = 64;
+const LONGEST_WINDOW: u64 = 32;
 
 /// Above this, operations are slow and the clock is read more often.
 const SLOW_WINDOW: Duration = Duration::from_micros(50);
@@ -190,7 +190,7 @@ impl Call {
             }
         }
         let window = if now.duration_since(self.window_began.get()) > SLOW_WINDOW {
-            (self.window.get() / 8).max(1)
+            1
         } else {
             (self.window.get().max(1) * 2).min(LONGEST_WINDOW)
         };

@@ -34,6 +34,8 @@ pub enum RunEvent {
     ToolCallStarted { call: CallId, tool: String, arguments: Value },
     /// The call ended, however it went.
     ToolCallFinished { call: CallId, tool: String, result: Box<WireResult> },
+    /// A plugin ran into its limits too often and is not called for the tenant for a while.
+    PluginQuarantined { plugin: PluginName, seconds: u64, cause: String },
     /// The agent run ended.
     RunFinished { outcome: String, text: String, steps: u32, tool_calls: u32 },
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
-use toolbay_api::{CallId, ErrorKind, ToolError, ToolOutput, WireResult};
+use toolbay_api::{CallId, ErrorKind, Isolation, ToolError, ToolOutput, WireResult};
 
 use crate::gates::Stop;
 
@@ -35,6 +35,8 @@ pub struct CallMetadata {
     pub peak_bytes: u64,
     /// Host functions called.
     pub host_calls: u64,
+    /// Where the code ran.
+    pub isolation: Isolation,
 }
 
 impl CallMetadata {
@@ -47,6 +49,7 @@ impl CallMetadata {
         map.insert("operations".to_owned(), self.operations.into());
         map.insert("peak_bytes".to_owned(), self.peak_bytes.into());
         map.insert("host_calls".to_owned(), self.host_calls.into());
+        map.insert("isolation".to_owned(), self.isolation.name().into());
         map
     }
 }

@@ -81,6 +81,9 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
                     // 7 plugin, 8 shape
                     let limits = Arc::clone(admitted.cx.limits());
                     let result = run_plugin(run, admitted).await.and_then(|output| shaped(entry, &limits, output));
+                    if let Err(error) = &result {
+                        note_breach(run, entry, error);
+                    }
                     // The audit keeps the raw result, so it is copied where a hook may yet replace it.
                     raw = (run.inner().audit.is_some() && entered > 0).then(|| result.clone());
                     result
@@ -117,6 +120,7 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
         operations: usage.map_or(0, toolbay_api::Usage::operations),
         peak_bytes: usage.map_or(0, toolbay_api::Usage::peak_bytes),
         host_calls: usage.map_or(0, toolbay_api::Usage::host_calls),
+        isolation: usage.map_or_else(toolbay_api::Isolation::default, toolbay_api::Usage::isolation),
     };
     if let Some(audit) = &run.inner().audit {
         audit.record(&AuditRecord {
@@ -170,6 +174,7 @@ async fn admit<'a>(
     // 5 approval: a hook's `ask` is refused on the way in, until runs can be suspended.
 
     // 6 meter
+    run.inner().ward.check(run.tenant(), &entry.owner.name, started).map_err(Turned::Refused)?;
     let permit = run.inner().meter.reserve(started).map_err(Turned::Refused)?;
 
     let timeout = entry.info.definition.timeout.map_or(limits.timeout, |own| own.min(limits.timeout));
@@ -372,6 +377,18 @@ fn effective_limits(run: &Run, entry: &ToolEntry) -> Arc<Limits> {
         None => Arc::clone(&entry.owner.limits),
         Some(tenant) => Arc::new(entry.owner.limits.lowered_by(tenant)),
     }
+}
+
+/// Counts a call that used more than it may, and says so where the plugin goes into quarantine for it.
+fn note_breach(run: &Run, entry: &ToolEntry, error: &ToolError) {
+    let plugin = &entry.owner.name;
+    let Some(duration) = run.inner().ward.note(run.tenant(), plugin, error, Instant::now()) else { return };
+    tracing::warn!(target: "toolbay::quarantine", tenant = %run.tenant(), %plugin, cause = %error, "in quarantine");
+    run.observe(RunEvent::PluginQuarantined {
+        plugin: plugin.clone(),
+        seconds: duration.as_secs(),
+        cause: error.to_string(),
+    });
 }
 
 fn observe_look_up(run: &Run, trip: &Trip, entry: &ToolEntry) {

@@ -125,6 +125,7 @@ impl Session {
             tenant_grants: Arc::clone(&self.tenant_grants),
             tenant_limits: self.tenant_limits.clone(),
             meter: Arc::clone(&self.meter),
+            ward: Arc::clone(&shared.ward),
             kv: Arc::clone(&shared.kv),
             kv_quota: shared.kv_quota,
             audit: shared.audit.clone(),

@@ -25,6 +25,7 @@ use crate::{
     kv::{KvQuota, KvStore, MemoryKv},
     load::{self, Failed, LoadReport, Loaded},
     meter::{Meters, Quota},
+    quarantine::{Quarantine, Quarantined, Ward},
     registry::Registry,
     schema::Schema,
     session::Session,
@@ -62,6 +63,7 @@ pub(crate) struct Policy {
 pub(crate) struct Ports {
     pub(crate) kv: Arc<dyn KvStore>,
     pub(crate) kv_quota: KvQuota,
+    pub(crate) ward: Arc<Ward>,
     pub(crate) audit: Option<Arc<dyn AuditSink>>,
 }
 
@@ -234,6 +236,18 @@ impl Toolbay {
             tracing::warn!(target: "toolbay::lifecycle", %plugin, "on_unload failed");
         }
         Ok(())
+    }
+
+    /// The plugins that are in quarantine now, and why.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        self.0.ports.ward.list()
+    }
+
+    /// Lets a plugin in quarantine be called again; says whether it was there.
+    #[must_use = "false says that there was nothing to release"]
+    pub fn release(&self, tenant: &TenantId, plugin: &PluginName) -> bool {
+        self.0.ports.ward.release(tenant, plugin)
     }
 
     /// The plugins registered in `scope`, in alphabetical order.
@@ -475,6 +489,7 @@ pub struct ToolbayBuilder {
     configs: HashMap<PluginName, Value>,
     kv: Arc<dyn KvStore>,
     kv_quota: KvQuota,
+    quarantine: Quarantine,
     audit: Option<Arc<dyn AuditSink>>,
     natives: BTreeMap<usize, Native>,
 }
@@ -499,6 +514,7 @@ impl Default for ToolbayBuilder {
             configs: HashMap::new(),
             kv: Arc::new(MemoryKv::default()),
             kv_quota: KvQuota::default(),
+            quarantine: Quarantine::default(),
             audit: Some(Arc::new(TracingAudit)),
             natives: BTreeMap::new(),
         }
@@ -576,6 +592,13 @@ impl ToolbayBuilder {
         self
     }
 
+    /// When a plugin that keeps running into its limits is put away for a tenant. No breaches: never.
+    #[must_use]
+    pub fn quarantine(mut self, rule: Quarantine) -> Self {
+        self.quarantine = rule;
+        self
+    }
+
     /// Who takes the audit records. Without it: [`TracingAudit`].
     #[must_use]
     pub fn audit(mut self, audit: Arc<dyn AuditSink>) -> Self {
@@ -636,7 +659,12 @@ impl ToolbayBuilder {
                 assets: self.assets,
                 configs: self.configs,
             },
-            ports: Ports { kv: self.kv, kv_quota: self.kv_quota, audit: self.audit },
+            ports: Ports {
+                kv: self.kv,
+                kv_quota: self.kv_quota,
+                ward: Arc::new(Ward::new(self.quarantine)),
+                audit: self.audit,
+            },
             meters: Meters::new(self.quota, self.tenant_quotas),
             registrations: AtomicU64::new(0),
         }));

@@ -77,7 +77,7 @@ pub(crate) fn under_cap<R>(call: u64, account: isize, allowed: u64, body: impl F
     CALL.store(call, Relaxed);
     let result = body();
     CALL.store(0, Relaxed);
-    CAP.store(held().max(OWN_BYTES).saturating_add(OWN_BYTES), Relaxed);
+    CAP.store(held().saturating_add(OWN_BYTES), Relaxed);
     ALLOWED.store(OWN_BYTES as u64, Relaxed);
     (result, account + held() - before)
 }
@@ -102,7 +102,7 @@ fn count(bytes: isize) {
         let held = OUTSIDE_HELD.load(Relaxed).saturating_add(bytes);
         OUTSIDE_HELD.store(held, Relaxed);
         let cap = OUTSIDE_CAP.load(Relaxed);
-        if held > cap {
+        if held > cap && bytes > 0 {
             die(cap, held);
         }
         return;

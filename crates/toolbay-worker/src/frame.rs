@@ -55,8 +55,8 @@ pub(crate) struct CallFrame<'a> {
 /// What the host sends.
 #[derive(Debug)]
 pub(crate) enum ToWorker<'a> {
-    /// Load this plugin; answer as to a call where `call` is not 0.
-    Load { call: u64, plugin: u64, package: &'a [u8] },
+    /// Load this plugin for this call, and answer as to a call if `answer` says so.
+    Load { call: u64, plugin: u64, answer: bool, package: &'a [u8] },
     /// Forget this plugin.
     Unload { plugin: u64 },
     /// Call a tool or a hook.
@@ -73,11 +73,12 @@ const CALL: u8 = 3;
 const CANCEL: u8 = 4;
 const REPLY: u8 = 5;
 
-pub(crate) fn write_load(out: &mut Vec<u8>, call: u64, plugin: u64, package: &[u8]) {
+pub(crate) fn write_load(out: &mut Vec<u8>, call: u64, plugin: u64, answer: bool, package: &[u8]) {
     let mut frame = Writer::begin(out);
     frame.u8(LOAD);
     frame.u64(call);
     frame.u64(plugin);
+    frame.u8(u8::from(answer));
     frame.raw(package);
     frame.end();
 }
@@ -150,7 +151,12 @@ impl<'a> ToWorker<'a> {
     pub(crate) fn read(content: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(content);
         let frame = match reader.u8()? {
-            LOAD => Self::Load { call: reader.u64()?, plugin: reader.u64()?, package: reader.rest() },
+            LOAD => Self::Load {
+                call: reader.u64()?,
+                plugin: reader.u64()?,
+                answer: reader.u8()? == 1,
+                package: reader.rest(),
+            },
             UNLOAD => Self::Unload { plugin: reader.u64()? },
             CALL => Self::Call(Box::new(read_call(&mut reader)?)),
             CANCEL => Self::Cancel { call: reader.u64()? },

@@ -18,6 +18,7 @@ fn the_help_of_each_command_is_as_decided() {
     check(&["check", "--help"], expect_file!["help/check.txt"]);
     check(&["tools", "--help"], expect_file!["help/tools.txt"]);
     check(&["call", "--help"], expect_file!["help/call.txt"]);
+    check(&["code", "--help"], expect_file!["help/code.txt"]);
     check(&["agent", "--help"], expect_file!["help/agent.txt"]);
     check(&["mcp", "--help"], expect_file!["help/mcp.txt"]);
     check(&["serve", "--help"], expect_file!["help/serve.txt"]);

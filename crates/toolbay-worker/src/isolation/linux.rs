@@ -38,8 +38,10 @@ pub(super) fn probe() -> Isolation {
 }
 
 pub(super) fn lock_down(layers: Layers, stacks: u64) -> Isolation {
-    let process_limits = close_descriptors() & limit_process(stacks);
+    let mut process_limits = close_descriptors() & limit_process(stacks);
     let landlock = layers.landlock && forbid_files();
+    // After Landlock, whose set of rules is a descriptor for a moment.
+    process_limits &= limit(libc::RLIMIT_NOFILE, 3);
     let seccomp = layers.seccomp && filter().is_some_and(|filter| seccompiler::apply_filter(&filter).is_ok());
     Isolation { landlock, seccomp, process_limits, memory_cap: false }
 }
@@ -67,18 +69,21 @@ fn limit_process(stacks: u64) -> bool {
     let _ = set(libc::PR_SET_THP_DISABLE, 1);
     for (resource, value) in [
         (libc::RLIMIT_CORE, 0),
-        (libc::RLIMIT_NOFILE, 3),
         (libc::RLIMIT_NPROC, 0),
         (libc::RLIMIT_FSIZE, 0),
         (libc::RLIMIT_MEMLOCK, 0),
         (libc::RLIMIT_CPU, CPU_SECONDS),
         (libc::RLIMIT_AS, stacks.saturating_mul(STACK_BYTES).saturating_add(OTHER_BYTES)),
     ] {
-        let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
-        // SAFETY: the pointer is to a live value that the call only reads.
-        done &= unsafe { libc::setrlimit(resource, &raw const limit) } == 0;
+        done &= limit(resource, value);
     }
     done
+}
+
+fn limit(resource: libc::__rlimit_resource_t, value: u64) -> bool {
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+    // SAFETY: the pointer is to a live value that the call only reads.
+    unsafe { libc::setrlimit(resource, &raw const limit) == 0 }
 }
 
 /// Denies everything that this kernel's Landlock can deny. Files are what counts; what an older kernel lacks (TCP,

@@ -1,0 +1,224 @@
+//! The worker's loop: reads frames, lets calls run in turn, writes what they answer.
+//!
+//! Written for this one purpose instead of taking an async runtime along: the fewer system calls it makes, the fewer
+//! must be allowed, and a call costs one read and one write.
+
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use serde::{Deserialize, de::IntoDeserializer};
+use toolbay_api::{
+    Assets, CallId, Caller, CancelFlag, ErrorKind, Hook, HookContext, HookPoint, LoadError, Plugin, RunId, Runner,
+    TenantId, Tool, ToolContext, ToolContextParts, ToolError,
+};
+use toolbay_rhai::RhaiRunner;
+
+use super::{
+    host::{FarHost, FarHosts},
+    link::Link,
+    task::{Task, Work},
+};
+use crate::{
+    alloc,
+    frame::{self, CallFrame, Outcome, Spent, Target, ToWorker},
+    hook_wire,
+    package::PackageFrame,
+    sys::{self, Wait},
+};
+
+/// A plugin as a worker holds it.
+struct Loaded {
+    tools: HashMap<String, Arc<dyn Tool>>,
+    hooks: HashMap<HookPoint, Arc<dyn Hook>>,
+    assets: Arc<OnceLock<Assets>>,
+}
+
+/// All of a worker's state.
+#[derive(Default)]
+pub(crate) struct Executor {
+    link: Link,
+    runner: RhaiRunner,
+    plugins: HashMap<u64, Result<Arc<Loaded>, LoadError>>,
+    tasks: Vec<Task>,
+}
+
+impl Executor {
+    /// Serves until the host is gone.
+    pub(crate) fn run(&mut self) -> ! {
+        loop {
+            let wait = if self.tasks.iter().any(Task::is_awake) { Wait::No } else { Wait::UntilThere };
+            let mut next = self.link.next(wait);
+            while let Some(frame) = next {
+                self.take(&frame);
+                next = self.link.next_at_hand();
+            }
+            self.round();
+            self.link.flush();
+        }
+    }
+
+    /// Lets each call that can go on do so for a slice of time.
+    fn round(&mut self) {
+        let mut index = 0;
+        while let Some(task) = self.tasks.get_mut(index) {
+            if !task.is_awake() {
+                index += 1;
+                continue;
+            }
+            match task.poll() {
+                Poll::Pending => index += 1,
+                Poll::Ready(outcome) => {
+                    let (call, spent) = (task.call, task.spent());
+                    self.tasks.swap_remove(index);
+                    self.link.write(|out| frame::write_done(out, call, spent, &outcome));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, frame: &[u8]) {
+        // The host is trusted; a frame that cannot be read means that it is not our host, or not our version.
+        let Ok(frame) = ToWorker::read(frame) else { sys::exit(sys::EXIT_PROTOCOL) };
+        match frame {
+            ToWorker::Load { call, plugin, answer, package } => self.load(call, plugin, answer, package),
+            ToWorker::Unload { plugin } => {
+                let plugin = self.plugins.remove(&plugin);
+                // Its assets are counted outside, where they came from; the script is small beside them.
+                alloc::outside(|| drop(plugin));
+            }
+            ToWorker::Call(call) => self.call(*call),
+            ToWorker::Cancel { call } => self.cancel(call),
+            ToWorker::Reply { call, answer } => self.link.answer(call, answer),
+        }
+    }
+
+    fn load(&mut self, call: u64, plugin: u64, answer: bool, package: &[u8]) {
+        let Ok(package) = PackageFrame::read(package) else { sys::exit(sys::EXIT_PROTOCOL) };
+        let allowed = package.context.limits.max_memory_bytes;
+        let (loaded, _) =
+            alloc::under_cap(call, 0, allowed, || finish(self.runner.load(&package.package, &package.context)));
+        let outcome = match &loaded {
+            Ok(plugin) => match serde_json::to_value(plugin.metadata()) {
+                Ok(manifest) => Outcome::Value(manifest),
+                Err(_) => Outcome::LoadError(LoadError::new(ErrorKind::Config, "the manifest has no JSON form")),
+            },
+            Err(error) => Outcome::LoadError(error.clone()),
+        };
+        self.plugins.insert(plugin, loaded.map(|plugin| Arc::new(held(&*plugin))));
+        if answer {
+            let spent = Spent { heap_bytes: u64::try_from(alloc::held()).unwrap_or(0), ..Spent::default() };
+            self.link.write(|out| frame::write_done(out, call, spent, &outcome));
+        }
+    }
+
+    fn call(&mut self, frame: CallFrame<'_>) {
+        let (call, allowed) = (frame.call, frame.limits.max_memory_bytes);
+        let (made, account) = alloc::under_cap(call, 0, allowed, || self.work(frame));
+        match made {
+            Ok((context, work)) => self.tasks.push(Task::new(call, allowed, account, context, work)),
+            Err(error) => {
+                self.link.write(|out| frame::write_done(out, call, Spent::default(), &Outcome::Error(error)));
+            }
+        }
+    }
+
+    /// What a call runs.
+    fn work(&self, frame: CallFrame<'_>) -> Result<(Option<ToolContext>, Work), ToolError> {
+        let internal = |what: String| ToolError::new(ErrorKind::Internal, what);
+        let plugin = match self.plugins.get(&frame.plugin) {
+            Some(Ok(plugin)) => Arc::clone(plugin),
+            Some(Err(error)) => return Err(internal(format!("the plugin could not be loaded again: {error}"))),
+            None => return Err(internal("the plugin is not in the worker".to_owned())),
+        };
+        let caller = caller(&frame)?;
+        let deadline = Instant::now() + frame.time_left;
+        let host = Arc::new(FarHost::new(self.link.clone(), frame.call, Arc::clone(&plugin.assets)));
+        match frame.target {
+            Target::Tool(name) => {
+                let tool = plugin.tools.get(name).map(Arc::clone);
+                let tool = tool.ok_or_else(|| internal(format!("the plugin has no tool {name:?}")))?;
+                let cx = ToolContext::new(ToolContextParts {
+                    caller,
+                    call: CallId::new(frame.situation.call),
+                    depth: frame.situation.number,
+                    deadline,
+                    limits: Arc::new(frame.limits),
+                    idempotency_key: frame.situation.idempotency_key.map(Arc::from),
+                    host,
+                    cancelled: CancelFlag::default(),
+                });
+                let (context, input) = (cx.clone(), frame.input);
+                let work = async move {
+                    match tool.call(input, &cx).await {
+                        Ok(output) => Outcome::Value(output.data),
+                        Err(error) => Outcome::Error(error),
+                    }
+                };
+                Ok((Some(context), Box::pin(work)))
+            }
+            Target::Hook(point) => {
+                let hook = plugin.hooks.get(&point).map(Arc::clone);
+                let hook = hook.ok_or_else(|| internal(format!("the plugin has no hook {point}")))?;
+                let (step, input) = (frame.situation.number, frame.input);
+                let work = async move {
+                    let hosts = FarHosts(host);
+                    let cx = HookContext { caller: &caller, step, deadline, hosts: &hosts };
+                    match hook_wire::ask(&*hook, point, input, &cx).await {
+                        Ok(outcome) => Outcome::Value(outcome),
+                        Err(error) => Outcome::Error(ToolError::new(ErrorKind::HookFailed, error.message)),
+                    }
+                };
+                Ok((None, Box::pin(work)))
+            }
+        }
+    }
+
+    fn cancel(&mut self, call: u64) {
+        let Some(index) = self.tasks.iter().position(|task| task.call == call) else { return };
+        let mut task = self.tasks.swap_remove(index);
+        task.end();
+        let cancelled = ToolError::new(ErrorKind::Cancelled, "the call was cancelled");
+        self.link.write(|out| frame::write_done(out, call, task.spent(), &Outcome::Error(cancelled)));
+    }
+}
+
+fn held(plugin: &dyn Plugin) -> Loaded {
+    let tools = plugin.tools().into_iter().map(|tool| (tool.definition().name.to_string(), tool)).collect();
+    let mut hooks = HashMap::new();
+    for registration in plugin.hooks() {
+        for point in registration.points {
+            hooks.insert(point, Arc::clone(&registration.hook));
+        }
+    }
+    Loaded { tools, hooks, assets: Arc::default() }
+}
+
+fn caller(frame: &CallFrame<'_>) -> Result<Arc<Caller>, ToolError> {
+    let problem = |error: String| ToolError::new(ErrorKind::Internal, "the call's caller is malformed").with_source(error);
+    let situation = &frame.situation;
+    let run: Result<RunId, serde::de::value::Error> = RunId::deserialize(situation.run.into_deserializer());
+    Ok(Arc::new(Caller {
+        tenant: TenantId::new(situation.tenant).map_err(|error| problem(error.to_string()))?,
+        user: situation.user.map(Arc::from),
+        conversation: situation.conversation.map(Arc::from),
+        run: run.map_err(|error| problem(error.to_string()))?,
+        trace: None,
+    }))
+}
+
+/// Drives a future that waits for nothing but its own turns.
+fn finish<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+            return output;
+        }
+    }
+}
+
