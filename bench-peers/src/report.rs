@@ -40,11 +40,8 @@ impl Report {
 
     /// The tables.
     pub fn markdown(&self, load_before: &str) -> String {
-        let computing = Tool::COMPUTING.map(|tool| Column {
-            figure: tool.name(),
-            heading: tool.heading(),
-            write: time,
-        });
+        let computing =
+            Tool::COMPUTING.map(|tool| Column { figure: tool.name(), heading: tool.heading(), write: time });
         let waiting = [
             Column { figure: "at_once", heading: "waiting at once", write: count },
             Column { figure: "calls_per_second", heading: "calls/s", write: count },

@@ -13,9 +13,11 @@
 mod arguments;
 mod cli;
 mod documents;
+mod hostile;
 mod keeping;
 mod loading;
 mod metering;
+mod regressions;
 mod retail;
 mod road;
 mod scopes;

@@ -1,5 +1,12 @@
-//! Holds the one integration binary, `it`, and runs the Rust samples of the documents as doctests.
+//! What the integration binary, `it`, and the programs that attack the sandbox share; and the Rust samples of the
+//! documents, run as doctests.
+
+pub mod hostile;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/sandbox.md")]
+pub struct Sandbox;

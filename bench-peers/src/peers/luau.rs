@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mlua::{ChunkMode, Compiler, Function, Lua, LuaSerdeExt, Table, VmState};
+use mlua::{
+    Function, Lua, LuaSerdeExt, Table, VmState,
+    chunk::{Chunk, ChunkMode, Compiler},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -140,7 +143,7 @@ fn machine(waits: Waits, time: Duration) -> Fallible<Lua> {
     Ok(lua)
 }
 
-fn binary<'a>(lua: &'a Lua, bytecode: &'a [u8]) -> mlua::Chunk<'a> {
+fn binary<'a>(lua: &'a Lua, bytecode: &'a [u8]) -> Chunk<'a> {
     lua.load(bytecode).set_mode(ChunkMode::Binary).set_name("tools")
 }
 

@@ -15,9 +15,10 @@ use crate::{
 
 const TOOLS: &str = include_str!("../scripts/tools.js");
 
-/// A kept runtime and the tools' bytecode.
+/// A kept runtime, one for contexts that stay, and the tools' bytecode.
 pub struct QuickJs {
     runtime: Runtime,
+    staying: Runtime,
     // For ever, since contexts use it in place.
     bytecode: &'static [u8],
 }
@@ -26,12 +27,14 @@ impl QuickJs {
     /// Compiles the tools.
     pub fn start() -> Fallible<Arc<dyn Peer>> {
         let runtime = Runtime::new()?;
-        runtime.set_memory_limit(usize::MAX);
+        runtime.set_memory_limit(MEMORY_LIMIT);
         let began = Instant::now();
         // A kept runtime would need its deadline renewed; here it never ends a call, so that the cost is the same.
         runtime.set_interrupt_handler(Some(Box::new(move || began.elapsed() > TIME_LIMIT * 100)));
         let bytecode = Context::full(&runtime)?.with(|ctx| compile(&ctx, TOOLS))?;
-        Ok(Arc::new(Self { runtime, bytecode: bytecode.leak() }))
+        // Ten thousand contexts hold more than one call may.
+        let staying = Runtime::new()?;
+        Ok(Arc::new(Self { runtime, staying, bytecode: bytecode.leak() }))
     }
 
     fn call(&self, tool: Tool, arguments: &Value) -> Fallible<Value> {
@@ -101,7 +104,7 @@ impl Peer for QuickJs {
             "export function add(args) {{\n  let price = args.price;\n  if (args.weight > 10) {{\n    \
              price += {number};\n  }}\n  return {{ price, note: \"surcharge {number}\" }};\n}}\n"
         );
-        let context = Context::full(&self.runtime)?;
+        let context = Context::full(&self.staying)?;
         let function = context.with(|ctx| -> rquickjs::Result<_> {
             let (module, _) = Module::declare(ctx.clone(), "small", source)?.eval()?;
             let function: Function = module.get("add")?;

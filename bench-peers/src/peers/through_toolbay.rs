@@ -5,7 +5,7 @@ use std::{any::Any, sync::Arc};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 use toolbay::{
-    KvQuota, KvSpace, KvStore, PermissionSet, Quota, Scope, Session, TenantId, Toolbay, ToolError, async_trait,
+    KvQuota, KvSpace, KvStore, PermissionSet, Quota, Scope, Session, TenantId, ToolError, Toolbay, async_trait,
 };
 
 use crate::{

@@ -102,7 +102,9 @@ fn plugin_stem(path: &Path) -> String {
 /// Puts the file's whole path into an error that names it within its plugin, so that an editor can open it.
 pub(crate) fn show_whole_path(failed: &mut Failed) {
     if let Some(file) = failed.error.file.take() {
-        let whole = if failed.origin.is_dir() { failed.origin.join(file) } else { failed.origin.clone() };
+        // An error that is of no one file names the plugin's folder.
+        let within = failed.origin.is_dir() && !failed.origin.ends_with(&file);
+        let whole = if within { failed.origin.join(file) } else { failed.origin.clone() };
         failed.error.file = Some(whole.display().to_string());
     }
 }

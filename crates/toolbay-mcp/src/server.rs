@@ -12,7 +12,6 @@ use rmcp::{
     service::RequestContext,
 };
 use serde_json::Value;
-use toolbay_api::ErrorKind;
 use toolbay_runtime::{Session, ToolInfo};
 
 use crate::tools::{self, Revision};
@@ -109,12 +108,9 @@ impl ServerHandler for McpServer {
             // Nobody reads this answer: the client gave up or is gone.
             () = context.ct.cancelled() => return Err(ErrorData::internal_error("the call was cancelled", None)),
         };
-        // A tool that the tenant or the user may not see must look just like one that does not exist. A tool's own
-        // `NotFound` (of a record, say) is told apart by the tool's being there.
-        if let Err(error) = &reply.result
-            && matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotEnabled | ErrorKind::PermissionDenied)
-            && self.find(&params.name).is_none()
-        {
+        // A tool that the tenant or the user may not see must look just like one that does not exist, whatever the road
+        // refused the call for. A tool's own `NotFound` (of a record, say) is told apart by the tool's being there.
+        if reply.is_error() && self.find(&params.name).is_none() {
             return Err(unknown_tool(&params.name));
         }
         Ok(tools::result(reply, revision, || self.find(&params.name)).into())

@@ -35,7 +35,8 @@ pub(crate) type HostResult<T> = Result<T, Box<EvalAltResult>>;
 pub(crate) struct Call {
     limits: Arc<Limits>,
     deadline: Instant,
-    started: Instant,
+    /// When it first ran.
+    started: Cell<Option<Instant>>,
     host: Arc<dyn Host>,
     /// Where the usage is written down; hooks have none.
     context: Option<ToolContext>,
@@ -69,19 +70,19 @@ impl Call {
         host: Arc<dyn Host>,
         context: Option<ToolContext>,
     ) -> Self {
-        let now = Instant::now();
         Self {
             limits,
             deadline,
-            started: now,
+            started: Cell::new(None),
             host,
             context,
             way_back: WayBack::default(),
             window: Cell::new(LONGEST_WINDOW),
             fuel: Cell::new(LONGEST_WINDOW),
             spent: Cell::new(0),
-            window_began: Cell::new(now),
-            slice_began: Cell::new(now),
+            // Both are set when the first slice begins.
+            window_began: Cell::new(deadline),
+            slice_began: Cell::new(deadline),
             cancelled: Cell::new(false),
             unwinds: false,
             account: Cell::new(0),
@@ -132,6 +133,17 @@ impl Call {
         &self.way_back
     }
 
+    /// One step of the interpreter where neither memory nor the window asks for a closer look.
+    #[inline]
+    pub(crate) fn step_quickly(&self, held: isize) -> bool {
+        let fuel = self.fuel.get();
+        let quick = fuel > 1 && held <= self.peak.get();
+        if quick {
+            self.fuel.set(fuel - 1);
+        }
+        quick
+    }
+
     /// One step of the interpreter, with the bytes held at this instant.
     #[inline]
     fn step(&self, held: isize) -> bool {
@@ -168,7 +180,7 @@ impl Call {
         let used = self.window.get() - self.fuel.get();
         let total = self.spent.get().saturating_add(used).saturating_add(operations);
         self.spent.set(total);
-        if self.cancelled.get() || self.trip.borrow().is_some() {
+        if self.is_over() {
             self.window.set(0);
             self.fuel.set(0);
             return false;
@@ -204,6 +216,9 @@ impl Call {
     /// Begins a slice of time. Called by the poller before it lets the script run.
     pub(crate) fn begin_slice(&self) {
         let now = Instant::now();
+        if self.started.get().is_none() {
+            self.started.set(Some(now));
+        }
         self.slice_began.set(now);
         self.window_began.set(now);
     }
@@ -215,6 +230,11 @@ impl Call {
         self.spent.set(self.spent.get() + used);
         self.window.set(0);
         self.fuel.set(0);
+    }
+
+    /// Whether the call was cancelled or stopped: nothing may be waited for any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.cancelled.get() || self.trip.borrow().is_some()
     }
 
     /// Operations so far.
@@ -256,7 +276,8 @@ impl Call {
     }
 
     fn timed_out(&self) -> ToolError {
-        let allowed = self.deadline.saturating_duration_since(self.started).as_millis();
+        let started = self.started.get().unwrap_or(self.deadline);
+        let allowed = self.deadline.saturating_duration_since(started).as_millis();
         ToolError::new(
             ErrorKind::TimedOut,
             format!("the tool did not finish within the {allowed} ms that it had; ask for less at once or try again"),
@@ -405,7 +426,15 @@ pub(crate) fn with<R>(body: impl FnOnce(&Call) -> HostResult<R>) -> HostResult<R
 }
 
 /// The progress callback: `Some` ends the script.
+#[inline(never)]
 pub(crate) fn progress() -> Option<Dynamic> {
+    if fiber::step_quickly() { None } else { look_closer() }
+}
+
+/// The progress callback where something may be up.
+#[cold]
+#[inline(never)]
+fn look_closer() -> Option<Dynamic> {
     let held = meter::held();
     let verdict = fiber::with_current(|call| if call.step(held) { Verdict::Go } else { call.verdict() });
     match verdict {

@@ -2,7 +2,10 @@
 //!
 //! An engine is made per plugin and per set of limits, never per call; what is in it is shared among all.
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+};
 
 use rhai::{
     Dynamic, Engine, EvalAltResult, Module, ModuleResolver, OptimizationLevel, Position, Shared,
@@ -31,6 +34,7 @@ pub(crate) struct Library {
     packages: Shared<Module>,
     functions: Shared<Module>,
     guarded: Vec<(&'static str, Shared<Module>)>,
+    names: OnceLock<HashSet<String>>,
 }
 
 impl Library {
@@ -39,6 +43,7 @@ impl Library {
             packages: packages().into(),
             functions: functions::pure().into(),
             guarded: functions::guarded().into_iter().map(|(permission, module)| (permission, module.into())).collect(),
+            names: OnceLock::new(),
         }
     }
 
@@ -77,6 +82,15 @@ impl Library {
         engine.on_print(|text| log(LogLevel::Info, text));
         engine.on_debug(|text, _, _| log(LogLevel::Debug, text));
         engine
+    }
+
+    /// Whether some engine has a function of this name, with whatever parameters.
+    pub(crate) fn has_function(&self, name: &str) -> bool {
+        let names = || {
+            let name_of = |signature: String| signature.split('(').next().unwrap_or_default().trim().to_owned();
+            self.signatures().into_iter().map(name_of).collect()
+        };
+        self.names.get_or_init(names).contains(name)
     }
 
     /// The signatures of everything that any engine has.

@@ -86,6 +86,17 @@ pub(crate) fn with_current<R>(body: impl FnOnce(&Call) -> R) -> Option<R> {
     unsafe { current.as_ref() }.map(body)
 }
 
+/// The progress callback's usual case: true where the call on this thread may go on and nothing else is to be done.
+///
+/// May be inlined, unlike [`with_current`], into a function that does nothing after it but return or call another: so no
+/// address of a thread-local is used after a suspension.
+#[inline]
+pub(crate) fn step_quickly() -> bool {
+    let current = CURRENT.get();
+    // SAFETY: as in `with_current`.
+    unsafe { current.as_ref() }.is_some_and(|call| call.step_quickly(meter::held_before_suspension()))
+}
+
 /// Lets others run. Called on the script's side.
 pub(crate) fn pause(call: &Call) {
     let _ = suspend(call, Suspend::Slice);
@@ -93,6 +104,9 @@ pub(crate) fn pause(call: &Call) {
 
 /// Waits for a host function's answer. Called on the script's side. `None`: the call was cancelled.
 pub(crate) fn wait(call: &Call, future: Wait) -> Option<Answer> {
+    if call.is_over() {
+        return None;
+    }
     match suspend(call, Suspend::Wait(future)) {
         Resume::Answer(answer) => Some(answer),
         Resume::Go | Resume::Cancel => None,

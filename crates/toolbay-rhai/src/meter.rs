@@ -38,6 +38,12 @@ pub(crate) fn held() -> isize {
     HELD.get()
 }
 
+/// As [`held`], for a function that suspends nowhere after it.
+#[inline]
+pub(crate) fn held_before_suspension() -> isize {
+    HELD.get()
+}
+
 /// Puts another account in place and gives the former one.
 #[inline(never)]
 pub(crate) fn exchange(account: isize) -> isize {

@@ -119,7 +119,7 @@ impl Core {
             drop(input);
             program::declare_tools(call, &mut scope);
             let mut engine = self.build(call.limits());
-            program::call_tools_by_name(&mut engine, &self.manifest.permissions);
+            program::call_tools_by_name(&mut engine, &self.library, &self.manifest.permissions);
             engine.eval_ast_with_scope::<Dynamic>(&mut scope, ast)
         } else if entry.takes_context {
             let context = if entry.reads_context { (job.context)(call) } else { Dynamic::UNIT };

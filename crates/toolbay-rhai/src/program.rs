@@ -4,12 +4,14 @@
 //! that is named like its plugin as `pay(#{ amount: 5 })`. All are `call_tool` under another name: the same grant, the
 //! same road.
 
+use std::sync::Arc;
+
 use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString, Map, Scope};
 use toolbay_api::PermissionSet;
 
 use crate::{
     call::{self, Call, HostResult},
-    engine::{not_asked, refuse},
+    engine::{Library, not_asked, refuse},
     functions,
 };
 
@@ -30,20 +32,25 @@ pub(crate) fn declare_tools(call: &Call, scope: &mut Scope<'_>) {
 }
 
 /// Lets `engine` take functions that it does not have for tools.
-pub(crate) fn call_tools_by_name(engine: &mut Engine, asked: &PermissionSet) {
+pub(crate) fn call_tools_by_name(engine: &mut Engine, library: &Arc<Library>, asked: &PermissionSet) {
     engine.register_type_with_name::<ToolSpace>("tools");
     let missing = not_asked(asked);
+    let library = Arc::clone(library);
     #[allow(deprecated, reason = "not deprecated but volatile, by Rhai's own word; a test would tell")]
     engine.on_missing_function(move |name, arguments, _, _| {
         if let Some(value) = refuse(&missing, name, arguments.len())? {
             return Ok(Some(value));
         }
-        tool_call(name, arguments)
+        tool_call(&library, name, arguments)
     });
 }
 
 /// The call of a tool that `name` stands for; `None` where there is no such tool.
-fn tool_call(name: &str, arguments: &mut [&mut Dynamic]) -> Result<Option<Dynamic>, Box<EvalAltResult>> {
+fn tool_call(
+    library: &Library,
+    name: &str,
+    arguments: &mut [&mut Dynamic],
+) -> Result<Option<Dynamic>, Box<EvalAltResult>> {
     let (space, arguments) = match arguments {
         [first, rest @ ..] => match first.read_lock::<ToolSpace>().map(|space| space.0.clone()) {
             Some(space) => (Some(space), &mut *rest),
@@ -56,6 +63,10 @@ fn tool_call(name: &str, arguments: &mut [&mut Dynamic]) -> Result<Option<Dynami
         [arguments] if arguments.is_map() => arguments.clone(),
         _ => return Ok(None),
     };
+    // Rhai asks here after every error of a function that it has, too; such a name is not a tool's.
+    if space.is_none() && library.has_function(name) {
+        return Ok(None);
+    }
     let Some(tool) = call::with(|call| Ok(find(call, space.as_deref(), name)))? else { return Ok(None) };
     called(tool.into(), &arguments).map(Some)
 }

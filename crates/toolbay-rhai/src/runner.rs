@@ -123,6 +123,8 @@ impl RhaiRunner {
         let script = compiled.map_err(|error| in_words(&error, &entry))??;
         let (manifest, entry_points) = match (form, &package.manifest) {
             (Form::Program, Some(manifest)) => {
+                // The list of names is made here, since within a call it would count as the call's memory.
+                let _ = self.library.has_function("");
                 let tools = manifest.tools.keys().map(|tool| (tool.clone(), check::EntryPoint::program())).collect();
                 (manifest.clone(), check::EntryPoints { tools, hooks: BTreeMap::new() })
             }

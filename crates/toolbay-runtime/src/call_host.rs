@@ -29,11 +29,18 @@ pub(crate) struct CallHost {
     depth: u32,
     deadline: Instant,
     logged: AtomicUsize,
+    of_error_hook: bool,
 }
 
 impl CallHost {
     pub(crate) fn new(run: Run, owner: Arc<Owner>, call: CallId, depth: u32, deadline: Instant) -> Self {
-        Self { run, owner, call, depth, deadline, logged: AtomicUsize::new(0) }
+        Self { run, owner, call, depth, deadline, logged: AtomicUsize::new(0), of_error_hook: false }
+    }
+
+    /// Whether an error hook is behind the call, so that what it calls in turn is shown to none.
+    pub(crate) fn of_error_hook(mut self, yes: bool) -> Self {
+        self.of_error_hook = yes;
+        self
     }
 
     fn require(&self, action: &str) -> Result<(), ToolError> {
@@ -127,6 +134,7 @@ impl Host for CallHost {
             arguments,
             depth,
             deadline: Some(self.deadline),
+            of_error_hook: self.of_error_hook,
         };
         road::travel(&self.run, trip).await.result
     }
@@ -151,8 +159,9 @@ impl Host for CallHost {
 
     fn random(&self) -> Result<u64, ToolError> {
         self.require("random")?;
-        // A version 4 UUID has six fixed bits; the halves of two, turned against each other, leave none fixed.
+        // A version 4 UUID has six fixed bits, four in its high half and two in its low one. Half a turn lays the two on
+        // random bits of the other, and the four too.
         let (high, low) = (uuid::Uuid::new_v4().as_u64_pair().0, uuid::Uuid::new_v4().as_u64_pair().1);
-        Ok(high ^ low.rotate_left(17))
+        Ok(high ^ low.rotate_left(32))
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     catalog::{HookEntry, Owner},
     guarded::{Failure, guarded},
     observe::RunEvent,
+    road::Trip,
     run::Run,
 };
 
@@ -55,6 +56,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) point: HookPoint,
     pub(crate) call: Option<&'a CallId>,
     pub(crate) depth: u32,
+    /// Whether an error hook made the call that is asked about.
+    pub(crate) of_error_hook: bool,
 }
 
 /// A hook that did not decide, and what its policy makes of that.
@@ -94,13 +97,20 @@ struct LazyHost<'a> {
 impl HookHosts for LazyHost<'_> {
     fn host(&self) -> Arc<dyn Host> {
         let call = self.asking.call.cloned().unwrap_or_else(|| CallId::new("hook"));
-        Arc::new(CallHost::new(self.asking.run.clone(), Arc::clone(self.owner), call, self.asking.depth, self.deadline))
+        let Asking { run, point, depth, of_error_hook, .. } = *self.asking;
+        let host = CallHost::new(run.clone(), Arc::clone(self.owner), call, depth, self.deadline);
+        Arc::new(host.of_error_hook(of_error_hook || point == HookPoint::OnError))
     }
 }
 
 impl<'a> Asking<'a> {
     fn new(run: &'a Run, step: u32, point: HookPoint) -> Self {
-        Self { run, step, point, call: None, depth: 0 }
+        Self { run, step, point, call: None, depth: 0, of_error_hook: false }
+    }
+
+    pub(crate) fn of_trip(run: &'a Run, trip: &'a Trip, point: HookPoint) -> Self {
+        let Trip { step, call, depth, of_error_hook, .. } = trip;
+        Self { run, step: *step, point, call: Some(call), depth: *depth, of_error_hook: *of_error_hook }
     }
 
     /// Makes ready what `entry` is asked with.
@@ -309,7 +319,7 @@ impl Run {
         input: &OnError,
         decisions: &mut Vec<Decision>,
     ) -> Option<String> {
-        let asking = Asking { run: self, step, point: HookPoint::OnError, call, depth };
+        let asking = Asking { call, depth, ..Asking::new(self, step, HookPoint::OnError) };
         let mut feedback: Option<String> = None;
         for entry in self.view().hooks(HookPoint::OnError) {
             let sitting = asking.sit(entry);

@@ -127,6 +127,9 @@ pub(crate) fn read(path: &Path, limits: &Limits, extensions: &[&str]) -> Result<
     if metadata.is_dir() {
         return read_folder(path, limits, extensions);
     }
+    if !metadata.is_file() {
+        return Err(no_plain_file());
+    }
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     if !extensions.contains(&extension) {
         return Err(LoadError::new(
@@ -152,6 +155,10 @@ fn read_folder(path: &Path, limits: &Limits, extensions: &[&str]) -> Result<Pack
         ));
     };
     let manifest_name = manifest_path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    // Refused before it is read: an error in it quotes a line of it.
+    if manifest_path.is_symlink() {
+        return Err(is_a_link(manifest_name));
+    }
     let manifest = read_manifest(&manifest_path, &manifest_name)?;
     // A path such as `.` has no last step of its own; its absolute form has.
     let absolute = fs::canonicalize(path).map_err(|error| unreadable(path, &error))?;
@@ -212,9 +219,7 @@ fn collect(
         let kind = fs::symlink_metadata(&path).map_err(|error| unreadable(&path, &error))?.file_type();
         // A link could lead out of the folder to any file that the host can read.
         if kind.is_symlink() {
-            return Err(
-                LoadError::new(ErrorKind::Config, "is a link: a plugin is made of plain files").in_file(relative)
-            );
+            return Err(is_a_link(relative));
         }
         *count += 1;
         if *count > MAX_FILES {
@@ -222,8 +227,10 @@ fn collect(
         }
         if kind.is_dir() {
             collect(&path, &format!("{relative}/"), count, take)?;
-        } else {
+        } else if kind.is_file() {
             take(&relative, &path)?;
+        } else {
+            return Err(no_plain_file().in_file(relative));
         }
     }
     Ok(())
@@ -294,6 +301,15 @@ pub fn parse_manifest(name: &str, text: &str) -> Result<Manifest, LoadError> {
     };
     manifest.validate().map_err(|error| problem(error.to_string()))?;
     Ok(manifest)
+}
+
+fn is_a_link(file: String) -> LoadError {
+    LoadError::new(ErrorKind::Config, "is a link: a plugin is made of plain files").in_file(file)
+}
+
+/// A pipe or a device could keep the loader waiting for ever or never end.
+fn no_plain_file() -> LoadError {
+    LoadError::new(ErrorKind::Config, "is neither a file nor a folder: a plugin is made of plain files")
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> LoadError {

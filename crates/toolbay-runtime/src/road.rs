@@ -38,6 +38,15 @@ pub(crate) struct Trip {
     pub(crate) depth: u32,
     /// When the call around this one ends.
     pub(crate) deadline: Option<Instant>,
+    /// Whether an error hook made it, however far up: its errors are shown to no error hook.
+    pub(crate) of_error_hook: bool,
+}
+
+impl Trip {
+    /// A call that is made from inside of no other.
+    pub(crate) fn from_outside(step: u32, call: CallId, name: String, arguments: Value) -> Self {
+        Self { step, call, name, arguments, depth: 0, deadline: None, of_error_hook: false }
+    }
 }
 
 /// A call that has passed steps 1 to 6: the only value that [`run_plugin`] takes.
@@ -47,7 +56,7 @@ struct Admitted<'a> {
     cx: ToolContext,
     cancel: CancelFlag,
     timeout: Duration,
-    _permit: Permit,
+    permit: Permit,
 }
 
 /// Why a call did not reach its plugin.
@@ -99,7 +108,9 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
         }
     };
     let mut feedback = None;
-    if let Err(error) = &result {
+    if let Err(error) = &result
+        && !trip.of_error_hook
+    {
         let origin = ErrorOrigin::Tool { call: trip.call.clone(), tool: trip.name.clone() };
         let input = OnError { origin, error: error.clone() };
         feedback = run.on_error(trip.step, Some(&trip.call), trip.depth, &input, &mut decisions).await;
@@ -183,7 +194,8 @@ async fn admit<'a>(
         Execution::Blocking => CancelFlag::armed(),
         Execution::Async => CancelFlag::default(),
     };
-    let host = CallHost::new(run.clone(), Arc::clone(&entry.owner), trip.call.clone(), trip.depth, deadline);
+    let host = CallHost::new(run.clone(), Arc::clone(&entry.owner), trip.call.clone(), trip.depth, deadline)
+        .of_error_hook(trip.of_error_hook);
     let cx = ToolContext::new(ToolContextParts {
         caller: Arc::clone(run.caller()),
         call: trip.call.clone(),
@@ -194,7 +206,7 @@ async fn admit<'a>(
         host: Arc::new(host),
         cancelled: cancel.clone(),
     });
-    Ok(Admitted { entry, arguments, cx, cancel, timeout: deadline - started, _permit: permit })
+    Ok(Admitted { entry, arguments, cx, cancel, timeout: deadline - started, permit })
 }
 
 /// Step 2: by priority, global before tenant; rewrites chain; whatever is not `continue` or a rewrite turns the call.
@@ -210,6 +222,10 @@ async fn hooks_in(
     if hooks.is_empty() {
         return Ok(arguments);
     }
+    // Hooks are shown no more than a tool would be: the caller, not the hook, is told of what is too much.
+    let limits = effective_limits(run, entry);
+    shape::check(&arguments, Limit::Arguments, limits.max_argument_bytes, limits.max_nesting)
+        .map_err(Turned::Refused)?;
     let definition = &entry.info.definition;
     let mut input = BeforeToolCall {
         call: trip.call.clone(),
@@ -218,7 +234,7 @@ async fn hooks_in(
         definition: Arc::clone(definition),
     };
     let point = HookPoint::BeforeToolCall;
-    let asking = Asking { run, step: trip.step, point, call: Some(&trip.call), depth: trip.depth };
+    let asking = Asking::of_trip(run, trip, point);
     for hook in hooks {
         *entered += 1;
         let registration = &hook.registration;
@@ -280,7 +296,7 @@ async fn hooks_out(
     let tool = entry.info.definition.name.clone();
     let mut input = AfterToolCall { call: trip.call.clone(), tool, result };
     let point = HookPoint::AfterToolCall;
-    let asking = Asking { run, step: trip.step, point, call: Some(&trip.call), depth: trip.depth };
+    let asking = Asking::of_trip(run, trip, point);
     for hook in hooks.iter().rev() {
         let registration = &hook.registration;
         if !registration.points.contains(&point) || !registration.tools.matches(input.tool.as_str()) {
@@ -311,7 +327,7 @@ async fn hooks_out(
 
 /// Step 7: the plugin's own code, under the deadline, with its panics caught.
 async fn run_plugin(run: &Run, admitted: Admitted<'_>) -> Result<ToolOutput, ToolError> {
-    let Admitted { entry, arguments, cx, cancel, timeout, _permit } = admitted;
+    let Admitted { entry, arguments, cx, cancel, timeout, permit } = admitted;
     if run.is_observed() {
         let (call, tool) = (cx.call().clone(), entry.info.definition.name.to_string());
         run.observe(RunEvent::ToolCallStarted { call, tool, arguments: arguments.clone() });
@@ -330,8 +346,11 @@ async fn run_plugin(run: &Run, admitted: Admitted<'_>) -> Result<ToolOutput, Too
         Execution::Blocking => {
             let _cancel_when_dropped = CancelOnDrop(cancel);
             let (tool, cx_there) = (Arc::clone(&entry.tool), cx.clone());
-            let thread =
-                tokio::task::spawn_blocking(move || span.in_scope(|| tool.call_blocking(arguments, &cx_there)));
+            let thread = tokio::task::spawn_blocking(move || {
+                // Kept to the end of the thread, not of the wait: else a caller could fill all threads with late calls.
+                let _permit = permit;
+                span.in_scope(|| tool.call_blocking(arguments, &cx_there))
+            });
             match guarded(cx.deadline(), thread).await {
                 Ok(Ok(result)) => Ok(result),
                 Ok(Err(lost)) => Err(Failure::Panicked(lost.to_string())),

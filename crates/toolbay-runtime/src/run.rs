@@ -74,13 +74,13 @@ impl Run {
     /// Dropping the future ends the call: its permit is given back, the plugin's future is dropped.
     pub async fn call(&self, step: u32, call: ToolCall) -> Reply {
         let ToolCall { id, name, arguments } = call;
-        road::travel(self, Trip { step, call: CallId::new(id), name, arguments, depth: 0, deadline: None }).await
+        road::travel(self, Trip::from_outside(step, CallId::new(id), name, arguments)).await
     }
 
     /// Takes a call that has no id yet down the road.
     pub(crate) async fn call_directly(&self, name: &str, arguments: Value) -> Reply {
         let call = self.next_call_id();
-        road::travel(self, Trip { step: 0, call, name: name.to_owned(), arguments, depth: 0, deadline: None }).await
+        road::travel(self, Trip::from_outside(0, call, name.to_owned(), arguments)).await
     }
 
     /// An id for a call that its maker gave none: its number within the run.

@@ -8,6 +8,11 @@ use toolbay_api::{ErrorKind, ToolError};
 const MAX_PROBLEMS: usize = 20;
 /// Bytes of a value or a schema fragment that a problem quotes at most.
 const MAX_QUOTE: usize = 160;
+/// Bytes of a pointer at most. Its steps are the caller's own keys, and every problem repeats it.
+const MAX_POINTER: usize = 1_024;
+/// Bytes that finding a value's problems may take, by a rough count. The validator lists every problem, and those of every
+/// branch of every `anyOf` below every other: against a schema that refers to itself, twenty levels can fill any memory.
+const MAX_EXPLANATION: u64 = 8 << 20;
 /// Bytes of a compiled regular expression of a schema at most, against patterns made to fill memory.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
@@ -16,6 +21,8 @@ const MAX_PATTERN_BYTES: usize = 1 << 20;
 pub struct Schema {
     validator: Validator,
     source: Value,
+    /// How often a value may be looked at for each look at the one around it.
+    branching: u64,
 }
 
 impl Schema {
@@ -45,7 +52,7 @@ impl Schema {
             )
             .build(schema)
             .map_err(|error| schema_problem(&error))?;
-        Ok(Self { validator, source: schema.clone() })
+        Ok(Self { validator, source: schema.clone(), branching: branching(schema) })
     }
 
     /// Compiles the schema of a tool's parameters, whose root must describe an object.
@@ -72,6 +79,12 @@ impl Schema {
     /// Every problem of `value`, up to twenty.
     #[must_use]
     pub fn problems(&self, value: &Value) -> Vec<Problem> {
+        let mut left = Some(MAX_EXPLANATION);
+        spend(&mut left, value, self.branching, 1, 0);
+        if left.is_none() && !self.accepts(value) {
+            let expected = "another value; it is too large or too deeply nested to say where it goes wrong".to_owned();
+            return vec![Problem { pointer: String::new(), expected, found: describe(value) }];
+        }
         let problem = |error| Problem::new(&error, &self.source);
         self.validator.iter_errors(value).take(MAX_PROBLEMS).map(problem).collect()
     }
@@ -150,7 +163,7 @@ impl Problem {
                 None => kind.keyword().to_owned(),
             },
         };
-        Self { pointer, expected, found }
+        Self { pointer: cut_to(MAX_POINTER, &pointer), expected, found }
     }
 
     /// The problem as a sentence for a model.
@@ -162,6 +175,41 @@ impl Problem {
 
     fn to_json(&self) -> Value {
         json!({ "pointer": self.pointer, "expected": self.expected, "found": self.found })
+    }
+}
+
+/// The widest choice in `schema`, where it can refer to itself; else each value is looked at a bounded number of times.
+fn branching(schema: &Value) -> u64 {
+    fn widest(schema: &Value) -> (u64, bool) {
+        let of_children = |children: &mut dyn Iterator<Item = &Value>| {
+            children.map(widest).fold((1, false), |(width, refers), child| (width.max(child.0), refers || child.1))
+        };
+        match schema {
+            Value::Array(items) => of_children(&mut items.iter()),
+            Value::Object(map) => {
+                let (inner, refers) = of_children(&mut map.values());
+                let choices = ["allOf", "anyOf", "oneOf"].into_iter().filter_map(|key| map.get(key)?.as_array());
+                let own = choices.map(|branches| branches.len() as u64).sum();
+                (inner.max(own), refers || ["$ref", "$dynamicRef"].iter().any(|key| map.contains_key(*key)))
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => (1, false),
+        }
+    }
+    let (width, refers) = widest(schema);
+    if refers { width } else { 1 }
+}
+
+/// Takes what the problems of `value` could cost at most from what is left: for each look at it an error with its path.
+fn spend(left: &mut Option<u64>, value: &Value, branching: u64, looks: u64, path: u64) {
+    *left = left.and_then(|left| left.checked_sub(looks.saturating_mul(64 + path)));
+    let looks = looks.saturating_mul(branching);
+    match value {
+        _ if left.is_none() => {}
+        Value::Array(items) => items.iter().for_each(|item| spend(left, item, branching, looks, path + 4)),
+        Value::Object(map) => {
+            map.iter().for_each(|(key, item)| spend(left, item, branching, looks, path + key.len() as u64));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
@@ -220,9 +268,13 @@ fn kind_of(value: &Value) -> &'static str {
 
 /// `text`, cut to what a problem may quote.
 fn cut(text: &str) -> String {
-    if text.len() <= MAX_QUOTE {
+    cut_to(MAX_QUOTE, text)
+}
+
+fn cut_to(max: usize, text: &str) -> String {
+    if text.len() <= max {
         return text.to_owned();
     }
-    let end = text.floor_char_boundary(MAX_QUOTE);
+    let end = text.floor_char_boundary(max);
     format!("{}…", text.get(..end).unwrap_or_default())
 }

@@ -45,26 +45,20 @@ pub fn run_if_worker() {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Start {
     pub(crate) layers: Layers,
-    /// Fiber stacks to have room for.
-    pub(crate) stacks: u64,
     /// Bytes that packaged files may take, parsed.
     pub(crate) asset_bytes: u64,
 }
 
 impl Start {
     /// The arguments after [`WORKER_ARGUMENT`].
-    pub(crate) fn to_arguments(self) -> [String; 4] {
+    pub(crate) fn to_arguments(self) -> [String; 3] {
         let flag = |on: bool| u8::from(on).to_string();
-        [flag(self.layers.landlock), flag(self.layers.seccomp), self.stacks.to_string(), self.asset_bytes.to_string()]
+        [flag(self.layers.landlock), flag(self.layers.seccomp), self.asset_bytes.to_string()]
     }
 
     fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
         let mut number = || arguments.next()?.parse::<u64>().ok();
-        Some(Self {
-            layers: Layers { landlock: number()? == 1, seccomp: number()? == 1 },
-            stacks: number()?,
-            asset_bytes: number()?,
-        })
+        Some(Self { layers: Layers { landlock: number()? == 1, seccomp: number()? == 1 }, asset_bytes: number()? })
     }
 }
 
@@ -77,7 +71,7 @@ pub fn worker_main() -> ! {
     };
     // Before the lock, behind which no handler can be changed any more.
     sys::catch_signals();
-    let isolation = isolation::lock_down(start.layers, start.stacks);
+    let isolation = isolation::lock_down(start.layers);
     let mut executor = Executor::default();
     let memory_cap = alloc::arm(start.asset_bytes);
     let ready = Ready {

@@ -382,7 +382,8 @@ pub(crate) fn dying_frame(call: u64, last_word: LastWord) -> [u8; 30] {
     };
     let mut frame = [0; 30];
     let mut rest = frame.as_mut_slice();
-    for part in [&26_u32.to_le_bytes()[..], &[DYING], &call.to_le_bytes(), &[tag], &first.to_le_bytes(), &second.to_le_bytes()]
+    for part in
+        [&26_u32.to_le_bytes()[..], &[DYING], &call.to_le_bytes(), &[tag], &first.to_le_bytes(), &second.to_le_bytes()]
     {
         if let Some((place, behind)) = rest.split_at_mut_checked(part.len()) {
             place.copy_from_slice(part);
@@ -406,7 +407,9 @@ impl FromWorker {
                 memory_cap: reader.u8()? == 1,
             }),
             REQUEST => Self::Request { call: reader.u64()?, request: read_request(&mut reader)? },
-            DONE => Self::Done { call: reader.u64()?, spent: read_spent(&mut reader)?, outcome: read_outcome(&mut reader)? },
+            DONE => {
+                Self::Done { call: reader.u64()?, spent: read_spent(&mut reader)?, outcome: read_outcome(&mut reader)? }
+            }
             DYING => {
                 let call = reader.u64()?;
                 let last_word = match (reader.u8()?, reader.u64()?, reader.u64()?) {

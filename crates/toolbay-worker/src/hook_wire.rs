@@ -19,12 +19,8 @@ use toolbay_api::{
 };
 
 /// The grants that answers need which do more than tighten.
-const LOOSENING: [(&str, &str); 4] = [
-    ("rewrite", "hook:rewrite"),
-    ("answer", "hook:answer"),
-    ("replace", "hook:replace"),
-    ("feedback", "hook:rewrite"),
-];
+const LOOSENING: [(&str, &str); 4] =
+    [("rewrite", "hook:rewrite"), ("answer", "hook:answer"), ("replace", "hook:replace"), ("feedback", "hook:rewrite")];
 
 /// The grants of a hook, as the host knows them.
 #[derive(Debug, Clone, Default)]

@@ -66,15 +66,15 @@ impl Isolation {
 
 /// Locks the calling process down for good: descriptors, limits, Landlock, system-call filter. Says what took hold.
 ///
-/// `stacks` is the number of fiber stacks that the process must have room for. Called by a worker as the first thing it
+/// Called by a worker as the first thing it
 /// does; public for those who test the lock itself.
 #[must_use]
-pub fn lock_down(layers: Layers, stacks: u64) -> Isolation {
+pub fn lock_down(layers: Layers) -> Isolation {
     #[cfg(target_os = "linux")]
-    return linux::lock_down(layers, stacks);
+    return linux::lock_down(layers);
     #[cfg(not(target_os = "linux"))]
     {
-        let _ = (layers, stacks);
+        let _ = layers;
         Isolation { landlock: false, seccomp: false, process_limits: false, memory_cap: false }
     }
 }

@@ -70,6 +70,12 @@ pub(crate) fn say_last(call: u64, last_word: LastWord) -> ! {
     })
 }
 
+/// Bytes of a page of memory.
+pub(crate) fn page_bytes() -> u64 {
+    // SAFETY: reads a constant of the system.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4_096)
+}
+
 /// Ends the process at once: no destructor and no exit handler runs.
 pub(crate) fn exit(code: i32) -> ! {
     // SAFETY: `_exit` has no precondition.
@@ -79,7 +85,8 @@ pub(crate) fn exit(code: i32) -> ! {
 /// Has the signals of broken programs tell the host which call it was. Rust's own runtime has made the stack that the
 /// handler runs on, since the one that overflowed cannot carry it.
 pub(crate) fn catch_signals() {
-    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGXCPU, libc::SIGSYS] {
+    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGXCPU, libc::SIGSYS]
+    {
         // SAFETY: the structure is plain data for which zeros are a valid beginning; the handler is a function of the
         // right form that only reads atomics, sends from its own stack and exits.
         unsafe {

@@ -6,10 +6,10 @@ use rmcp::{
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use toolbay_api::{Scope, ToolContext, plugin::NativePlugin, tool};
+use toolbay_api::{PermissionSet, Scope, ToolContext, plugin::NativePlugin, tool};
 
 use crate::support::{
-    Nothing, Slow, call, give_secret, names, newer_client, older_client, params, pipe_to, refused, text, toolbay,
+    Nothing, Slow, Two, call, give_secret, names, newer_client, older_client, params, pipe_to, refused, text, toolbay,
 };
 
 #[tokio::test]
@@ -131,6 +131,19 @@ async fn another_tenants_tool_is_neither_listed_nor_told_from_one_that_does_not_
     let absent = refused(&globex, "secret.none", json!({})).await;
     assert_eq!(hidden.code, absent.code);
     assert_eq!(hidden.message.replace("secret.tell", "X"), absent.message.replace("secret.none", "X"));
+}
+
+#[tokio::test]
+async fn a_tool_that_the_user_may_not_see_shows_its_parameters_in_no_error() {
+    let toolbay = toolbay().await;
+    let refund = tool("refund", "Pays back", async |_: Two, _: ToolContext| Ok("paid"))
+        .with(|tool| tool.required_permissions = PermissionSet::parse(["shop:refund"]).unwrap());
+    toolbay.register(Scope::Global, NativePlugin::new("shop", "1.0.0", "Sells").unwrap().tool(refund)).await.unwrap();
+    let clerk = older_client(toolbay.session("acme").unwrap()).await;
+    for arguments in [json!({"a": "one"}), json!({"a": "x".repeat(2_000_000)}), json!({"a": 1, "b": 2})] {
+        let hidden = refused(&clerk, "shop.refund", arguments).await;
+        assert_eq!(hidden.message, "Unknown tool: shop.refund; tools/list has those that there are");
+    }
 }
 
 #[tokio::test]

@@ -42,6 +42,36 @@ async fn an_endless_loop_does_not_hold_the_only_thread() {
     assert!(task.await.unwrap_err().is_cancelled());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_beside_eight_endless_loops_are_quick() {
+    let bench = Arc::new(Bench::with_limits(|limits| limits.max_operations = u64::MAX));
+    let loops: Vec<_> = (0..8)
+        .map(|_| {
+            let bench = Arc::clone(&bench);
+            tokio::spawn(async move { bench.run("let x = 0; loop { x += 1; }").await })
+        })
+        .collect();
+    let plugin = bench.source(&tool_source("args.n")).await.unwrap_or_else(|error| panic!("{error}"));
+    let caller = Arc::clone(&bench);
+    let times = tokio::spawn(async move {
+        let mut times = Vec::new();
+        for n in 0..500 {
+            tokio::task::yield_now().await;
+            let began = Instant::now();
+            caller.call(&*plugin, "t", json!({ "n": n })).await.unwrap();
+            tokio::task::yield_now().await;
+            times.push(began.elapsed());
+        }
+        times.sort();
+        times
+    });
+    let times = times.await.unwrap();
+    println!("median {:?}, p99 {:?}", times[250], times[495]);
+    loops.iter().for_each(tokio::task::JoinHandle::abort);
+    // Each of the loops may have run once in between; beside a loaded machine there is room.
+    assert!(times[495] < Duration::from_millis(500), "{:?}", times[495]);
+}
+
 #[tokio::test]
 async fn the_deadline_ends_a_loop_and_says_so() {
     let bench = Bench::with_limits(|limits| {

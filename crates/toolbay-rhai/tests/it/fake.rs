@@ -1,10 +1,4 @@
 //! A host that keeps everything in memory, and short ways to load and call a script.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests, which clippy knows by their attribute only"
-)]
 
 use std::{
     collections::BTreeMap,

@@ -37,7 +37,7 @@ const VARIABLES: End = End::Limit(Limit::Variables);
 const HOST_CALLS: End = End::Limit(Limit::HostCalls);
 
 const MEGABYTE: &str = r#"let s = "x"; while s.len() < 500000 { s += s; } "#;
-const DEEP: &str = "let a = []; for i in 0..3000 { a = [a]; } ";
+const DEEP: &str = "let a = []; for i in 0..1200 { a = [a]; } ";
 
 /// Name, end, the tool's body; `MEGABYTE` and `DEEP` stand for a text of half a megabyte `s` and a deep array `a`.
 const SCRIPTS: &[(&str, End, &str)] = &[
@@ -154,7 +154,7 @@ const SCRIPTS: &[(&str, End, &str)] = &[
     ("deep arrays are deduplicated", NESTING, "DEEP let b = [a, a]; b.dedup(); 1"),
     ("deep array is in", NESTING, "DEEP a in [a]"),
     ("deep array as json", NESTING, "DEEP to_json(a)"),
-    ("deep map as json", NESTING, "let m = #{}; for i in 0..3000 { m = #{m: m}; } m.to_json()"),
+    ("deep map as json", NESTING, "let m = #{}; for i in 0..1200 { m = #{m: m}; } m.to_json()"),
     ("deep array is stored", NESTING, "DEEP kv_set(\"a\", a)"),
     ("deep array is given to a tool", NESTING, "DEEP call_tool(\"echo\", #{a: a})"),
     ("deep array is thrown", Script, "DEEP throw a"),
@@ -230,7 +230,6 @@ fn body(script: &str) -> String {
 
 fn bench() -> Bench {
     Bench::with_limits(|limits| {
-        limits.timeout = Duration::from_secs(6);
         limits.max_operations = 300_000;
         limits.max_host_calls = 1_000;
     })
@@ -253,13 +252,15 @@ fn ends(end: End, result: &Result<serde_json::Value, ToolError>) -> bool {
 
 #[tokio::test]
 async fn every_hostile_script_ends_with_its_own_kind() {
-    let bench = bench();
+    let mut bench = bench();
     let only = std::env::var("HOSTILE").ok();
     let mut wrong = Vec::new();
     for (name, end, script) in SCRIPTS {
         if only.as_ref().is_some_and(|only| only != name) {
             continue;
         }
+        // Where any limit will do, the deadline is one of them; elsewhere it must not come first on a loaded machine.
+        bench.limits.timeout = Duration::from_secs(if matches!(end, AnyLimit) { 3 } else { 60 });
         let began = Instant::now();
         // Functions cannot be defined within functions: they go behind the tool.
         let (inner, outer) = split_functions(&body(script));

@@ -305,7 +305,7 @@ async fn folders_that_are_wrong() {
             with(manifest(), "tools", tools.clone()),
             vec![("main.rhai", "import \"a\" as a;\nfn t(args) { 1 }"), ("a.rhai", "loop {}")],
             expect![
-                "LimitExceeded: main.rhai: the call was stopped at its limit of 5000000 operations (used 5000001); ask for less at once: a.rhai:1:1: stopped here by a limit\n  1 | loop {}\n    | ^"
+                "LimitExceeded: main.rhai: the call was stopped at its limit of 5000000 operations (used 5000001); ask for less at once: a.rhai:1:6: stopped here by a limit\n  1 | loop {}\n    |      ^"
             ],
         ),
         (

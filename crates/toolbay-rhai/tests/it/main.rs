@@ -1,4 +1,11 @@
 //! The sandbox and the runner, tested at the `Runner`, `Tool` and `Hook` traits.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy knows tests by their attribute only, not their helpers"
+)]
 
 mod basics;
 mod calls;

@@ -126,7 +126,8 @@ fn read(path: &Path) -> Result<Cells, ToolError> {
         Err(error) if error.kind() == IoKind::NotFound => return Ok(Cells::default()),
         Err(error) => return Err(unavailable(error)),
     };
-    serde_json::from_slice(&bytes).map(Cells::from_values).map_err(|error| unavailable(error.into()))
+    let damaged = |error| unavailable(io::Error::other(format!("{} is no JSON of ours: {error}", path.display())));
+    serde_json::from_slice(&bytes).map(Cells::from_values).map_err(damaged)
 }
 
 /// Writes beside the file and renames, so that a reader or a crash sees the old content or the new.
@@ -139,6 +140,8 @@ fn write(path: &Path, cells: &Cells) -> io::Result<()> {
 }
 
 fn unavailable(error: io::Error) -> ToolError {
+    // A script on the way may make another error of this one, and the operator would never learn the cause.
+    tracing::warn!(target: "toolbay::kv", %error, "the store of plugins' values failed");
     ToolError::new(ErrorKind::Unavailable, "the plugin's store cannot be reached; try again later").with_source(error)
 }
 

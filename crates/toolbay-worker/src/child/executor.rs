@@ -199,7 +199,8 @@ fn held(plugin: &dyn Plugin) -> Loaded {
 }
 
 fn caller(frame: &CallFrame<'_>) -> Result<Arc<Caller>, ToolError> {
-    let problem = |error: String| ToolError::new(ErrorKind::Internal, "the call's caller is malformed").with_source(error);
+    let problem =
+        |error: String| ToolError::new(ErrorKind::Internal, "the call's caller is malformed").with_source(error);
     let situation = &frame.situation;
     let run: Result<RunId, serde::de::value::Error> = RunId::deserialize(situation.run.into_deserializer());
     Ok(Arc::new(Caller {
@@ -221,4 +222,3 @@ fn finish<F: Future>(future: F) -> F::Output {
         }
     }
 }
-

@@ -46,10 +46,7 @@ impl FarHost {
 }
 
 /// Reads what the host made of a request: a zero and the answer, or the error.
-fn unpack<T>(
-    answer: &[u8],
-    read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
-) -> Result<T, ToolError> {
+fn unpack<T>(answer: &[u8], read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>) -> Result<T, ToolError> {
     let mut reader = Reader::new(answer);
     let read = match reader.u8() {
         Ok(0) => read(&mut reader).map(Ok),
@@ -86,13 +83,11 @@ impl Host for FarHost {
     }
 
     fn config(&self) -> &Value {
-        self.config.get_or_init(|| self.ask_now(&Request::Config, Reader::json).unwrap_or_default())
+        self.config.get_or_init(|| self.ask_now(&Request::Config, |reader| reader.json()).unwrap_or_default())
     }
 
     fn assets(&self) -> &Assets {
-        self.assets.get_or_init(|| {
-            alloc::outside(|| self.ask_now(&Request::Assets, read_assets).unwrap_or_default())
-        })
+        self.assets.get_or_init(|| alloc::outside(|| self.ask_now(&Request::Assets, read_assets).unwrap_or_default()))
     }
 
     async fn kv_get(&self, key: &str) -> Result<Option<Value>, ToolError> {
@@ -111,11 +106,11 @@ impl Host for FarHost {
     }
 
     async fn kv_list(&self, prefix: &str, limit: usize) -> Result<Vec<String>, ToolError> {
-        self.ask(Request::KvList(prefix.to_owned(), limit as u64), Reader::json).await
+        self.ask(Request::KvList(prefix.to_owned(), limit as u64), |reader| reader.json()).await
     }
 
     async fn call_tool(&self, tool: &str, arguments: Value) -> Result<ToolOutput, ToolError> {
-        self.ask(Request::CallTool(tool.to_owned(), arguments), Reader::json).await.map(ToolOutput::new)
+        self.ask(Request::CallTool(tool.to_owned(), arguments), |reader| reader.json()).await.map(ToolOutput::new)
     }
 
     fn now_ms(&self) -> Result<i64, ToolError> {
@@ -127,7 +122,7 @@ impl Host for FarHost {
     }
 
     fn random(&self) -> Result<u64, ToolError> {
-        self.ask_now(&Request::Random, Reader::u64)
+        self.ask_now(&Request::Random, |reader| reader.u64())
     }
 }
 

@@ -1,12 +1,13 @@
 //! The lock of a worker on Linux: descriptors, limits, Landlock, seccomp, in this order, since each takes away what the
 //! one before it needs.
-#![allow(unsafe_code, reason = "prctl, setrlimit and close_range have no safe interface; the reasons stand at each block")]
+#![allow(
+    unsafe_code,
+    reason = "prctl, setrlimit and close_range have no safe interface; the reasons stand at each block"
+)]
 
 use std::collections::BTreeMap;
 
-use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope,
-};
+use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -15,18 +16,12 @@ use super::{Isolation, Layers};
 
 /// The newest Landlock whose whole set of restrictions is asked for; older kernels give what they have.
 const LANDLOCK: ABI = ABI::V6;
-/// Address space of one fiber's stack, with its guard.
-const STACK_BYTES: u64 = 257 << 20;
-/// Address space for everything else.
-const OTHER_BYTES: u64 = 4 << 30;
 /// Processor time of a whole worker's life, in seconds: for one that runs on although its host is stuck.
 const CPU_SECONDS: u64 = 3_600;
 
 pub(super) fn probe() -> Isolation {
     // SAFETY: asks for the version only; no pointer is passed.
-    let landlock = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, 1_u32)
-    };
+    let landlock = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, 1_u32) };
     // SAFETY: reads a property of the process.
     let seccomp = unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) };
     Isolation {
@@ -37,8 +32,8 @@ pub(super) fn probe() -> Isolation {
     }
 }
 
-pub(super) fn lock_down(layers: Layers, stacks: u64) -> Isolation {
-    let mut process_limits = close_descriptors() & limit_process(stacks);
+pub(super) fn lock_down(layers: Layers) -> Isolation {
+    let mut process_limits = close_descriptors() & limit_process();
     let landlock = layers.landlock && forbid_files();
     // After Landlock, whose set of rules is a descriptor for a moment.
     process_limits &= limit(libc::RLIMIT_NOFILE, 3);
@@ -59,7 +54,7 @@ fn close_descriptors() -> bool {
     std::env::set_current_dir("/").is_ok()
 }
 
-fn limit_process(stacks: u64) -> bool {
+fn limit_process() -> bool {
     // SAFETY: these prctl calls take numbers only.
     let set = |option, value: libc::c_ulong| unsafe { libc::prctl(option, value, 0, 0, 0) } == 0;
     let mut done = set(libc::PR_SET_NO_NEW_PRIVS, 1)
@@ -67,13 +62,14 @@ fn limit_process(stacks: u64) -> bool {
         & set(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong);
     // A huge page would commit two megabytes where a few kilobytes are used. Where the kernel has none, nothing is lost.
     let _ = set(libc::PR_SET_THP_DISABLE, 1);
+    // No limit on address space: stacks of calls reserve hundreds of megabytes each and touch a few pages. Memory that is
+    // really used is bounded by the allocator's cap and by the host, which watches the process from outside.
     for (resource, value) in [
         (libc::RLIMIT_CORE, 0),
         (libc::RLIMIT_NPROC, 0),
         (libc::RLIMIT_FSIZE, 0),
         (libc::RLIMIT_MEMLOCK, 0),
         (libc::RLIMIT_CPU, CPU_SECONDS),
-        (libc::RLIMIT_AS, stacks.saturating_mul(STACK_BYTES).saturating_add(OTHER_BYTES)),
     ] {
         done &= limit(resource, value);
     }

@@ -26,7 +26,7 @@ const MAX_SESSIONS: usize = 1_024;
 
 /// One line of a batch.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct Line {
     tool: String,
     #[serde(default = "no_arguments")]

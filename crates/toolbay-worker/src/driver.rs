@@ -1,0 +1,248 @@
+//! Reads what a worker sends, until its end. Everything that comes is hostile.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    net::unix::OwnedReadHalf,
+    time::MissedTickBehavior,
+};
+use toolbay_api::{ErrorKind, Host, Limit, ToolError};
+
+use crate::{
+    death::Death,
+    frame::{self, FromWorker, LastWord, Outcome, Request, Spent},
+    mail::Letter,
+    wire::{Inbox, Malformed, Writer},
+    worker::{Duties, Worker},
+};
+
+/// How often a worker with calls is weighed.
+const WATCH: Duration = Duration::from_millis(5);
+
+/// Bytes read at once.
+const AT_ONCE: usize = 64 << 10;
+
+/// What the driver needs to know of the pool's shape.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) max_residue_bytes: u64,
+    pub(crate) max_asset_bytes: u64,
+}
+
+/// Drives `worker` until it ends, and says how. The caller buries it.
+pub(crate) async fn drive(worker: &Arc<Worker>, mut reader: OwnedReadHalf, mut inbox: Inbox, bounds: Bounds) -> Death {
+    let mut last_word = None;
+    let mut watch = tokio::time::interval(WATCH);
+    watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let Duties { has_output, has_calls, ends_by } = worker.duties();
+        let deadline = async {
+            match ends_by {
+                Some(by) => tokio::time::sleep_until(by.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            received = read(&mut reader, &mut inbox) => {
+                if !received {
+                    return last_word.map_or(Death::Silent(None), |(call, word)| Death::Said(call, word));
+                }
+                if let Err(malformed) = take_frames(worker, &mut inbox, bounds, &mut last_word) {
+                    return Death::Violation(malformed);
+                }
+                // A worker that never stops sending must not keep a thread of the host for itself.
+                tokio::task::coop::consume_budget().await;
+            }
+            () = worker.control.notified() => {}
+            ready = worker.writer.writable(), if has_output => {
+                if ready.is_err() || worker.flush_rest().is_err() {
+                    return last_word.map_or(Death::Silent(None), |(call, word)| Death::Said(call, word));
+                }
+            }
+            _ = watch.tick(), if has_calls => {
+                if let Some(used) = worker.excess() {
+                    return Death::Overweight(used);
+                }
+            }
+            () = deadline => {
+                if let Some(call) = worker.overrun(Instant::now()) {
+                    return Death::Overrun(call);
+                }
+            }
+        }
+    }
+}
+
+/// Reads what has come; false at the end.
+async fn read(reader: &mut (impl AsyncRead + Unpin), inbox: &mut Inbox) -> bool {
+    let space = inbox.space();
+    space.reserve(AT_ONCE);
+    matches!(reader.read_buf(space).await, Ok(received) if received > 0)
+}
+
+/// Handles every whole frame.
+pub(crate) fn take_frames(
+    worker: &Arc<Worker>,
+    inbox: &mut Inbox,
+    bounds: Bounds,
+    last_word: &mut Option<(u64, LastWord)>,
+) -> Result<(), Malformed> {
+    while let Some(content) = inbox.next(worker.longest_frame.load(Relaxed))? {
+        match FromWorker::read(content)? {
+            FromWorker::Done { call, spent, outcome } => done(worker, call, spent, outcome, bounds)?,
+            FromWorker::Request { call, request } => requested(worker, call, request, bounds)?,
+            FromWorker::Dying { call, last_word: word } => *last_word = Some((call, word)),
+            FromWorker::Ready(_) => return Err(Malformed("a worker is ready once")),
+        }
+    }
+    Ok(())
+}
+
+fn done(worker: &Arc<Worker>, call: u64, spent: Spent, outcome: Outcome, bounds: Bounds) -> Result<(), Malformed> {
+    let entry = worker.take(call).ok_or(Malformed("the end of a call that there is not"))?;
+    if let Some(context) = &entry.context {
+        let usage = context.usage();
+        usage.set_operations(spent.operations);
+        usage.set_peak_bytes(spent.peak_bytes);
+        // Functions that the worker answers itself, such as the second look at a packaged file.
+        let unseen =
+            spent.host_calls.min(entry.limits.max_host_calls.saturating_add(1)).saturating_sub(entry.host_calls);
+        for _ in 0..unseen {
+            usage.count_host_call();
+        }
+    }
+    if worker.has_residue(spent.heap_bytes, bounds.max_residue_bytes) || is_trip(&outcome) {
+        worker.is_retiring.store(true, Relaxed);
+    }
+    entry.close(Letter::Done(outcome));
+    Ok(())
+}
+
+/// Whether a call ended at a limit of what it runs on, after which its worker is not used again. Limits of single
+/// values leave nothing behind; the residue shows it if they do.
+fn is_trip(outcome: &Outcome) -> bool {
+    let kind = match outcome {
+        Outcome::Value(_) => return false,
+        Outcome::Error(error) => error.kind,
+        Outcome::LoadError(error) => error.kind,
+    };
+    match kind {
+        ErrorKind::TimedOut | ErrorKind::Panic => true,
+        ErrorKind::LimitExceeded { limit, .. } => {
+            matches!(limit, Limit::Memory | Limit::Operations | Limit::CallDepth)
+        }
+        _ => false,
+    }
+}
+
+fn requested(worker: &Arc<Worker>, call: u64, request: Request, bounds: Bounds) -> Result<(), Malformed> {
+    let mut state = worker.lock();
+    let entry = state.calls.get_mut(&call).ok_or(Malformed("a request of a call that there is not"))?;
+    let host = entry.host.clone().ok_or(Malformed("a request while loading"))?;
+    if entry.is_asking {
+        return Err(Malformed("a second request before the answer to the first"));
+    }
+    // Packaged files and configuration are fetched on the worker's own account, once; the script's look is counted there.
+    if !matches!(request, Request::Assets | Request::Config) {
+        entry.host_calls += 1;
+        if let Some(context) = &entry.context {
+            context.usage().count_host_call();
+        }
+        if entry.host_calls > entry.limits.max_host_calls {
+            return Err(Malformed("more host calls than the limit, past the sandbox's own count"));
+        }
+    }
+    if is_answered_at_once(&request) {
+        drop(state);
+        answer_at_once(worker, call, &*host, request, bounds);
+        return Ok(());
+    }
+    if entry.ends_by.is_some() {
+        // Nobody waits for the call any more, and it was told so.
+        return Ok(());
+    }
+    entry.is_asking = true;
+    worker.asking.fetch_add(1, Relaxed);
+    let mail = Arc::clone(&entry.mail);
+    drop(state);
+    mail.put(Letter::Request(request));
+    Ok(())
+}
+
+fn is_answered_at_once(request: &Request) -> bool {
+    match request {
+        Request::Log(..) | Request::Config | Request::Assets | Request::NowMs | Request::Uuid | Request::Random => true,
+        Request::KvGet(_) | Request::KvSet(..) | Request::KvDelete(_) | Request::KvList(..) | Request::CallTool(..) => {
+            false
+        }
+    }
+}
+
+/// Answers what the host says without waiting.
+fn answer_at_once(worker: &Worker, call: u64, host: &dyn Host, request: Request, bounds: Bounds) {
+    let answered = catch_unwind(AssertUnwindSafe(|| match request {
+        Request::Log(level, text) => host.log(level, &text),
+        Request::Config => answer(worker, call, Ok(host.config()), |frame, config| frame.json(config)),
+        Request::Assets => {
+            let files = files(host, bounds.max_asset_bytes);
+            worker.scale.note_files(files.iter().map(|(name, bytes)| (name.len() + bytes.len()) as u64).sum());
+            answer(worker, call, Ok(files), |frame, files| write_files(frame, files));
+        }
+        Request::NowMs => answer(worker, call, host.now_ms(), |frame, now| frame.u64(now.cast_unsigned())),
+        Request::Uuid => answer(worker, call, host.uuid(), |frame, uuid| frame.text(uuid)),
+        Request::Random => answer(worker, call, host.random(), |frame, bits| frame.u64(*bits)),
+        // These wait; `is_answered_at_once` says so.
+        Request::KvGet(_) | Request::KvSet(..) | Request::KvDelete(_) | Request::KvList(..) | Request::CallTool(..) => {
+        }
+    }));
+    if answered.is_err() {
+        let error = ToolError::new(ErrorKind::Panic, "the host failed to answer; tell the operator");
+        answer::<Value>(worker, call, Err(error), |_, _| {});
+    }
+}
+
+/// Sends the host's answer, or its error.
+pub(crate) fn answer<T>(
+    worker: &Worker,
+    call: u64,
+    result: Result<T, ToolError>,
+    write: impl FnOnce(&mut Writer<'_>, &T),
+) {
+    worker.reply(call, |frame| match &result {
+        Ok(value) => {
+            frame.u8(0);
+            write(frame, value);
+        }
+        Err(error) => {
+            frame.u8(1);
+            frame::write_error(frame, error);
+        }
+    });
+}
+
+/// The plugin's packaged files; none where they are too large for a worker, which loading has refused already.
+fn files(host: &dyn Host, allowed: u64) -> Vec<(&str, &[u8])> {
+    let assets = host.assets();
+    let files: Vec<_> = assets.names().filter_map(|name| Some((name, assets.get(name).ok()?.bytes()))).collect();
+    let bytes: u64 = files.iter().map(|(name, bytes)| (name.len() + bytes.len()) as u64).sum();
+    if bytes > allowed {
+        tracing::warn!(target: "toolbay::worker", bytes, allowed, "a plugin's packaged files are too large for workers");
+        return Vec::new();
+    }
+    files
+}
+
+fn write_files(frame: &mut Writer<'_>, files: &[(&str, &[u8])]) {
+    frame.u32(u32::try_from(files.len()).unwrap_or(u32::MAX));
+    for (name, bytes) in files {
+        frame.text(name);
+        frame.bytes(bytes);
+    }
+}

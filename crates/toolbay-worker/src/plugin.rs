@@ -1,0 +1,208 @@
+//! A plugin whose code runs in workers: its tools and hooks as the host calls them.
+
+use std::{sync::Arc, time::Instant};
+
+use async_trait::async_trait;
+use serde_json::Value;
+use toolbay_api::{
+    Assets, Hook, HookContext, HookError, HookPoint, HookRegistration, Limits, Plugin, PluginMetadata, Tool,
+    ToolContext, ToolDefinition, ToolError, ToolOutput,
+    hook::{
+        AfterAgentRun, AfterAgentRunOutcome, AfterModelCall, AfterModelCallOutcome, AfterToolCall,
+        AfterToolCallOutcome, BeforeAgentRun, BeforeAgentRunOutcome, BeforeModelCall, BeforeModelCallOutcome,
+        BeforeToolCall, BeforeToolCallOutcome, HookResult, OnError, OnErrorOutcome, ReasoningStep,
+        ReasoningStepOutcome,
+    },
+};
+
+use crate::{
+    call,
+    frame::{Outcome, Situation, Target},
+    hook_wire::{self, Answered, FromAnswer, HookGrants},
+    pool::{Class, Owner, Pool},
+    wire::{MAX_NESTING, is_nested_deeper_than},
+    worker::{CallSpec, PluginSpec, Work},
+};
+
+/// What all tools and hooks of a plugin share.
+pub(crate) struct Core {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) spec: PluginSpec,
+    pub(crate) manifest: PluginMetadata,
+    /// The host's ceiling lowered by the manifest; for hooks.
+    pub(crate) limits: Arc<Limits>,
+}
+
+/// A plugin made by [`WorkerRunner`](crate::WorkerRunner).
+pub(crate) struct WorkerPlugin {
+    pub(crate) core: Arc<Core>,
+    pub(crate) tools: Vec<Arc<dyn Tool>>,
+    pub(crate) hooks: Vec<HookRegistration>,
+    pub(crate) assets: Assets,
+}
+
+#[async_trait]
+impl Plugin for WorkerPlugin {
+    fn metadata(&self) -> &PluginMetadata {
+        &self.core.manifest
+    }
+
+    fn tools(&self) -> Vec<Arc<dyn Tool>> {
+        self.tools.clone()
+    }
+
+    fn hooks(&self) -> Vec<HookRegistration> {
+        self.hooks.clone()
+    }
+
+    fn assets(&self) -> Assets {
+        self.assets.clone()
+    }
+}
+
+/// A tool whose code is a script function, run in a worker of the caller's tenant.
+pub(crate) struct WorkerTool {
+    pub(crate) definition: ToolDefinition,
+    pub(crate) core: Arc<Core>,
+}
+
+#[async_trait]
+impl Tool for WorkerTool {
+    fn definition(&self) -> &ToolDefinition {
+        &self.definition
+    }
+
+    async fn call(&self, arguments: Value, cx: &ToolContext) -> Result<ToolOutput, ToolError> {
+        let owner = Owner::Tenant(cx.tenant().clone());
+        let class = if cx.depth() == 0 { Class::Top } else { Class::Nested };
+        let run = cx.run().to_string();
+        let make = || CallSpec {
+            plugin: &self.core.spec,
+            limits: cx.limits(),
+            host: Some(Arc::clone(cx.host())),
+            context: Some(cx.clone()),
+            work: Work::Call {
+                target: Target::Tool(self.definition.name.as_str()),
+                situation: Situation {
+                    tenant: cx.tenant().as_str(),
+                    user: cx.user(),
+                    conversation: cx.conversation(),
+                    run: &run,
+                    call: cx.call().as_str(),
+                    idempotency_key: cx.idempotency_key(),
+                    number: cx.depth(),
+                },
+                input: &arguments,
+                deadline: cx.deadline(),
+            },
+        };
+        match call::run(&self.core.pool, &owner, class, cx.deadline(), make).await? {
+            Outcome::Value(data) => Ok(ToolOutput::new(data)),
+            Outcome::Error(error) => Err(error),
+            Outcome::LoadError(_) => Err(call::out_of_place()),
+        }
+    }
+}
+
+/// A hook whose code is a script function, run in a worker of the run's tenant.
+pub(crate) struct WorkerHook {
+    pub(crate) core: Arc<Core>,
+    pub(crate) grants: HookGrants,
+}
+
+impl WorkerHook {
+    async fn ask<T: FromAnswer>(&self, point: HookPoint, input: Value, cx: &HookContext<'_>) -> HookResult<T> {
+        let name = &self.core.manifest.name;
+        let failed = |error: ToolError| HookError::new(format!("the hook {point} of {name}: {error}"));
+        // The worker would take it for a fault of the wire.
+        if is_nested_deeper_than(input.to_string().as_bytes(), MAX_NESTING) {
+            let allowed = self.core.limits.max_nesting as u64;
+            return Err(failed(ToolError::limit(toolbay_api::Limit::Nesting, allowed, allowed + 1)));
+        }
+        let owner = Owner::Tenant(cx.caller.tenant.clone());
+        let (run, host, deadline) = (cx.caller.run.to_string(), cx.host(), cx.deadline);
+        let make = || CallSpec {
+            plugin: &self.core.spec,
+            limits: &self.core.limits,
+            host: Some(Arc::clone(&host)),
+            context: None,
+            work: Work::Call {
+                target: Target::Hook(point),
+                situation: Situation {
+                    tenant: cx.caller.tenant.as_str(),
+                    user: cx.caller.user.as_deref(),
+                    conversation: cx.caller.conversation.as_deref(),
+                    run: &run,
+                    call: "hook",
+                    idempotency_key: None,
+                    number: cx.step,
+                },
+                input: &input,
+                deadline,
+            },
+        };
+        let outcome = call::run(&self.core.pool, &owner, Class::Nested, deadline, make).await.map_err(failed)?;
+        match outcome {
+            Outcome::Value(answer) => T::from_answer(Answered::read(answer, &self.grants)?),
+            // The worker's runner has said which hook of which plugin already.
+            Outcome::Error(error) => Err(HookError::new(error.message)),
+            Outcome::LoadError(_) => Err(failed(call::out_of_place())),
+        }
+    }
+}
+
+#[async_trait]
+impl Hook for WorkerHook {
+    async fn before_agent_run(
+        &self,
+        input: &BeforeAgentRun,
+        cx: &HookContext<'_>,
+    ) -> HookResult<BeforeAgentRunOutcome> {
+        self.ask(HookPoint::BeforeAgentRun, hook_wire::plain(input), cx).await
+    }
+
+    async fn after_agent_run(&self, input: &AfterAgentRun, cx: &HookContext<'_>) -> HookResult<AfterAgentRunOutcome> {
+        self.ask(HookPoint::AfterAgentRun, hook_wire::plain(input), cx).await
+    }
+
+    async fn before_model_call(
+        &self,
+        input: &BeforeModelCall,
+        cx: &HookContext<'_>,
+    ) -> HookResult<BeforeModelCallOutcome> {
+        self.ask(HookPoint::BeforeModelCall, hook_wire::plain(input), cx).await
+    }
+
+    async fn after_model_call(
+        &self,
+        input: &AfterModelCall,
+        cx: &HookContext<'_>,
+    ) -> HookResult<AfterModelCallOutcome> {
+        self.ask(HookPoint::AfterModelCall, hook_wire::plain(input), cx).await
+    }
+
+    async fn before_tool_call(
+        &self,
+        input: &BeforeToolCall,
+        cx: &HookContext<'_>,
+    ) -> HookResult<BeforeToolCallOutcome> {
+        self.ask(HookPoint::BeforeToolCall, hook_wire::before_tool_call(input), cx).await
+    }
+
+    async fn after_tool_call(&self, input: &AfterToolCall, cx: &HookContext<'_>) -> HookResult<AfterToolCallOutcome> {
+        self.ask(HookPoint::AfterToolCall, hook_wire::after_tool_call(input), cx).await
+    }
+
+    async fn on_reasoning_step(&self, input: &ReasoningStep, cx: &HookContext<'_>) -> HookResult<ReasoningStepOutcome> {
+        self.ask(HookPoint::OnReasoningStep, hook_wire::plain(input), cx).await
+    }
+
+    async fn on_error(&self, input: &OnError, cx: &HookContext<'_>) -> HookResult<OnErrorOutcome> {
+        self.ask(HookPoint::OnError, hook_wire::on_error(input), cx).await
+    }
+}
+
+/// When loading must be over: a host that gives calls little time still gives a process time to start.
+pub(crate) fn load_deadline(limits: &Limits) -> Instant {
+    Instant::now() + limits.timeout.max(std::time::Duration::from_secs(5))
+}

@@ -1,0 +1,137 @@
+//! What a script cannot do to anybody but itself.
+
+use std::{process::Command, time::Duration, time::Instant};
+
+use serde_json::json;
+use toolbay_api::{ErrorKind, Limit, Limits};
+use toolbay_worker::WorkerConfig;
+
+use crate::support::{Bay, config, limits};
+
+/// Sends a signal, by the system's own program.
+fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill");
+    assert!(sent.success());
+}
+
+fn short() -> Limits {
+    Limits { timeout: Duration::from_millis(300), max_operations: u64::MAX, ..Limits::default() }
+}
+
+const CODE: &str =
+    "fn spin(args) { loop {} } fn ok(args) { 1 } fn slow(args) { kv_get(\"k\"); call_tool(\"x.spin\", #{}) }";
+
+#[tokio::test]
+async fn an_endless_loop_ends_at_the_deadline_and_the_next_call_is_fine() {
+    let bay = Bay::new(config(), short()).with("x", "spin ok", CODE).await;
+    assert_eq!(bay.data("x.ok", json!({})).await, json!(1));
+    let began = Instant::now();
+    assert_eq!(bay.error("x.spin", json!({})).await.kind, ErrorKind::TimedOut);
+    assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
+    assert_eq!(bay.data("x.ok", json!({})).await, json!(1));
+}
+
+#[tokio::test]
+async fn a_worker_that_is_stuck_is_killed_at_the_deadline() {
+    let bay = Bay::new(config(), short()).with("x", "spin ok", CODE).await;
+    assert_eq!(bay.data("x.ok", json!({})).await, json!(1));
+    let stuck = bay.runner.workers().into_iter().find(|worker| worker.tenant.is_some()).expect("a worker").pid;
+    signal("-STOP", stuck);
+    let began = Instant::now();
+    assert_eq!(bay.error("x.ok", json!({})).await.kind, ErrorKind::TimedOut);
+    assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
+    assert_eq!(bay.data("x.ok", json!({})).await, json!(1));
+    while bay.pids().contains(&stuck) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_memory_bomb_is_named_with_its_figures_and_the_next_call_is_fine() {
+    let limits = Limits { max_memory_bytes: 8 << 20, max_string_bytes: 1 << 30, max_operations: u64::MAX, ..limits() };
+    // One operation that allocates far more than the cap; many that stay below a value's own limits.
+    let code = "fn jump(args) { let s = \"x\"; s.pad(900000000, \"y\"); s.len } fn ok(args) { 1 }
+        fn grow(args) { let all = []; loop { let s = \"x\"; s.pad(100000, \"y\"); all.push(s); } }";
+    let bay = Bay::new(config(), limits).with("bomb", "jump grow ok", code).await;
+    for tool in ["bomb.jump", "bomb.grow"] {
+        let error = bay.error(tool, json!({})).await;
+        match error.kind {
+            ErrorKind::LimitExceeded { limit: Limit::Memory, allowed, used } => {
+                assert!(allowed == 8 << 20 && used > allowed, "{tool}: {error}");
+            }
+            other => panic!("{tool}: {other:?} {error}"),
+        }
+        assert_eq!(bay.data("bomb.ok", json!({})).await, json!(1));
+    }
+}
+
+#[tokio::test]
+async fn values_nested_as_deeply_as_the_limits_allow_are_no_danger() {
+    let limits = Limits { max_operations: u64::MAX, timeout: Duration::from_secs(60), ..Limits::default() };
+    let code =
+        "fn nest(args) { let a = []; for i in 0..args.levels { let b = []; b.push(a); a = b; } 1 } fn ok(args) { 1 }";
+    let bay = Bay::new(config(), limits).with("deep", "nest ok", code).await;
+    let reply = bay.call("acme", "deep.nest", json!({ "levels": 3_000 })).await;
+    assert_eq!(reply.result.expect("shallow enough").data, json!(1));
+    assert_eq!(bay.data("deep.ok", json!({})).await, json!(1));
+}
+
+#[tokio::test]
+async fn a_broken_process_is_told_apart_from_its_neighbours() {
+    let bay = Bay::new(config(), limits()).with("x", "spin ok slow", CODE).await;
+    assert_eq!(bay.data("x.ok", json!({})).await, json!(1));
+    let pid = bay.runner.workers().iter().find(|worker| worker.tenant.is_some()).unwrap().pid;
+    let broken = async {
+        while bay.runner.workers().iter().all(|worker| worker.pid != pid || worker.calls < 2) {
+            tokio::task::yield_now().await;
+        }
+        signal("-SEGV", pid);
+    };
+    // The outer call waits for the inner one, which runs.
+    let (reply, ()) = tokio::join!(bay.call("acme", "x.slow", json!({})), broken);
+    let error = reply.result.unwrap_err();
+    assert!(error.kind == ErrorKind::Unavailable && error.retryable, "{error}");
+    assert_eq!(bay.data("x.ok", json!({})).await, json!(1));
+
+    // Alone, the call that ran is the broken one.
+    let pid = bay.runner.workers().iter().find(|worker| worker.tenant.is_some()).unwrap().pid;
+    let broken = async {
+        while bay.runner.workers().iter().all(|worker| worker.pid != pid || worker.calls < 1) {
+            tokio::task::yield_now().await;
+        }
+        // The worker may not have begun yet; a signal in the middle of the script is what is tested.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        signal("-ABRT", pid);
+    };
+    let (reply, ()) = tokio::join!(bay.call("acme", "x.spin", json!({})), broken);
+    let error = reply.result.unwrap_err();
+    assert_eq!((error.kind, &error.details), (ErrorKind::Panic, &json!({ "signal": 6 })), "{error}");
+}
+
+#[tokio::test]
+async fn a_dropped_call_is_cancelled_and_its_worker_goes_on() {
+    let patient = WorkerConfig { grace: Duration::from_secs(5), ..config() };
+    let limits = Limits { max_operations: u64::MAX, ..limits() };
+    let bay = Bay::new(patient, limits).with("x", "spin ok", CODE).await;
+    assert_eq!(bay.data("x.ok", json!({})).await, json!(1));
+    let before = bay.pids();
+    let dropped = tokio::time::timeout(Duration::from_millis(100), bay.call("acme", "x.spin", json!({}))).await;
+    assert!(dropped.is_err());
+    while bay.runner.workers().iter().any(|worker| worker.calls > 0) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bay.data("x.ok", json!({})).await, json!(1));
+    assert_eq!(bay.pids(), before);
+}
+
+#[tokio::test]
+async fn host_calls_past_the_limit_end_the_call() {
+    let limits = Limits { max_host_calls: 50, ..limits() };
+    let code = "fn many(args) { loop { kv_get(\"k\"); } } fn lines(args) { loop { log(\"x\"); } } fn ok(args) { 1 }";
+    let bay = Bay::new(config(), limits).with("h", "many lines ok", code).await;
+    for tool in ["h.many", "h.lines"] {
+        let error = bay.error(tool, json!({})).await;
+        assert!(matches!(error.kind, ErrorKind::LimitExceeded { limit: Limit::HostCalls, allowed: 50, .. }), "{error}");
+    }
+    assert_eq!(bay.data("h.ok", json!({})).await, json!(1));
+}

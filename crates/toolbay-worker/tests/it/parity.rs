@@ -1,0 +1,112 @@
+//! Both tiers give the same value, or the same kind of error with the same words.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use toolbay_api::{ErrorKind, Limits, PermissionSet, Runner, Scope};
+use toolbay_rhai::RhaiRunner;
+use toolbay_runtime::Toolbay;
+use toolbay_worker::WorkerRunner;
+
+use crate::support::{config, script};
+
+/// Bodies of a tool that gets `args` and `cx`.
+const BODIES: &[&str] = &[
+    "args",
+    "args.a + args.list[2]",
+    "[1, -1, 0.1, 1e300, 9007199254740993, \"ü\\u{1F600}\", true, ()]",
+    "#{ b: 1, a: #{ z: [], y: #{} } }",
+    "let s = 0; for i in 0..10000 { s += i * i } s",
+    "let x = parse_decimal(\"0.1\") + parse_decimal(\"0.2\"); x",
+    "to_json(#{ a: [1, 2.5] })",
+    "parse_json(\"{\\\"a\\\": [1, {\\\"b\\\": null}]}\")",
+    "sha256(\"x\") + base64_encode(\"abc\")",
+    "date_format(0, \"%Y-%m-%d\", \"Europe/Vienna\")",
+    "regex_captures(\"(\\\\d+)-(\\\\d+)\", \"10-20\")",
+    "kv_set(\"k\", args); kv_get(\"k\")",
+    "[cx.tenant, cx.user, cx.depth, cx.call_id]",
+    "log(\"hello\"); print(\"x\"); 1",
+    // Errors
+    "throw \"plain\"",
+    "throw #{ message: \"m\", details: [1, 2], retryable: true }",
+    "fail(\"m\", #{ a: 1 })",
+    "1 / 0",
+    "nothing()",
+    "let a = []; a[7]",
+    "parse_json(\"{\")",
+    "asset_get(\"none.json\", \"\")",
+    "call_tool(\"no.such\", #{})",
+    // Limits
+    "loop {}",
+    "fn f(n) { f(n + 1) } f(0)",
+    "let a = []; loop { a.push(1) }",
+    "let s = \"x\"; loop { s += s }",
+    "let m = #{}; let i = 0; loop { m[i.to_string()] = i; i += 1 }",
+    "let a = []; for i in 0..100 { a = [a] } a",
+    "let a = []; loop { let s = \"x\"; s.pad(60000, \"y\"); a.push(s) }",
+    "let s = \"x\"; s.pad(65000, \"y\"); [s, s, s, s, s, s]",
+    "for i in 0..1000 { kv_get(\"k\") }",
+    // Not there
+    "eval(\"1\")",
+    "import \"other\" as o; 1",
+    "sleep(1)",
+    "timestamp()",
+];
+
+fn limits() -> Limits {
+    Limits {
+        timeout: Duration::from_secs(20),
+        max_operations: 300_000,
+        max_memory_bytes: 12 << 20,
+        max_string_bytes: 64 << 10,
+        max_array_len: 50_000,
+        max_map_len: 50_000,
+        max_host_calls: 100,
+        max_output_bytes: 128 << 10,
+        ..Limits::default()
+    }
+}
+
+async fn outcomes(runner: impl Runner + 'static) -> Vec<Value> {
+    let toolbay =
+        Toolbay::builder().runner(runner).limits(limits()).grants(PermissionSet::all()).build().expect("a host");
+    let mut outcomes = Vec::new();
+    for (index, body) in BODIES.iter().enumerate() {
+        let name = format!("p{index}");
+        let (body, functions) = match body.strip_prefix("fn f(n) { f(n + 1) } ") {
+            Some(rest) => (rest, "fn f(n) { f(n + 1) }"),
+            None => (*body, ""),
+        };
+        let source = script(&name, &name, &format!("{functions}\nfn {name}(args, cx) {{ {body} }}"));
+        let outcome = match toolbay.load_source(Scope::Global, &format!("{name}.rhai"), &source).await {
+            Err(error) => json!({ "load": error.kind.name(), "text": error.to_string() }),
+            Ok(_) => {
+                let session = toolbay.session("acme").expect("a tenant").with_user("ann");
+                let reply = session.call(&name, json!({ "a": 1, "list": [1, 2, 3.5], "text": "ü" })).await;
+                match reply.result {
+                    Ok(output) => json!({ "value": output.data, "operations": reply.metadata.operations }),
+                    // How far over a memory limit a call was found is a matter of the tier.
+                    Err(error) => match error.kind {
+                        ErrorKind::LimitExceeded { limit, allowed, .. } => {
+                            json!({ "limit": limit, "allowed": allowed })
+                        }
+                        kind => json!({ "kind": kind.name(), "message": error.message, "details": error.details,
+                            "retryable": error.retryable,
+                            "operator": error.operator_detail().map(ToString::to_string) }),
+                    },
+                }
+            }
+        };
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+#[tokio::test]
+async fn both_tiers_give_the_same() {
+    let near = outcomes(RhaiRunner::default()).await;
+    let far = outcomes(WorkerRunner::new(config()).expect("workers")).await;
+    for ((body, near), far) in BODIES.iter().zip(&near).zip(&far) {
+        assert_eq!(near, far, "{body}");
+    }
+}
