@@ -14,11 +14,19 @@
 //! [grants]
 //! host = ["kv:*", "clock"]          # what every plugin is given if it asks, in the place of the standard grants
 //!
+//! [isolation]                       # "process" or "in-process"; a manifest has no say
+//! global = "in-process"             # plugins for everybody
+//! tenants = "process"               # plugins of tenants, and programs
+//! allow_in_process = false          # whether to go on without worker processes where the system cannot have them
+//!
 //! [plugins.fx]
 //! config = { base = "EUR" }         # checked against the plugin's config_schema
 //! grants = ["kv:*", "clock"]        # what this plugin is given, in the place of [grants]
 //!
+//! isolation = "process"             # where this plugin runs
+//!
 //! [tenants.acme]
+//! isolation = "process"             # where the tenant's own plugins run
 //! grants = ["kv:read"]              # what the tenant gives plugins on its behalf; without it whatever the host gives
 //! limits = { timeout_ms = 500 }     # lower limits for the tenant's calls
 //! ```
@@ -28,7 +36,8 @@ use std::{collections::BTreeMap, fs, io::Read, path::Path};
 use serde::Deserialize;
 use serde_json::Value;
 use toolbay::{
-    ErrorKind, Limits, LimitsRequest, LoadError, PermissionSet, PluginName, Quota, TenantId, ToolbayBuilder,
+    ErrorKind, Isolation, Limits, LimitsRequest, LoadError, PermissionSet, PluginName, Quota, TenantId, TierPolicy,
+    ToolbayBuilder,
 };
 
 use crate::exit::CliError;
@@ -43,6 +52,7 @@ pub(crate) struct Config {
     limits: LimitsRequest,
     quota: QuotaSection,
     grants: GrantsSection,
+    isolation: IsolationSection,
     plugins: BTreeMap<PluginName, PluginSection>,
     tenants: BTreeMap<TenantId, TenantSection>,
 }
@@ -62,14 +72,24 @@ struct GrantsSection {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct IsolationSection {
+    global: Option<Isolation>,
+    tenants: Option<Isolation>,
+    allow_in_process: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct PluginSection {
     config: Option<toml::Table>,
+    isolation: Option<Isolation>,
     grants: Option<PermissionSet>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct TenantSection {
+    isolation: Option<Isolation>,
     grants: Option<PermissionSet>,
     limits: LimitsRequest,
 }
@@ -100,6 +120,24 @@ impl Config {
             max_variables max_source_bytes max_argument_bytes max_output_bytes max_nesting max_log_bytes max_host_calls
             max_call_chain);
         limits
+    }
+
+    /// Which plugins run in which tier.
+    pub(crate) fn tiers(&self) -> TierPolicy {
+        let usual = TierPolicy::default();
+        let named = |(name, section): (&PluginName, &PluginSection)| Some((name.clone(), section.isolation?));
+        let of_tenant = |(tenant, section): (&TenantId, &TenantSection)| Some((tenant.clone(), section.isolation?));
+        TierPolicy {
+            global: self.isolation.global.unwrap_or(usual.global),
+            tenants: self.isolation.tenants.unwrap_or(usual.tenants),
+            plugins: self.plugins.iter().filter_map(named).collect(),
+            tenant: self.tenants.iter().filter_map(of_tenant).collect(),
+        }
+    }
+
+    /// Whether to go on without worker processes where the system cannot have them.
+    pub(crate) fn allows_in_process(&self) -> bool {
+        self.isolation.allow_in_process
     }
 
     /// Hands everything but the limits to `builder`.

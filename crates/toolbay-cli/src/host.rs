@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use toolbay::{Failed, FileKv, LoadReport, PluginName, Scope, Session, TenantId, Toolbay};
+use toolbay::{
+    Failed, FileKv, Isolation, LoadReport, PluginName, Scope, Session, TenantId, TierPolicy, TieredRunner, Toolbay,
+    worker::{WorkerConfig, WorkerRunner},
+};
 
 use crate::{
     config::Config,
@@ -111,7 +114,7 @@ pub(crate) fn show_whole_path(failed: &mut Failed) {
 
 fn build(options: &HostOptions, config: &Config) -> Result<Toolbay, CliError> {
     let limits = options.limits.apply_to(config.limits());
-    let mut builder = config.apply_to(toolbay::builder().limits(limits))?;
+    let mut builder = config.apply_to(Toolbay::builder().limits(limits).runner(runner(options, config)?))?;
     for assets in &options.assets {
         readable_folder("--assets", &assets.value)?;
         builder = builder.assets(assets.key.clone(), &assets.value);
@@ -121,6 +124,24 @@ fn build(options: &HostOptions, config: &Config) -> Result<Toolbay, CliError> {
         builder = builder.kv(Arc::new(kv));
     }
     builder.build().map_err(CliError::usage)
+}
+
+/// The runner of scripts: in this process, in workers, or some here and some there.
+fn runner(options: &HostOptions, config: &Config) -> Result<TieredRunner, CliError> {
+    let policy = options.isolation.map_or_else(|| config.tiers(), |place| TierPolicy::all(place.into()));
+    if !policy.uses_processes() {
+        return Ok(TieredRunner::new(policy, None));
+    }
+    match WorkerRunner::new(WorkerConfig::default()) {
+        Ok(workers) => Ok(TieredRunner::new(policy, Some(workers))),
+        Err(error) if config.allows_in_process() => {
+            output::note(&format!("warning: scripts of tenants run in this process: {}", error.message));
+            Ok(TieredRunner::new(TierPolicy::all(Isolation::InProcess), None))
+        }
+        Err(error) if options.isolation.is_some() => Err(CliError::usage(format!("--isolation: {}", error.message))),
+        // Plugins that are to run there do not load, each with a reason; the others do.
+        Err(_) => Ok(TieredRunner::new(policy, None)),
+    }
 }
 
 /// The folders and plugins to load, in order. What the user named must be there; what is taken by default may be.

@@ -25,12 +25,14 @@ use crate::exit::{CliError, Status};
 
 /// Without it the memory of scripts could not be bounded.
 #[global_allocator]
-static ALLOCATOR: toolbay::rhai::MeteredAllocator = toolbay::rhai::MeteredAllocator;
+static ALLOCATOR: toolbay::worker::CappedAlloc = toolbay::worker::CappedAlloc;
 
 /// How long work that cannot be cancelled, such as a file that is being written, may go on after the command's end.
 const LAST_WORK: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
+    // This program is its own worker: started as one, it never comes further than this line.
+    toolbay::worker::run_if_worker();
     let cli = commands::Cli::parse();
     let status = run(cli).unwrap_or_else(|error| match error {
         // Whoever read the output has seen enough.

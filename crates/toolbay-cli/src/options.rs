@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
-use toolbay::{Limits, PluginName, TenantId};
+use clap::{Args, ValueEnum};
+use toolbay::{Isolation, Limits, PluginName, TenantId};
 
 use crate::values::{self, Pair};
 
@@ -23,8 +23,32 @@ pub(crate) struct HostOptions {
     /// Keep what plugins store in this folder; without it, it is gone at the end of the command
     #[arg(long, value_name = "DIR", help_heading = "Host")]
     pub(crate) state: Option<PathBuf>,
+    /// Run all scripts in worker processes, or all in this process.
+    ///
+    /// Without it, scripts of --tenant-tools and programs run in worker processes, and those of --tools in this one,
+    /// unless the configuration file says otherwise.
+    #[arg(long, value_name = "WHERE", value_enum, help_heading = "Host")]
+    pub(crate) isolation: Option<Where>,
     #[command(flatten)]
     pub(crate) limits: LimitOptions,
+}
+
+/// Where scripts run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Where {
+    /// In worker processes of their own, locked down
+    Process,
+    /// In this process, in the sandbox alone
+    InProcess,
+}
+
+impl From<Where> for Isolation {
+    fn from(place: Where) -> Self {
+        match place {
+            Where::Process => Self::Process,
+            Where::InProcess => Self::InProcess,
+        }
+    }
 }
 
 /// The ceiling of what one call may use; up or down from the default or the file's.

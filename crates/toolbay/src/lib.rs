@@ -34,10 +34,18 @@ pub use toolbay_runtime::*;
 
 #[cfg(feature = "mcp")]
 pub use toolbay_mcp as mcp;
+#[cfg(feature = "worker")]
+pub mod tiers;
+
 #[cfg(feature = "rhai")]
 pub use toolbay_rhai as rhai;
 #[cfg(feature = "rhai")]
 pub use toolbay_rhai::RhaiRunner;
+
+#[cfg(feature = "worker")]
+pub use tiers::{TierPolicy, TieredRunner};
+#[cfg(feature = "worker")]
+pub use toolbay_worker as worker;
 
 /// Begins to put a [`Toolbay`] together that loads the kinds of plugins that this crate's features give: Rhai scripts
 /// with the feature `rhai`, which is on by default.
