@@ -11,7 +11,7 @@ use toolbay::{
 use crate::support::{outcome, tenant};
 
 fn space(tenant: &str, plugin: &str) -> KvSpace {
-    KvSpace { tenant: TenantId::new(tenant).unwrap(), plugin: PluginName::new(plugin).unwrap() }
+    KvSpace { tenant: TenantId::new(tenant).unwrap(), plugin: PluginName::new(plugin).unwrap(), own: false }
 }
 
 /// The behaviour of every store.
@@ -26,7 +26,8 @@ async fn behaves(store: &dyn KvStore) {
     assert_eq!(store.list(&mine, "a", 10).await.unwrap(), ["a", "ab"]);
     assert_eq!(store.list(&mine, "", 2).await.unwrap(), ["a", "ab"]);
 
-    for other in [space("acme", "other"), space("globex", "todo")] {
+    let own = KvSpace { own: true, ..space("acme", "todo") };
+    for other in [space("acme", "other"), space("globex", "todo"), own] {
         assert_eq!(store.get(&other, "a").await.unwrap(), None);
         assert!(store.list(&other, "", 10).await.unwrap().is_empty());
         assert!(!store.delete(&other, "a").await.unwrap());

@@ -40,6 +40,7 @@ impl Host {
         for (scope, path) in &sources {
             report.merge(load(&toolbay, scope, path).await);
         }
+        refuse_without(config.plugins(), &report)?;
         let named = config.plugins().chain(options.assets.iter().map(|pair| &pair.key));
         warn_of_strangers(named.collect(), &report);
         Ok(Self { toolbay, report })
@@ -196,6 +197,26 @@ fn unreadable(flag: &str, path: &Path, error: &std::io::Error, wanted: &str) -> 
         std::io::ErrorKind::NotADirectory => format!("{flag}: {path} is no folder: give {wanted}"),
         _ => format!("{flag}: {path} cannot be read: {error}"),
     })
+}
+
+/// A plugin that the operator configured and that does not load may be the one that keeps others in check: to go on
+/// without it would be to fail open.
+fn refuse_without<'a>(
+    mut configured: impl Iterator<Item = &'a PluginName>,
+    report: &LoadReport,
+) -> Result<(), CliError> {
+    let failed_of =
+        |name: &&PluginName| report.failed.iter().any(|failed| plugin_stem(&failed.origin) == name.as_str());
+    match configured.find(failed_of) {
+        None => Ok(()),
+        Some(name) => {
+            output::load_failures(report);
+            Err(CliError::usage(format!(
+                "the configuration file speaks of the plugin {name}, and it did not load, see above: mend it, or take it \
+                 out of the file"
+            )))
+        }
+    }
 }
 
 /// A plugin that is only named, by mistake, would be configured in vain.

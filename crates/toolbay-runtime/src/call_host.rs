@@ -9,7 +9,9 @@ use std::{
 };
 
 use serde_json::Value;
-use toolbay_api::{Assets, CallId, ErrorKind, Grants, Host, Limit, LogLevel, ToolError, ToolOutput, async_trait};
+use toolbay_api::{
+    Assets, CallId, ErrorKind, Grants, Host, Limit, LogLevel, Scope, ToolError, ToolOutput, async_trait,
+};
 
 use crate::{
     catalog::Owner,
@@ -59,7 +61,8 @@ impl CallHost {
     }
 
     fn space(&self) -> KvSpace {
-        KvSpace { tenant: self.run.tenant().clone(), plugin: self.owner.name.clone() }
+        let own = matches!(self.owner.scope, Scope::Tenant(_));
+        KvSpace { tenant: self.run.tenant().clone(), plugin: self.owner.name.clone(), own }
     }
 }
 

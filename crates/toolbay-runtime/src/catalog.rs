@@ -22,7 +22,8 @@ const MAX_PROVIDER_NAME: usize = 64;
 #[derive(Debug, Clone, Default)]
 pub struct RegisterOptions {
     /// Whether tenants are kept from shadowing the plugin with one of their own of the same name. `None`: a global
-    /// plugin with hooks is protected, since a tenant could switch off a guard by shadowing it.
+    /// plugin is protected where it has hooks, since a tenant could switch off a guard by shadowing it, and where the
+    /// host gave it configuration, grants or assets by its name, since the tenant's would come into them.
     pub protected: Option<bool>,
     /// Where the plugin was found, for reports.
     pub origin: Option<PathBuf>,

@@ -9,13 +9,16 @@ use toolbay_api::{ErrorKind, Limit, PluginName, TenantId, ToolError, async_trait
 pub use file::FileKv;
 pub use memory::MemoryKv;
 
-/// Whose keys: a tenant's, for one plugin. Two fields, never one joined string.
+/// Whose keys: a tenant's, for one plugin. Fields, never one joined string.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KvSpace {
     /// The tenant.
     pub tenant: TenantId,
     /// The plugin.
     pub plugin: PluginName,
+    /// Whether the plugin is the tenant's own. What a global plugin keeps for a tenant is not for one that the tenant
+    /// puts in its place.
+    pub own: bool,
 }
 
 /// What one space may hold.

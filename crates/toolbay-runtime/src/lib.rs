@@ -11,6 +11,7 @@
 
 mod call_host;
 mod catalog;
+mod expense;
 mod gates;
 mod guarded;
 mod registry;

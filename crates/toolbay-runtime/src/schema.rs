@@ -4,6 +4,8 @@ use jsonschema::{Draft, PatternOptions, Validator, error::ValidationErrorKind};
 use serde_json::{Value, json};
 use toolbay_api::{ErrorKind, ToolError};
 
+use crate::{expense, shape};
+
 /// Problems that one reply lists at most; a model repairs a few at a time.
 const MAX_PROBLEMS: usize = 20;
 /// Bytes of a value or a schema fragment that a problem quotes at most.
@@ -23,6 +25,8 @@ pub struct Schema {
     source: Value,
     /// How often a value may be looked at for each look at the one around it.
     branching: u64,
+    /// How deep a value may be for validation to stay cheap.
+    max_depth: Option<usize>,
 }
 
 impl Schema {
@@ -44,6 +48,7 @@ impl Schema {
                 return Err(format!("/$schema: {:?} is not supported: use JSON Schema 2020-12 or draft-07", cut(uri)));
             }
         };
+        let max_depth = expense::max_depth(schema)?;
         let validator = jsonschema::options()
             .with_draft(draft)
             .offline()
@@ -52,7 +57,7 @@ impl Schema {
             )
             .build(schema)
             .map_err(|error| schema_problem(&error))?;
-        Ok(Self { validator, source: schema.clone(), branching: branching(schema) })
+        Ok(Self { validator, source: schema.clone(), branching: branching(schema), max_depth })
     }
 
     /// Compiles the schema of a tool's parameters, whose root must describe an object.
@@ -92,8 +97,11 @@ impl Schema {
     /// `Ok` where `arguments` fit.
     ///
     /// # Errors
-    /// `InvalidArguments`, which lists every problem with pointer, expected and found.
+    /// `InvalidArguments`, which lists every problem with pointer, expected and found; `LimitExceeded` with
+    /// [`Limit::Nesting`](toolbay_api::Limit::Nesting) where a schema that refers to itself would have to look at the
+    /// parts of so deep a value too often.
     pub fn check_arguments(&self, arguments: &Value) -> Result<(), ToolError> {
+        self.check_depth(arguments)?;
         if self.accepts(arguments) {
             return Ok(());
         }
@@ -106,11 +114,17 @@ impl Schema {
         .with_details(json!({ "problems": problems.iter().map(Problem::to_json).collect::<Vec<_>>() })))
     }
 
+    /// `Ok` where `value` is not too deep to be validated at a bounded cost.
+    fn check_depth(&self, value: &Value) -> Result<(), ToolError> {
+        self.max_depth.map_or(Ok(()), |depth| shape::check_nesting(value, depth))
+    }
+
     /// `Ok` where a tool's `result` fits its output schema.
     ///
     /// # Errors
     /// `Script`: the plugin broke its own promise.
     pub fn check_output(&self, result: &Value) -> Result<(), ToolError> {
+        self.check_depth(result)?;
         if self.accepts(result) {
             return Ok(());
         }

@@ -18,6 +18,14 @@ pub(crate) fn check(value: &Value, bytes: Limit, max_bytes: usize, max_nesting: 
     }
 }
 
+/// `Ok` where `value` nests at most `max_nesting` deep.
+///
+/// # Errors
+/// `LimitExceeded` with [`Limit::Nesting`].
+pub(crate) fn check_nesting(value: &Value, max_nesting: usize) -> Result<(), ToolError> {
+    check(value, Limit::Nesting, usize::MAX, max_nesting)
+}
+
 enum Walk {
     Fits,
     TooLong,

@@ -67,6 +67,13 @@ pub(crate) struct Ports {
     pub(crate) audit: Option<Arc<dyn AuditSink>>,
 }
 
+impl Policy {
+    /// Whether the operator gave `plugin` something by its name. A tenant's plugin of that name must not come into it.
+    fn speaks_of(&self, plugin: &PluginName) -> bool {
+        self.plugin_grants.contains_key(plugin) || self.configs.contains_key(plugin) || self.assets.contains_key(plugin)
+    }
+}
+
 impl Toolbay {
     /// Begins to put a Toolbay together.
     #[must_use]
@@ -342,7 +349,8 @@ impl Toolbay {
             name: metadata.name.clone(),
             version: metadata.version.clone(),
             scope: scope.clone(),
-            protected: *scope == Scope::Global && options.protected.unwrap_or_else(|| !plugin.hooks().is_empty()),
+            protected: *scope == Scope::Global
+                && options.protected.unwrap_or_else(|| !plugin.hooks().is_empty() || policy.speaks_of(&metadata.name)),
             limits: Arc::new(policy.limits.lowered_by(&metadata.limits)),
             asked: Arc::new(metadata.permissions.clone()),
             host_grants: self.grants_for(&metadata.name),

@@ -80,8 +80,8 @@ struct State {
     starting_spares: usize,
     /// Processes in all.
     alive: usize,
-    /// Of these, those that were told to go to make room.
-    leaving: usize,
+    /// Of these, the one that was told to go to make room.
+    leaving: Option<u64>,
     storms: HashMap<Owner, Storm>,
 }
 
@@ -215,7 +215,9 @@ impl Pool {
         let mut state = self.lock();
         state.remove(worker);
         state.alive = state.alive.saturating_sub(1);
-        state.leaving = state.leaving.saturating_sub(1);
+        if state.leaving == Some(worker.id) {
+            state.leaving = None;
+        }
         if is_abnormal && let Some(owner) = worker.owner.get() {
             if state.storms.len() >= 1_024 {
                 state.storms.retain(|_, storm| !storm.is_over(now));
@@ -224,6 +226,16 @@ impl Pool {
         }
         drop(state);
         self.changed.notify_waiters();
+    }
+}
+
+impl Drop for Pool {
+    /// Nobody can call into the workers any more.
+    fn drop(&mut self) {
+        for worker in self.workers() {
+            worker.is_retiring.store(true, Relaxed);
+            worker.process.kill();
+        }
     }
 }
 
@@ -286,7 +298,7 @@ impl State {
 
     /// Sends away the idle worker that was used longest ago, whosever it is, unless one is leaving already.
     fn make_room(&mut self) {
-        if self.leaving > 0 {
+        if self.leaving.is_some() {
             return;
         }
         let idle = |worker: &&Arc<Worker>| worker.load() == 0 && !worker.is_gone.load(Relaxed);
@@ -294,7 +306,7 @@ impl State {
         let oldest = workers.filter(idle).min_by_key(|worker| worker.last_used.load(Relaxed)).map(Arc::clone);
         if let Some(worker) = oldest {
             self.remove(&worker);
-            self.leaving += 1;
+            self.leaving = Some(worker.id);
             worker.is_retiring.store(true, Relaxed);
             worker.is_gone.store(true, Relaxed);
             worker.process.kill();

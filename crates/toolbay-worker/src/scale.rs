@@ -43,8 +43,11 @@ impl Scale {
     }
 
     /// Notes what the heap holds while no call runs.
+    ///
+    /// The figure is the worker's own, so that a hostile one could ask for anything: it gets no more than this.
     pub(crate) fn note_own(&self, bytes: u64) {
-        self.own.store(bytes, Relaxed);
+        const MOST: u64 = 64 << 20;
+        self.own.store(bytes.min(MOST), Relaxed);
     }
 
     /// Notes packaged files that were sent, with what they become when they are parsed.

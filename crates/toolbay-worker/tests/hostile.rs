@@ -21,6 +21,9 @@ use std::{
 use toolbay_api::{ErrorKind, Limits, LoadError, Package, PermissionSet, PluginContext, Runner, Scope, TenantId};
 use toolbay_worker::{WorkerConfig, WorkerRunner};
 
+#[global_allocator]
+static ALLOCATOR: toolbay_worker::CappedAlloc = toolbay_worker::CappedAlloc;
+
 type Attack = (&'static str, fn(&mut UnixStream), fn(&LoadError));
 
 const READY: [u8; 5] = [65, 1, 1, 1, 1];
@@ -106,13 +109,33 @@ async fn survives(attack: usize) {
     println!("{name}: {error}");
 }
 
+/// The same program as an honest worker: what an embedder's `main` begins with.
+async fn is_its_own_worker() {
+    let runner = WorkerRunner::new(WorkerConfig::default()).expect("workers");
+    let cx = PluginContext {
+        scope: Scope::Tenant(TenantId::default()),
+        limits: Limits::default(),
+        grants: Arc::new(PermissionSet::default()),
+    };
+    let source = "const PLUGIN = #{ name: \"x\", version: \"1.0.0\", description: \"d\", tools: #{ x: #{ description: \"d\" } } };
+        fn x(args) { 1 }";
+    let plugin = runner.load(&Package::one_file("x.rhai", source), &cx).await.expect("a plugin");
+    assert_eq!(plugin.tools().len(), 1);
+    assert!(runner.isolation().is_full(), "{:?}", runner.isolation());
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).is_some_and(|first| first == "--toolbay-worker-process") {
-        be_hostile(arguments[4].parse::<usize>().expect("a number") / 8 - 1);
+        let attack = arguments[4].parse::<usize>().expect("a number") / 8 - 1;
+        if attack < ATTACKS.len() {
+            be_hostile(attack);
+        }
     }
+    toolbay_worker::run_if_worker();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     for attack in 0..ATTACKS.len() {
         runtime.block_on(survives(attack));
     }
+    runtime.block_on(is_its_own_worker());
 }

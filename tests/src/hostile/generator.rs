@@ -52,8 +52,6 @@ const TEXTS: &[&str] = &[
     r#""..""#,
     r#""eval""#,
     r#""f0""#,
-    "`${a}`",
-    "`${b}${c}`",
     "'x'",
     "'ß'",
 ];
@@ -219,14 +217,17 @@ const OPERATORS: &[&str] = &[
     "!in", "..", "..=",
 ];
 
-const ASSIGNMENTS: &[&str] = &["=", "+=", "-=", "*=", "/=", "%=", "**=", "<<=", ">>=", "&=", "|=", "^=", "??="];
+const ASSIGNMENTS: &[&str] = &["=", "+=", "-=", "*=", "/=", "%=", "**=", "<<=", ">>=", "&=", "|=", "^="];
 
 const VARIABLES: &[&str] = &["a", "b", "c", "d"];
+
+/// Inside of functions there are only their parameters.
+const PARAMETERS: &[&str] = &["x", "x"];
 
 /// The program of this seed.
 #[must_use]
 pub fn program(seed: u64) -> String {
-    let mut maker = Maker { state: seed, out: String::new(), budget: 60 };
+    let mut maker = Maker { state: seed, out: String::new(), budget: 60, names: PARAMETERS };
     maker.program();
     maker.out
 }
@@ -236,6 +237,8 @@ struct Maker {
     out: String,
     /// Expressions and statements that may still be begun, so that every program ends.
     budget: usize,
+    /// The variables that there are.
+    names: &'static [&'static str],
 }
 
 impl Maker {
@@ -266,6 +269,7 @@ impl Maker {
         self.put("x\n}\nfn f1(x, y) {\n");
         self.statements(2, 1);
         self.put("y\n}\n");
+        self.names = VARIABLES;
         for name in VARIABLES {
             let _ = write!(self.out, "let {name} = ");
             self.start();
@@ -299,8 +303,11 @@ impl Maker {
 
     fn statements(&mut self, count: usize, depth: usize) {
         for _ in 0..count {
+            // Most values do not fit most functions: a program that ended there would attack nothing.
+            let is_caught = self.below(4) > 0;
+            self.put(if is_caught { "try { " } else { "" });
             self.statement(depth);
-            self.put("\n");
+            self.put(if is_caught { " } catch { }\n" } else { "\n" });
         }
     }
 
@@ -312,7 +319,7 @@ impl Maker {
     }
 
     fn variable(&mut self) {
-        let name = self.one_of(VARIABLES);
+        let name = self.one_of(self.names);
         self.put(name);
     }
 
@@ -336,13 +343,13 @@ impl Maker {
             }
             6 => {
                 self.put("if ");
-                self.expression(2);
+                self.condition();
                 self.put(" ");
                 self.block(depth);
             }
             7 => {
                 self.put("for i in ");
-                self.expression(1);
+                self.series();
                 self.put(" ");
                 self.block(depth);
             }
@@ -352,7 +359,7 @@ impl Maker {
             }
             9 => {
                 self.put("while ");
-                self.expression(2);
+                self.condition();
                 self.put(" ");
                 self.block(depth);
             }
@@ -381,10 +388,34 @@ impl Maker {
         self.put(";");
     }
 
+    /// What must be a bool already when it is compiled.
+    fn condition(&mut self) {
+        self.put("(");
+        self.expression(1);
+        let comparison = ["==", "!=", "<", ">=", "in"][self.below(5)];
+        let _ = write!(self.out, ") {comparison} ");
+        self.variable();
+    }
+
+    /// What `for` can go through.
+    fn series(&mut self) {
+        match self.below(3) {
+            0 => {
+                self.put("0..");
+                self.expression(1);
+            }
+            1 => {
+                self.put("[");
+                self.expression(1);
+                self.put("]");
+            }
+            _ => self.variable(),
+        }
+    }
+
     fn literal(&mut self) {
         let text = if self.below(2) == 0 { self.one_of(NUMBERS) } else { self.one_of(TEXTS) };
-        // Nothing is interpolated before it is there.
-        self.put(if text.starts_with('`') { "()" } else { text });
+        self.put(text);
     }
 
     fn arguments(&mut self, count: usize, depth: usize) {

@@ -49,7 +49,9 @@ impl Pattern {
             .cache_capacity(MAX_PROGRAM_BYTES)
             .skip_cache_capacity_check(true)
             .minimum_cache_clear_count(Some(3))
-            .minimum_bytes_per_state(Some(10));
+            .minimum_bytes_per_state(Some(10))
+            // A word border of Unicode is beyond it: on ASCII text it counts as one of ASCII, elsewhere it gives up.
+            .unicode_word_boundary(true);
         let lazy = LazyRegex::builder()
             .syntax(syntax::Config::new().nest_limit(50))
             .thompson(limits)

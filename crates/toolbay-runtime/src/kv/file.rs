@@ -78,8 +78,10 @@ impl Inner {
         // Names were checked when they were parsed: neither can hold a separator or begin with a dot.
         let folder = self.folder.join(space.tenant.as_str());
         fs::create_dir_all(&folder).map_err(unavailable)?;
-        let path = folder.join(format!("{}.json", space.plugin));
-        let lock = File::create(folder.join(format!("{}.lock", space.plugin))).map_err(unavailable)?;
+        // No plugin name has a dot, so the two kinds of spaces never share a file.
+        let stem = if space.own { format!("{}.own", space.plugin) } else { space.plugin.to_string() };
+        let path = folder.join(format!("{stem}.json"));
+        let lock = File::create(folder.join(format!("{stem}.lock"))).map_err(unavailable)?;
         // Given back when the file is closed at the end of this function.
         lock.lock().map_err(unavailable)?;
 

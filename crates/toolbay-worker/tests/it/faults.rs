@@ -135,3 +135,47 @@ async fn host_calls_past_the_limit_end_the_call() {
     }
     assert_eq!(bay.data("h.ok", json!({})).await, json!(1));
 }
+
+#[tokio::test]
+async fn a_worker_weighs_little_more_than_its_call_may_hold() {
+    let cap = 48 << 20;
+    let limits = Limits {
+        max_memory_bytes: cap,
+        max_array_len: 10_000_000,
+        max_operations: u64::MAX,
+        timeout: Duration::from_secs(20),
+        ..Limits::default()
+    };
+    // Many small values, of which the system's allocator makes more than was asked for.
+    let code = "fn fill(args) { let all = []; let i = 0; loop { all.push(\"a text that is not stored in place \" + i); i += 1; } }";
+    let bay = Bay::new(config(), limits).with("fill", "fill", code).await;
+    let highest = async {
+        let mut highest = 0;
+        loop {
+            for worker in bay.runner.workers() {
+                let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid)).unwrap_or_default();
+                let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+                let peak = peak.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+                highest = highest.max(peak.unwrap_or_default() << 10);
+            }
+            if highest > 0 && bay.runner.workers().iter().all(|worker| worker.tenant.is_none()) {
+                return highest;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let call = async {
+        while bay.runner.workers().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        bay.error("fill", json!({})).await
+    };
+    let (error, highest) = tokio::join!(call, async {
+        while bay.runner.workers().iter().all(|worker| worker.tenant.is_none()) {
+            tokio::task::yield_now().await;
+        }
+        highest.await
+    });
+    assert!(matches!(error.kind, ErrorKind::LimitExceeded { limit: Limit::Memory, .. }), "{error}");
+    assert!(highest > cap / 2 && highest <= cap + (16 << 20), "{} MiB", highest >> 20);
+}
