@@ -11,6 +11,7 @@
 )]
 
 mod arguments;
+mod bfcl;
 mod cli;
 mod documents;
 mod hostile;

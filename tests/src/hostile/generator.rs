@@ -206,8 +206,7 @@ const FUNCTIONS: &[(&str, usize)] = &[
     ("fail", 2),
     ("exit", 1),
     ("take", 1),
-    ("kv_get", 1),
-    ("call_tool", 2),
+   
     ("asset_text", 1),
     ("timezone_exists", 1),
 ];
