@@ -19,6 +19,11 @@ use crate::support::toolbay_command;
 const OVERRUN: Duration = Duration::from_millis(250);
 const TIMEOUT: Duration = Duration::from_millis(50);
 
+/// The sandbox within the process; the worker tier is held to the same by `scripts/hostile --isolation process`.
+fn range() -> Range {
+    Range::new(toolbay_command(), vec!["--isolation".to_owned(), "in-process".to_owned()])
+}
+
 fn promise(range: &Range) -> Promise {
     Promise { timeout: TIMEOUT, overrun: OVERRUN, baseline: range.baseline(TIMEOUT), spare_bytes: 64 << 20 }
 }
@@ -38,7 +43,7 @@ fn faults(range: &Range, promise: &Promise, program: &Program) -> Vec<Fault> {
 
 #[test]
 fn every_hostile_program_ends_as_it_must_and_takes_nothing_along() {
-    let range = Range::new(toolbay_command(), Vec::new());
+    let range = range();
     let promise = promise(&range);
     let (programs, next, wrong) = (corpus(), AtomicUsize::new(0), Mutex::new(Vec::new()));
     assert!(programs.len() >= 150, "{} programs", programs.len());
@@ -61,7 +66,7 @@ fn every_hostile_program_ends_as_it_must_and_takes_nothing_along() {
 
 #[test]
 fn the_same_program_gives_the_same_result_and_the_same_number_of_operations() {
-    let range = Range::new(toolbay_command(), Vec::new());
+    let range = range();
     // A deadline that does not strike: when it does is no matter of the program's.
     let timeout = Duration::from_secs(20);
     for program in corpus().iter().filter(|program| program.class == "determinism") {

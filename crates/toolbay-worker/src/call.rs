@@ -116,7 +116,13 @@ async fn serve(in_flight: &InFlight, host: &dyn Host, request: Request) {
             answer(worker, call, output, |frame, data| frame.json(data));
         }
         // The driver has answered these.
-        Request::Log(..) | Request::Config | Request::Assets | Request::NowMs | Request::Uuid | Request::Random => {}
+        Request::Log(..)
+        | Request::Config
+        | Request::Assets
+        | Request::NowMs
+        | Request::Uuid
+        | Request::Random
+        | Request::Tools => {}
     }
 }
 

@@ -150,7 +150,7 @@ fn requested(worker: &Arc<Worker>, call: u64, request: Request, bounds: Bounds) 
         return Err(Malformed("a second request before the answer to the first"));
     }
     // Packaged files and configuration are fetched on the worker's own account, once; the script's look is counted there.
-    if !matches!(request, Request::Assets | Request::Config) {
+    if !matches!(request, Request::Assets | Request::Config | Request::Tools) {
         entry.host_calls += 1;
         if let Some(context) = &entry.context {
             context.usage().count_host_call();
@@ -178,7 +178,13 @@ fn requested(worker: &Arc<Worker>, call: u64, request: Request, bounds: Bounds) 
 
 fn is_answered_at_once(request: &Request) -> bool {
     match request {
-        Request::Log(..) | Request::Config | Request::Assets | Request::NowMs | Request::Uuid | Request::Random => true,
+        Request::Log(..)
+        | Request::Config
+        | Request::Assets
+        | Request::NowMs
+        | Request::Uuid
+        | Request::Random
+        | Request::Tools => true,
         Request::KvGet(_) | Request::KvSet(..) | Request::KvDelete(_) | Request::KvList(..) | Request::CallTool(..) => {
             false
         }
@@ -198,6 +204,7 @@ fn answer_at_once(worker: &Worker, call: u64, host: &dyn Host, request: Request,
         Request::NowMs => answer(worker, call, host.now_ms(), |frame, now| frame.u64(now.cast_unsigned())),
         Request::Uuid => answer(worker, call, host.uuid(), |frame, uuid| frame.text(uuid)),
         Request::Random => answer(worker, call, host.random(), |frame, bits| frame.u64(*bits)),
+        Request::Tools => answer(worker, call, Ok(host.tools()), |frame, tools| frame.json(tools)),
         // These wait; `is_answered_at_once` says so.
         Request::KvGet(_) | Request::KvSet(..) | Request::KvDelete(_) | Request::KvList(..) | Request::CallTool(..) => {
         }

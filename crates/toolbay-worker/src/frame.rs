@@ -256,6 +256,7 @@ pub(crate) enum Request {
     KvDelete(String),
     KvList(String, u64),
     CallTool(String, Value),
+    Tools,
 }
 
 /// What a call used.
@@ -346,6 +347,7 @@ pub(crate) fn write_request(out: &mut Vec<u8>, call: u64, request: &Request) {
             frame.text(tool);
             frame.json(arguments);
         }
+        Request::Tools => frame.u8(11),
     }
     frame.end();
 }
@@ -447,6 +449,7 @@ fn read_request(reader: &mut Reader<'_>) -> Result<Request, Malformed> {
         8 => Request::KvDelete(reader.text()?.to_owned()),
         9 => Request::KvList(reader.text()?.to_owned(), reader.u64()?),
         10 => Request::CallTool(reader.text()?.to_owned(), reader.json()?),
+        11 => Request::Tools,
         _ => return Err(Malformed("an unknown request")),
     })
 }

@@ -14,13 +14,16 @@ use crate::{
 pub(crate) struct PackageFrame {
     pub(crate) package: Package,
     pub(crate) context: PluginContext,
+    /// Whether it is run from top to bottom instead of by its functions.
+    pub(crate) is_program: bool,
 }
 
 impl PackageFrame {
     /// The bytes to send.
-    pub(crate) fn write(package: &Package, context: &PluginContext) -> Vec<u8> {
+    pub(crate) fn write(package: &Package, context: &PluginContext, is_program: bool) -> Vec<u8> {
         let mut out = Vec::new();
         let mut frame = Writer::begin(&mut out);
+        frame.u8(u8::from(is_program));
         write_limits(&mut frame, &context.limits);
         frame.json(&*context.grants);
         frame.json(&context.scope);
@@ -39,6 +42,7 @@ impl PackageFrame {
     /// What [`write`](Self::write) wrote.
     pub(crate) fn read(content: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(content);
+        let is_program = reader.u8()? == 1;
         let limits = read_limits(&mut reader)?;
         let grants: PermissionSet = reader.json()?;
         let scope = reader.json()?;
@@ -50,6 +54,6 @@ impl PackageFrame {
         }
         reader.finish()?;
         let package = Package { origin, manifest, files, assets: Assets::default() };
-        Ok(Self { package, context: PluginContext { scope, limits, grants: Arc::new(grants) } })
+        Ok(Self { package, context: PluginContext { scope, limits, grants: Arc::new(grants) }, is_program })
     }
 }

@@ -73,6 +73,7 @@ impl Tool for WorkerTool {
     }
 
     async fn call(&self, arguments: Value, cx: &ToolContext) -> Result<ToolOutput, ToolError> {
+        cx.usage().set_isolation(toolbay_api::Isolation::Process);
         let owner = Owner::Tenant(cx.tenant().clone());
         let class = if cx.depth() == 0 { Class::Top } else { Class::Nested };
         let run = cx.run().to_string();

@@ -132,9 +132,24 @@ impl Runner for WorkerRunner {
     }
 
     async fn load(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
+        self.load_as(package, cx, false).await
+    }
+
+    async fn load_program(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
+        self.load_as(package, cx, true).await
+    }
+}
+
+impl WorkerRunner {
+    async fn load_as(
+        &self,
+        package: &Package,
+        cx: &PluginContext,
+        is_program: bool,
+    ) -> Result<Arc<dyn Plugin>, LoadError> {
         self.admit_assets(package)?;
         let id = self.pool.next_plugin();
-        let spec = PluginSpec { id, package: PackageFrame::write(package, cx) };
+        let spec = PluginSpec { id, package: PackageFrame::write(package, cx, is_program) };
         let limits = Arc::new(cx.limits.clone());
         let make = || CallSpec { plugin: &spec, limits: &limits, host: None, context: None, work: Work::Load };
         let deadline = load_deadline(&limits);
@@ -149,9 +164,7 @@ impl Runner for WorkerRunner {
         let core = Arc::new(Core { pool: Arc::clone(&self.pool), spec, manifest, limits });
         assemble(core, package, cx)
     }
-}
 
-impl WorkerRunner {
     /// Packaged files are copied into each worker that looks at them, so they are bounded.
     fn admit_assets(&self, package: &Package) -> Result<(), LoadError> {
         let assets = &package.assets;

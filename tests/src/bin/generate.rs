@@ -32,7 +32,7 @@ use toolbay_tests::hostile::{
 static ALLOCATOR: alone::Counting = alone::Counting;
 
 /// The deadline of each program.
-const TIMEOUT: Duration = Duration::from_millis(50);
+const TIMEOUT: Duration = Duration::from_millis(20);
 
 /// How much later a call may return: the promise is 25 ms, the rest is for a busy machine.
 const OVERRUN: Duration = Duration::from_millis(100);

@@ -100,8 +100,10 @@ impl Executor {
     fn load(&mut self, call: u64, plugin: u64, answer: bool, package: &[u8]) {
         let Ok(package) = PackageFrame::read(package) else { sys::exit(sys::EXIT_PROTOCOL) };
         let allowed = package.context.limits.max_memory_bytes;
-        let (loaded, _) =
-            alloc::under_cap(call, 0, allowed, || finish(self.runner.load(&package.package, &package.context)));
+        let (loaded, _) = alloc::under_cap(call, 0, allowed, || match package.is_program {
+            true => finish(self.runner.load_program(&package.package, &package.context)),
+            false => finish(self.runner.load(&package.package, &package.context)),
+        });
         let outcome = match &loaded {
             Ok(plugin) => match serde_json::to_value(plugin.metadata()) {
                 Ok(manifest) => Outcome::Value(manifest),

@@ -113,6 +113,10 @@ impl Host for FarHost {
         self.ask(Request::CallTool(tool.to_owned(), arguments), |reader| reader.json()).await.map(ToolOutput::new)
     }
 
+    fn tools(&self) -> Vec<String> {
+        self.ask_now(&Request::Tools, |reader| reader.json()).unwrap_or_default()
+    }
+
     fn now_ms(&self) -> Result<i64, ToolError> {
         self.ask_now(&Request::NowMs, |reader| reader.u64().map(u64::cast_signed))
     }
