@@ -189,7 +189,7 @@ fn loaded(peer: &dyn Peer) -> Fallible<Value> {
 }
 
 /// The middle one.
-pub fn median(mut values: Vec<f64>) -> f64 {
+fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

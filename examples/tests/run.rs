@@ -13,38 +13,50 @@ fn check(program: &str, expected: Expect) {
 
 #[test]
 fn an_agent_is_embedded() {
-    check(env!("CARGO_BIN_EXE_embed_agent"), expect![[r#"
+    check(
+        env!("CARGO_BIN_EXE_embed_agent"),
+        expect![[r#"
         It is sunny in Rome, 21 °C.
         (2 steps, 1 tool calls)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn native_hooks_deny_and_mask() {
-    check(env!("CARGO_BIN_EXE_hook"), expect![[r#"
+    check(
+        env!("CARGO_BIN_EXE_hook"),
+        expect![[r#"
         {"paid":5.0,"account":"***"}
         DeniedByHook: ceiling: at most 100 without a signature
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_script_belongs_to_its_tenant() {
-    check(env!("CARGO_BIN_EXE_tenant_script"), expect![[r#"
+    check(
+        env!("CARGO_BIN_EXE_tenant_script"),
+        expect![[r#"
         acme   {"order":1,"pays":19.99}
         acme   {"order":2,"pays":17.99}
         globex NotFound: there is no tool called "discount"; list the tools to see what there is
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn the_loop_is_in_the_programs_own_hands() {
-    check(env!("CARGO_BIN_EXE_own_loop"), expect![[r#"
+    check(
+        env!("CARGO_BIN_EXE_own_loop"),
+        expect![[r#"
         step 1: asking with 1 messages
         step 1: add -> 5
         step 1: add -> InvalidArguments: the arguments do not fit the tool's parameters; mend these and call again: /a: expected the type integer, found the string "two"
         step 2: asking with 4 messages
         The sum is 5.
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -108,9 +108,9 @@ async fn wrong_arguments_of_a_recursive_schema_cost_little_however_deep_they_are
     let near = session.call("eval", nested(2, json!("one"))).await.result.unwrap_err();
     assert!(near.message.contains("expected anyOf"), "{near}");
     let deep = session.call("eval", nested(50, json!("one"))).await.result.unwrap_err();
-    assert_eq!(deep.kind, ErrorKind::InvalidArguments);
-    assert!(deep.message.contains("too deeply nested to say where it goes wrong"), "{deep}");
-    assert_eq!(outcome(&session, "eval", nested(50, json!(1))).await, json!("computed"));
+    // How often such a schema looks at a part is multiplied at each level, so deep values are not validated at all.
+    assert!(matches!(deep.kind, ErrorKind::LimitExceeded { limit: toolbay::Limit::Nesting, .. }), "{deep}");
+    assert_eq!(outcome(&session, "eval", nested(9, json!(1))).await, json!("computed"));
 }
 
 #[tokio::test]

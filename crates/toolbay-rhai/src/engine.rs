@@ -5,10 +5,11 @@
 use std::{
     collections::HashSet,
     sync::{Arc, OnceLock},
+    time::Instant,
 };
 
 use rhai::{
-    Dynamic, Engine, EvalAltResult, Module, ModuleResolver, OptimizationLevel, Position, Shared,
+    Dynamic, Engine, EvalAltResult, LexError, Module, ModuleResolver, OptimizationLevel, Position, Shared, Token,
     module_resolvers::DummyModuleResolver,
     packages::{
         ArithmeticPackage, BasicArrayPackage, BasicBlobPackage, BasicFnPackage, BasicIteratorPackage, BasicMapPackage,
@@ -91,6 +92,21 @@ impl Library {
             self.signatures().into_iter().map(name_of).collect()
         };
         self.names.get_or_init(names).contains(name)
+    }
+
+    /// A bare engine whose parser gives up at `deadline`: looking a variable up takes longer the more there are, so a
+    /// source within the limit of its size can keep the parser busy for minutes.
+    pub(crate) fn compiler(&self, limits: &Limits, deadline: Instant) -> Engine {
+        let mut engine = self.bare(limits);
+        #[allow(deprecated, reason = "not deprecated but volatile, by Rhai's own word; a test would tell")]
+        engine.on_parse_token(move |token, _, _| {
+            if Instant::now() < deadline {
+                token
+            } else {
+                Token::LexError(Box::new(LexError::ImproperSymbol(String::new(), String::new())))
+            }
+        });
+        engine
     }
 
     /// The signatures of everything that any engine has.

@@ -11,7 +11,7 @@ use toolbay_api::{
 };
 
 use crate::{
-    call::Call,
+    call::{self, Call},
     check::EntryPoint,
     convert,
     engine::{self, Library, OwnModules},
@@ -20,6 +20,9 @@ use crate::{
     program,
     script::Script,
 };
+
+/// Bytes of an error's text at most, whoever wrote it.
+const MAX_MESSAGE_BYTES: usize = 4 << 10;
 
 /// Sets of limits beside the usual one for which a plugin keeps an engine.
 const KEPT_ENGINES: usize = 8;
@@ -132,10 +135,13 @@ impl Core {
             Err(error) => Err(fault::tool_error(error, call, &self.script)),
         };
         // A call that was stopped has no result, whatever the script made of it.
-        match call.take_trip() {
-            Some(trip) => Err(trip),
-            None => answer,
-        }
+        let answer = call.take_trip().map_or(answer, Err);
+        answer.map_err(|mut error| {
+            if error.message.len() > MAX_MESSAGE_BYTES {
+                error.message = call::cut(&error.message, MAX_MESSAGE_BYTES).to_owned().into();
+            }
+            error
+        })
     }
 }
 

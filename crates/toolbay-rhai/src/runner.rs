@@ -119,8 +119,12 @@ impl RhaiRunner {
             None => cx.limits.clone(),
         };
         let pool = self.pool(&cx.limits);
-        let compiled = on_large_stack(&pool, || self.script(&entry, &files, &ceiling));
-        let script = compiled.map_err(|error| in_words(&error, &entry))??;
+        let deadline = Instant::now() + ceiling.timeout;
+        let compiled = on_large_stack(&pool, || self.script(&entry, &files, &ceiling, deadline));
+        let compiled = compiled.map_err(|error| in_words(&error, &entry)).flatten();
+        // Whatever the parser made of being stopped, it was stopped for this.
+        let script =
+            compiled.map_err(|error| if Instant::now() >= deadline { too_slow(&ceiling, &entry) } else { error })?;
         let (manifest, entry_points) = match (form, &package.manifest) {
             (Form::Program, Some(manifest)) => {
                 // The list of names is made here, since within a call it would count as the call's memory.
@@ -159,12 +163,13 @@ impl RhaiRunner {
         entry: &str,
         files: &BTreeMap<String, Arc<str>>,
         limits: &Limits,
+        deadline: Instant,
     ) -> Result<Arc<Script>, LoadError> {
         let key = ScriptCache::key(entry, files, limits);
         if let Some(script) = self.scripts.get(&key) {
             return Ok(script);
         }
-        let script = Arc::new(Script::compile(entry, files, &self.library.bare(limits), limits)?);
+        let script = Arc::new(Script::compile(entry, files, &self.library.compiler(limits, deadline), limits)?);
         self.scripts.insert(key, &script);
         Ok(script)
     }
@@ -251,6 +256,12 @@ fn entry_file(package: &Package, files: &BTreeMap<String, Arc<str>>) -> Result<S
             "a plugin without a manifest is one .rhai file: add a plugin.toml to a folder of several",
         )),
     }
+}
+
+fn too_slow(limits: &Limits, file: &str) -> LoadError {
+    let message =
+        format!("compiling took longer than the {:?} that a call may take: write less, or simpler", limits.timeout);
+    LoadError::new(ErrorKind::TimedOut, message).in_file(file)
 }
 
 /// A failure of the sandbox itself while loading, or of a top level that ran.

@@ -27,7 +27,7 @@ pub struct CappedAlloc;
 
 /// What a call's hard cap is above its memory limit. The sandbox counts the bytes asked for and stops a script gently;
 /// the cap counts what the system's allocator makes of them.
-pub(crate) const SLACK: u64 = 4 << 20;
+pub(crate) const SLACK: u64 = 2 << 20;
 
 /// What a worker may hold for itself when no call runs: the engine, compiled scripts, frames.
 const OWN_BYTES: isize = 96 << 20;

@@ -16,7 +16,8 @@ use toolbay_api::{ErrorKind, Host, Limit, ToolError};
 
 use crate::{
     death::Death,
-    frame::{self, FromWorker, LastWord, Outcome, Request, Spent},
+    fault,
+    frame::{FromWorker, LastWord, Outcome, Request, Spent},
     mail::Letter,
     wire::{Inbox, Malformed, Writer},
     worker::{Duties, Worker},
@@ -229,7 +230,7 @@ pub(crate) fn answer<T>(
         }
         Err(error) => {
             frame.u8(1);
-            frame::write_error(frame, error);
+            fault::write_error(frame, error);
         }
     });
 }

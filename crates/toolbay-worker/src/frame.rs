@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use toolbay_api::{ErrorKind, HookPoint, Limits, LoadError, LogLevel, ToolError};
+use toolbay_api::{HookPoint, Limits, LoadError, LogLevel, ToolError};
 
-use crate::wire::{Malformed, Reader, Writer};
-
-/// Bytes of an error's text that are taken from a worker.
-const MAX_ERROR_TEXT: usize = 4 << 10;
+use crate::{
+    fault::{LoadFault, read_error, write_error},
+    wire::{Malformed, Reader, Writer},
+};
 
 /// What a worker tells of itself when it is ready.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -470,74 +469,6 @@ fn read_outcome(reader: &mut Reader<'_>) -> Result<Outcome, Malformed> {
         2 => Outcome::LoadError(reader.json::<LoadFault>()?.into()),
         _ => return Err(Malformed("an unknown outcome")),
     })
-}
-
-/// A [`ToolError`] with its operator's text, which stays within the host and its workers.
-#[derive(Serialize, Deserialize)]
-struct Fault {
-    kind: ErrorKind,
-    message: String,
-    details: Value,
-    retryable: bool,
-    source: Option<String>,
-}
-
-pub(crate) fn write_error(frame: &mut Writer<'_>, error: &ToolError) {
-    frame.json(&Fault {
-        kind: error.kind,
-        message: cut(&error.message).to_owned(),
-        details: error.details.clone(),
-        retryable: error.retryable,
-        source: error.operator_detail().map(|source| cut(&source.to_string()).to_owned()),
-    });
-}
-
-pub(crate) fn read_error(reader: &mut Reader<'_>) -> Result<ToolError, Malformed> {
-    let fault: Fault = reader.json()?;
-    let error = ToolError::new(fault.kind, cut(&fault.message).to_owned())
-        .with_details(fault.details)
-        .with_retryable(fault.retryable);
-    Ok(match fault.source {
-        Some(source) => error.with_source(cut(&source)),
-        None => error,
-    })
-}
-
-#[derive(Serialize, Deserialize)]
-struct LoadFault {
-    kind: ErrorKind,
-    file: Option<String>,
-    position: Option<(usize, usize)>,
-    excerpt: Option<String>,
-    message: String,
-}
-
-impl From<&LoadError> for LoadFault {
-    fn from(error: &LoadError) -> Self {
-        Self {
-            kind: error.kind,
-            file: error.file.clone(),
-            position: error.position,
-            excerpt: error.excerpt.clone(),
-            message: cut(&error.message).to_owned(),
-        }
-    }
-}
-
-impl From<LoadFault> for LoadError {
-    fn from(fault: LoadFault) -> Self {
-        Self {
-            kind: fault.kind,
-            file: fault.file.map(|file| cut(&file).to_owned()),
-            position: fault.position,
-            excerpt: fault.excerpt.map(|excerpt| cut(&excerpt).to_owned()),
-            message: cut(&fault.message).to_owned(),
-        }
-    }
-}
-
-fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(MAX_ERROR_TEXT)).unwrap_or(text)
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use toolbay_api::{
-    CallId, ErrorKind, Hook, HookContext, HookError, HookPoint, Message, ModelRequest, ModelResponse, ToolDefinition,
-    ToolError, ToolName, ToolOutput,
+    CallId, Hook, HookContext, HookError, HookPoint, Message, ModelRequest, ModelResponse, ToolDefinition, ToolError,
+    ToolName, ToolOutput,
     hook::{
         AfterAgentRun, AfterAgentRunOutcome, AfterModelCall, AfterModelCallOutcome, AfterToolCall,
         AfterToolCallOutcome, BeforeAgentRun, BeforeAgentRunOutcome, BeforeModelCall, BeforeModelCallOutcome,
@@ -17,6 +17,8 @@ use toolbay_api::{
         ReasoningStepOutcome,
     },
 };
+
+use crate::fault::Fault;
 
 /// The grants that answers need which do more than tighten.
 const LOOSENING: [(&str, &str); 4] =
@@ -40,27 +42,6 @@ impl HookGrants {
             ))),
             _ => Ok(()),
         }
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-struct Fault {
-    kind: ErrorKind,
-    message: String,
-    details: Value,
-    retryable: bool,
-}
-
-impl From<&ToolError> for Fault {
-    fn from(error: &ToolError) -> Self {
-        let message = error.message.clone().into_owned();
-        Self { kind: error.kind, message, details: error.details.clone(), retryable: error.retryable }
-    }
-}
-
-impl From<Fault> for ToolError {
-    fn from(fault: Fault) -> Self {
-        Self::new(fault.kind, fault.message).with_details(fault.details).with_retryable(fault.retryable)
     }
 }
 

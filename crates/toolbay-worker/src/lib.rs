@@ -38,7 +38,7 @@
 //! - `runner`, `plugin`, `call`: the crate's face to [`toolbay_api`].
 //! - `pool`, `storm`, `worker`, `driver`, `mail`, `process`, `scale`, `death`: workers as the host holds them.
 //! - `child`, `alloc`, `sys`, `isolation`: the worker itself.
-//! - `wire`, `frame`, `package`, `hook_wire`: what goes between them.
+//! - `wire`, `frame`, `fault`, `package`, `hook_wire`: what goes between them.
 
 #[cfg(not(unix))]
 compile_error!("worker processes need a Unix system; elsewhere plugins run in process, with toolbay-rhai");
@@ -49,6 +49,7 @@ mod child;
 mod config;
 mod death;
 mod driver;
+mod fault;
 mod frame;
 mod hook_wire;
 mod isolation;

@@ -373,5 +373,5 @@ impl Drop for Slot {
 /// late.
 pub(crate) fn patience(deadline: Instant) -> Instant {
     let left = deadline.saturating_duration_since(Instant::now());
-    deadline.checked_sub((left / 10).min(Duration::from_millis(20))).unwrap_or(deadline)
+    deadline.checked_sub((left / 10).min(Duration::from_millis(50))).unwrap_or(deadline)
 }

@@ -70,6 +70,15 @@ pub(crate) fn say_last(call: u64, last_word: LastWord) -> ! {
     })
 }
 
+/// Gives freed memory back to the system, so that a small call does not carry the weight of a large one before it.
+pub(crate) fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no precondition; the process has one thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Bytes of a page of memory.
 pub(crate) fn page_bytes() -> u64 {
     // SAFETY: reads a constant of the system.

@@ -206,7 +206,11 @@ impl Worker {
             self.flush(state);
         }
         drop(guard);
-        Ok(InFlight { worker: Arc::clone(self), call, mail, is_over: false })
+        let deadline = match spec.work {
+            Work::Load => None,
+            Work::Call { deadline, .. } => Some(deadline),
+        };
+        Ok(InFlight { worker: Arc::clone(self), call, mail, deadline, is_over: false })
     }
 
     /// Sends the plugin along where the worker lacks it, or where it is what the call is about.
@@ -339,6 +343,7 @@ pub(crate) struct InFlight {
     pub(crate) worker: Arc<Worker>,
     pub(crate) call: u64,
     pub(crate) mail: Arc<Mail>,
+    deadline: Option<Instant>,
     /// Whether the driver has said that it is over.
     pub(crate) is_over: bool,
 }
@@ -349,11 +354,15 @@ impl InFlight {
         if std::mem::replace(&mut self.is_over, true) {
             return;
         }
-        let worker = &self.worker;
+        let (worker, now) = (&self.worker, Instant::now());
+        // Its caller keeps the deadline as well as its worker does, and may be the first.
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            worker.is_retiring.store(true, Relaxed);
+        }
         let mut guard = worker.lock();
         let state = &mut *guard;
         let Some(entry) = state.calls.get_mut(&self.call) else { return };
-        entry.ends_by = Some(Instant::now() + time);
+        entry.ends_by = Some(now + time);
         worker.doubtful.fetch_add(1, Relaxed);
         let was_empty = state.out.is_empty();
         frame::write_cancel(&mut state.out, self.call);

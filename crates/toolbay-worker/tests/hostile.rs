@@ -133,6 +133,13 @@ fn main() {
         }
     }
     toolbay_worker::run_if_worker();
+    // A test runner asks what there is before it runs it, and again for what is to be passed over.
+    if arguments.iter().any(|argument| argument == "--list") {
+        if !arguments.iter().any(|argument| argument == "--ignored") {
+            println!("every_hostile_worker_is_survived: test");
+        }
+        return;
+    }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     for attack in 0..ATTACKS.len() {
         runtime.block_on(survives(attack));

@@ -157,19 +157,22 @@ impl Hunt {
         );
         println!("kinds: {:?}", self.kinds);
         println!("{} faults", self.faults.len());
-        let folder = PathBuf::from(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into())).join("hostile");
-        for (seed, fault) in &self.faults {
-            println!("  seed {seed}: {fault}");
-            let _ = fs::create_dir_all(&folder);
-            let _ = fs::write(folder.join(format!("{seed}.rhai")), generator::program(*seed));
-        }
         if self.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// Tells of a broken promise at once, and keeps the program.
+    fn fault(&mut self, seed: u64, what: String) {
+        println!("seed {seed}: {what}");
+        let folder = PathBuf::from(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into())).join("hostile");
+        let _ = fs::create_dir_all(&folder);
+        let _ = fs::write(folder.join(format!("{seed}.rhai")), generator::program(seed));
+        self.faults.push((seed, what));
     }
 
     /// One child from its start to its end.
     fn watch(&mut self, seconds: u64, count: u64) {
         let (seed, first) = (self.seed.to_string(), self.seed);
-        let mut child = Command::new(env::current_exe().expect("a path of our own"))
+        let mut child = Command::new(own_program())
             .args(["--child", "--seed", &seed, "--seconds", &seconds.to_string(), "--count", &count.to_string()])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -185,7 +188,7 @@ impl Hunt {
                     let rest = words.next().unwrap_or_default();
                     match what {
                         "begin" => now = seed.parse().expect("a seed"),
-                        "wrong" => self.faults.push((now, rest.to_owned())),
+                        "wrong" => self.fault(now, rest.to_owned()),
                         "end" => {
                             self.done += 1;
                             *self.kinds.entry(rest.to_owned()).or_default() += 1;
@@ -198,12 +201,12 @@ impl Hunt {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    self.faults.push((now, format!("HANGS for {SILENCE:?}")));
+                    self.fault(now, format!("HANGS for {SILENCE:?}"));
                     break;
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = child.wait().expect("a child of our own");
-                    self.faults.push((now, format!("DEATH: {status}")));
+                    self.fault(now, format!("DEATH: {status}"));
                     self.done += 1;
                     break;
                 }
@@ -220,10 +223,15 @@ impl Hunt {
         self.most = self.most.max(held);
         let too_much = held > MOST_BYTES;
         if too_much {
-            self.faults.push((seed, format!("MEMORY: {} MiB", held >> 20)));
+            self.fault(seed, format!("MEMORY: {} MiB", held >> 20));
         }
         too_much
     }
+}
+
+/// This very program, also after another build put a new one in its place.
+fn own_program() -> PathBuf {
+    if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { env::current_exe().expect("a path of our own") }
 }
 
 /// What the child prints, line by line, without waiting for ever.

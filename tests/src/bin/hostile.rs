@@ -64,8 +64,8 @@ fn main() -> ExitCode {
             let row = rows.entry(&program.class).or_default();
             row.programs += 1;
             row.worst_memory = row.worst_memory.max(outcome.resident);
-            row.worst_overrun = row.worst_overrun.max(promise.overrun_of(&outcome));
-            overruns.push(promise.overrun_of(&outcome));
+            row.worst_overrun = row.worst_overrun.max(promise.overrun_of(program, &outcome));
+            overruns.push(promise.overrun_of(program, &outcome));
             for fault in promise.faults(program, &outcome, range.folder()) {
                 match &fault {
                     Fault::Death(_) => row.deaths += 1,

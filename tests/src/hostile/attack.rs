@@ -69,6 +69,7 @@ impl Range {
             name: "nothing".to_owned(),
             expected: Vec::new(),
             args: Vec::new(),
+            timeout: None,
             source: b"1".to_vec(),
         };
         let mut runs: Vec<Outcome> = (0..5).map(|_| self.run(&nothing, timeout)).collect();
@@ -76,9 +77,10 @@ impl Range {
         (runs.iter().map(|run| run.resident).max().unwrap_or(0), runs[runs.len() / 2].wall)
     }
 
-    /// Runs `program` with this deadline.
+    /// Runs `program` with this deadline, or with its own.
     #[must_use]
     pub fn run(&self, program: &Program, timeout: Duration) -> Outcome {
+        let timeout = program.timeout.unwrap_or(timeout);
         let stem = format!("{}-{}-{}", program.class, program.name, timeout.as_millis());
         let path = |ending: &str| self.folder.path().join(format!("{stem}.{ending}"));
         fs::write(path("rhai"), &program.source).expect("the program is written");
@@ -166,7 +168,7 @@ fn death(ended: Option<ExitStatus>, complaint: &str) -> Option<String> {
 fn watch(child: &mut Child, end: Instant) -> (Option<ExitStatus>, u64) {
     let mut most = 0;
     loop {
-        most = most.max(resident(child.id()).unwrap_or(0));
+        most = most.max(resident_with_children(child.id()));
         if let Some(status) = child.try_wait().expect("a child of our own") {
             return (Some(status), most);
         }
@@ -178,6 +180,15 @@ fn watch(child: &mut Child, end: Instant) -> (Option<ExitStatus>, u64) {
         // Not an expectation of any test: only how finely memory is seen.
         thread::sleep(GLANCE);
     }
+}
+
+/// As [`resident`], with the processes that it started: workers hold what their scripts hold.
+fn resident_with_children(process: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let listed = children.collect::<Vec<_>>().join(" ");
+    let children = listed.split_whitespace().filter_map(|child| resident(child.parse().ok()?)).sum::<u64>();
+    resident(process).unwrap_or(0) + children
 }
 
 /// The most memory that a process held so far; nothing where the system does not tell.

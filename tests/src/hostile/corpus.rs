@@ -5,13 +5,14 @@
 //! ```text
 //! // expect: KIND|KIND...   `ok`, an error kind, or `LimitExceeded:LIMIT`
 //! // args: --memory 8MiB    options for the command line
+//! // timeout: 10000          a deadline of its own in milliseconds, for what needs longer to be hostile
 //! // why: what it tries
 //! ```
 //!
 //! A program may be written in short: `@@1000{text#i}@@` stands for the text a thousand times, with 0, 1, 2 ... for
 //! `#i`, and `@@hex{ff fe}@@` for bytes.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 /// A program and how it must end.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct Program {
     pub expected: Vec<String>,
     /// Options for the command line.
     pub args: Vec<String>,
+    /// A deadline of its own.
+    pub timeout: Option<Duration>,
     /// The program itself, written out.
     pub source: Vec<u8>,
 }
@@ -38,12 +41,14 @@ impl Program {
     fn read(class: &str, path: &Path) -> Self {
         let bytes = fs::read(path).expect("a file of the corpus");
         let text = String::from_utf8(bytes).expect("files of the corpus are UTF-8");
-        let (mut expected, mut args, mut rest) = (Vec::new(), Vec::new(), text.as_str());
+        let (mut expected, mut args, mut timeout, mut rest) = (Vec::new(), Vec::new(), None, text.as_str());
         while let Some((line, after)) = rest.split_once('\n') {
             if let Some(kinds) = line.strip_prefix("// expect: ") {
                 expected = kinds.split('|').map(|kind| kind.trim().to_owned()).collect();
             } else if let Some(options) = line.strip_prefix("// args: ") {
                 args = options.split_whitespace().map(str::to_owned).collect();
+            } else if let Some(ms) = line.strip_prefix("// timeout: ") {
+                timeout = Some(Duration::from_millis(ms.trim().parse().expect("milliseconds")));
             } else if !line.starts_with("// why: ") {
                 break;
             }
@@ -51,7 +56,7 @@ impl Program {
         }
         assert!(!expected.is_empty(), "{} does not say what to expect", path.display());
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        Self { class: class.to_owned(), name, expected, args, source: written_out(rest) }
+        Self { class: class.to_owned(), name, expected, args, timeout, source: written_out(rest) }
     }
 }
 

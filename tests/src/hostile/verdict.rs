@@ -74,12 +74,13 @@ impl Promise {
         if outcome.resident > memory + Self::cap(program) + self.spare_bytes {
             faults.push(Fault::Memory(outcome.resident >> 20));
         }
-        let over = self.overrun_of(outcome);
+        let timeout = program.timeout.unwrap_or(self.timeout);
+        let over = self.overrun_of(program, outcome);
         if over > self.overrun {
             faults.push(Fault::Overrun(over));
         }
         // Starting a process varies with the machine's load, so this forgives more.
-        let slow = outcome.wall.saturating_sub(start + self.timeout);
+        let slow = outcome.wall.saturating_sub(start + timeout);
         if outcome.death.is_none() && slow > self.overrun * 2 + Duration::from_millis(100) {
             faults.push(Fault::Slow(slow));
         }
@@ -92,8 +93,8 @@ impl Promise {
 
     /// How much later than its deadline the call returned.
     #[must_use]
-    pub fn overrun_of(&self, outcome: &Outcome) -> Duration {
-        outcome.duration.unwrap_or_default().saturating_sub(self.timeout)
+    pub fn overrun_of(&self, program: &Program, outcome: &Outcome) -> Duration {
+        outcome.duration.unwrap_or_default().saturating_sub(program.timeout.unwrap_or(self.timeout))
     }
 }
 

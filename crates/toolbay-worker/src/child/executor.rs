@@ -45,7 +45,12 @@ pub(crate) struct Executor {
     runner: RhaiRunner,
     plugins: HashMap<u64, Result<Arc<Loaded>, LoadError>>,
     tasks: Vec<Task>,
+    /// Whether a large call has ended since memory was last given back.
+    was_large: bool,
 }
+
+/// Bytes from which on a call counts as large.
+const LARGE: u64 = 4 << 20;
 
 impl Executor {
     /// Serves until the host is gone.
@@ -59,6 +64,11 @@ impl Executor {
             }
             self.round();
             self.link.flush();
+            // After the answer is out, and when nobody waits.
+            if self.was_large && self.tasks.is_empty() {
+                self.was_large = false;
+                sys::trim();
+            }
         }
     }
 
@@ -74,6 +84,7 @@ impl Executor {
                 Poll::Pending => index += 1,
                 Poll::Ready(outcome) => {
                     let (call, spent) = (task.call, task.spent());
+                    self.was_large |= spent.peak_bytes >= LARGE;
                     self.tasks.swap_remove(index);
                     self.link.write(|out| frame::write_done(out, call, spent, &outcome));
                 }

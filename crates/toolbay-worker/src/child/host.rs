@@ -8,7 +8,7 @@ use toolbay_api::{Asset, Assets, ErrorKind, Host, LogLevel, ToolError, ToolOutpu
 
 use super::link::Link;
 use crate::{
-    alloc,
+    alloc, fault,
     frame::{self, Request},
     wire::{Malformed, Reader},
 };
@@ -50,7 +50,7 @@ fn unpack<T>(answer: &[u8], read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malf
     let mut reader = Reader::new(answer);
     let read = match reader.u8() {
         Ok(0) => read(&mut reader).map(Ok),
-        Ok(_) => frame::read_error(&mut reader).map(Err),
+        Ok(_) => fault::read_error(&mut reader).map(Err),
         Err(malformed) => Err(malformed),
     };
     read.unwrap_or_else(|malformed| {

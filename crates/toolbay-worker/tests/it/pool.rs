@@ -83,8 +83,13 @@ async fn calls_that_wait_for_the_host_share_one_process() {
 #[tokio::test]
 async fn a_tenant_whose_workers_are_all_busy_is_told_so() {
     let config = WorkerConfig { max_workers_per_tenant: 1, calls_per_worker: 1, ..config() };
-    let limits = Limits { max_operations: u64::MAX, timeout: Duration::from_millis(400), ..Limits::default() };
-    let bay = Bay::new(config, limits).with("x", "spin ok", "fn spin(args) { loop {} } fn ok(args) { 1 }").await;
+    let limits = Limits { max_operations: u64::MAX, timeout: Duration::from_secs(3), ..Limits::default() };
+    let bay = Bay::new(config, limits);
+    // The second call's time is over before the first one's.
+    let source = "const PLUGIN = #{ name: \"x\", version: \"1.0.0\", description: \"d\", tools: #{
+        spin: #{ description: \"d\" }, ok: #{ description: \"d\", timeout_ms: 500 } } };
+        fn spin(args) { loop {} } fn ok(args) { 1 }";
+    bay.toolbay.load_source(Scope::Global, "x.rhai", source).await.unwrap();
     let waiting = async {
         while bay.runner.workers().iter().all(|worker| worker.tenant.is_none() || worker.calls == 0) {
             tokio::task::yield_now().await;
