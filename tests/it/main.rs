@@ -14,7 +14,6 @@ mod arguments;
 mod bfcl;
 mod cli;
 mod documents;
-mod hostile;
 mod keeping;
 mod loading;
 mod metering;
