@@ -11,7 +11,7 @@
 //! # Layout
 //!
 //! - [`names`]: `TenantId`, `PluginName`, `ToolName`, ids of runs and calls, `Scope`.
-//! - [`tool`]: the `Tool` trait, its definition, typed native tools.
+//! - [`mod@tool`]: the `Tool` trait, its definition, typed native tools.
 //! - [`context`]: what a call knows of itself.
 //! - [`host`]: the plugin's only way out.
 //! - [`plugin`]: `Plugin`, `Runner`, `Package`; [`manifest`]: what a plugin says of itself.

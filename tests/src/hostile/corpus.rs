@@ -65,7 +65,8 @@ impl Program {
 pub fn corpus() -> Vec<Program> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("hostile");
     let mut programs = Vec::new();
-    for class in fs::read_dir(folder).expect("the corpus").map(|entry| entry.expect("an entry").path()) {
+    let classes = fs::read_dir(folder).expect("the corpus").map(|entry| entry.expect("an entry").path());
+    for class in classes.filter(|class| class.is_dir()) {
         let title = class.file_name().expect("a name").to_string_lossy().into_owned();
         for file in fs::read_dir(&class).expect("a class").map(|entry| entry.expect("an entry").path()) {
             programs.push(Program::read(&title, &file));
