@@ -6,7 +6,10 @@
 
 use std::{
     cell::{Cell, RefCell},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,6 +27,10 @@ const SLICE: Duration = Duration::from_micros(200);
 
 /// Operations between two looks at the clock where operations are quick.
 const LONGEST_WINDOW: u64 = 32;
+
+/// Bytes that one operation can go through times operations between two looks at the clock. An operation of Rhai's own,
+/// such as writing one character of a long text, can take as long as it takes to go through all that the call holds.
+const WINDOW_BYTES: u64 = 2 << 20;
 
 /// Above this, operations are slow and the clock is read more often.
 const SLOW_WINDOW: Duration = Duration::from_micros(50);
@@ -54,6 +61,8 @@ pub(crate) struct Call {
     /// Bytes held while the call does not run, and the most that were seen.
     account: Cell<isize>,
     peak: Cell<isize>,
+    /// Where bytes are added up that calls leave behind.
+    left_behind: Option<Arc<AtomicU64>>,
     host_calls: Cell<u64>,
     logged: Cell<usize>,
     /// What stopped the call. Set once.
@@ -87,6 +96,7 @@ impl Call {
             unwinds: false,
             account: Cell::new(0),
             peak: Cell::new(0),
+            left_behind: None,
             host_calls: Cell::new(0),
             logged: Cell::new(0),
             trip: RefCell::new(None),
@@ -101,6 +111,12 @@ impl Call {
     /// Unwinding skips that, at the price of the error's position.
     pub(crate) fn unwinding(mut self, unwinds: bool) -> Self {
         self.unwinds = unwinds && cfg!(panic = "unwind");
+        self
+    }
+
+    /// Has the bytes that the call leaves behind at its end added to `sum`.
+    pub(crate) fn leaving_to(mut self, sum: &Arc<AtomicU64>) -> Self {
+        self.left_behind = Some(Arc::clone(sum));
         self
     }
 
@@ -158,7 +174,7 @@ impl Call {
         self.peak.set(held);
         let (held, allowed) = (u64::try_from(held).unwrap_or(0), self.limits.max_memory_bytes);
         if held > allowed {
-            self.trip(ToolError::limit(Limit::Memory, allowed, held));
+            self.trip(&ToolError::limit(Limit::Memory, allowed, held));
         }
     }
 
@@ -187,12 +203,12 @@ impl Call {
         }
         let allowed = self.limits.max_operations;
         if total > allowed {
-            self.trip(ToolError::limit(Limit::Operations, allowed, total));
+            self.trip(&ToolError::limit(Limit::Operations, allowed, total));
             return false;
         }
         let now = Instant::now();
         if now >= self.deadline {
-            self.trip(self.timed_out());
+            self.trip(&self.timed_out());
             return false;
         }
         if now.duration_since(self.slice_began.get()) >= SLICE {
@@ -204,7 +220,7 @@ impl Call {
         let window = if now.duration_since(self.window_began.get()) > SLOW_WINDOW {
             1
         } else {
-            (self.window.get().max(1) * 2).min(LONGEST_WINDOW)
+            (self.window.get().max(1) * 2).min(longest_window(meter::held()))
         };
         let window = window.min(allowed - total + 1);
         self.window.set(window);
@@ -248,13 +264,18 @@ impl Call {
             context.usage().set_operations(self.operations());
             context.usage().set_peak_bytes(u64::try_from(self.peak.get()).unwrap_or(0));
         }
+        // What crosses the border is made and dropped outside of the account, so a call that ended holds nothing.
+        if let (Some(sum), Ok(left @ 1..)) = (&self.left_behind, u64::try_from(self.account.get())) {
+            sum.fetch_add(left, Ordering::Relaxed);
+        }
     }
 
     /// Records what stops the call; the first one counts.
-    pub(crate) fn trip(&self, error: ToolError) {
+    pub(crate) fn trip(&self, error: &ToolError) {
         let mut trip = self.trip.borrow_mut();
         if trip.is_none() {
-            *trip = Some(error);
+            // It outlives the call.
+            *trip = Some(meter::outside(|| error.clone()));
         }
         drop(trip);
         let used = self.window.get() - self.fuel.get();
@@ -303,7 +324,7 @@ impl Call {
 
     /// Stops the call with `error`.
     pub(crate) fn stop(&self, error: ToolError) -> Box<EvalAltResult> {
-        self.trip(error);
+        self.trip(&error);
         terminated()
     }
 
@@ -338,58 +359,117 @@ impl Call {
         Ok(())
     }
 
-    /// Waits for the host.
+    /// Waits for the answer of the host to what `ask` asks, and gives what `read` makes of it.
     ///
     /// # Errors
     /// The host's own, thrown into the script as a map that it can catch; limits, time-outs and cancellation end it.
-    pub(crate) fn wait(&self, future: impl Future<Output = Answer> + Send + 'static) -> HostResult<Value> {
-        match fiber::wait(self, Box::pin(future)) {
-            Some(answer) => self.unwrap(answer),
-            None => Err(terminated()),
-        }
+    pub(crate) fn wait<F, R>(&self, ask: impl FnOnce() -> F, read: impl FnOnce(&Value) -> HostResult<R>) -> HostResult<R>
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let answer = self.answer(ask)?;
+        self.read(answer, false, read)
     }
 
     /// Waits for another tool. Its failure, a limit of its own included, is an answer that the script can catch.
     ///
     /// # Errors
     /// The other tool's own; cancellation ends the script.
-    pub(crate) fn wait_for_tool(&self, future: impl Future<Output = Answer> + Send + 'static) -> HostResult<Value> {
-        match fiber::wait(self, Box::pin(future)) {
-            Some(answer) => answer.map_err(|error| self.throw_catchable(error)),
-            None => Err(terminated()),
-        }
+    pub(crate) fn wait_for_tool<F, R>(
+        &self,
+        ask: impl FnOnce() -> F,
+        read: impl FnOnce(&Value) -> HostResult<R>,
+    ) -> HostResult<R>
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let answer = self.answer(ask)?;
+        self.read(answer, true, read)
     }
 
-    /// The value, or the host's error thrown into the script.
+    /// Asks the host what it answers at once, and gives what `read` makes of it.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
+    pub(crate) fn ask<T, R>(
+        &self,
+        ask: impl FnOnce(&Arc<dyn Host>) -> Result<T, ToolError>,
+        read: impl FnOnce(&T) -> HostResult<R>,
+    ) -> HostResult<R> {
+        self.read(meter::outside(|| ask(&self.host)), false, read)
+    }
+
+    /// Makes a value that the host takes over.
+    ///
+    /// # Errors
+    /// As [`throw`](Self::throw).
+    pub(crate) fn give<T>(&self, make: impl FnOnce() -> Result<T, ToolError>) -> HostResult<T> {
+        meter::outside(make).map_err(|error| self.refuse(error, false))
+    }
+
+    fn answer<F: Future<Output = Answer> + Send + 'static>(&self, ask: impl FnOnce() -> F) -> HostResult<Answer> {
+        let question = meter::outside(|| Box::pin(ask()));
+        fiber::wait(self, question).ok_or_else(terminated)
+    }
+
+    /// What the host made is the host's: it is read, copied and dropped, so that the script pays for what it keeps.
+    fn read<T, R>(
+        &self,
+        answer: Result<T, ToolError>,
+        catchable: bool,
+        read: impl FnOnce(&T) -> HostResult<R>,
+    ) -> HostResult<R> {
+        match answer {
+            Ok(value) => {
+                let value = meter::Outside::of(value);
+                value.get().map_or_else(|| Err(terminated()), read)
+            }
+            Err(error) => Err(self.refuse(error, catchable)),
+        }
+    }
+
+    /// The script error for an error that was made outside.
+    fn refuse(&self, error: ToolError, catchable: bool) -> Box<EvalAltResult> {
+        if is_final(&error) && !catchable {
+            let error = meter::Outside::of(error);
+            error.get().into_iter().for_each(|error| self.trip(error));
+            return terminated();
+        }
+        let thrown = thrown_map(&error);
+        self.remember(error, thrown)
+    }
+
+    /// The value, or an error of ours thrown into the script.
+    ///
+    /// # Errors
+    /// As [`throw`](Self::throw).
     pub(crate) fn unwrap<T>(&self, answer: Result<T, ToolError>) -> HostResult<T> {
         answer.map_err(|error| self.throw(error))
     }
 
-    /// The script error for `error`: a map `#{kind, message, details, retryable}`.
+    /// The script error for `error`: a map `#{kind, message, details, retryable}`. Limits, time-outs and cancellation
+    /// end the script instead.
     pub(crate) fn throw(&self, error: ToolError) -> Box<EvalAltResult> {
         if is_final(&error) {
             return self.stop(error);
         }
-        self.throw_catchable(error)
+        let thrown = thrown_map(&error);
+        self.remember(meter::outside(|| error.clone()), thrown)
     }
 
-    fn throw_catchable(&self, error: ToolError) -> Box<EvalAltResult> {
-        let mut map = rhai::Map::new();
-        map.insert("kind".into(), error.kind.name().into());
-        map.insert("message".into(), error.message.to_string().into());
-        map.insert("details".into(), crate::convert::to_dynamic(error.details.clone()));
-        map.insert("retryable".into(), error.retryable.into());
-        let mut map = Dynamic::from_map(map);
+    /// The script error with the map `thrown`, which stands for `error`, made outside.
+    fn remember(&self, error: ToolError, thrown: rhai::Map) -> Box<EvalAltResult> {
+        let mut map = Dynamic::from_map(thrown);
         let mut thrown = self.thrown.borrow_mut();
-        // Tags are small integers; a script that throws and catches in a loop goes round.
-        if thrown.len() >= 32 {
-            thrown.clear();
-        }
-        thrown.push(error);
-        map.set_tag(i32::try_from(thrown.len()).unwrap_or_default());
+        let tag = meter::outside(|| {
+            // Tags are small integers; a script that throws and catches in a loop goes round.
+            if thrown.len() >= 32 {
+                thrown.clear();
+            }
+            thrown.push(error);
+            thrown.len()
+        });
+        map.set_tag(i32::try_from(tag).unwrap_or_default());
         EvalAltResult::ErrorRuntime(map, Position::NONE).into()
     }
 
@@ -413,7 +493,7 @@ impl Call {
         self.logged.set(logged.saturating_add(text.len()).max(logged + 1));
         // The line that goes over the limit is given on, so that the host can say once that lines were dropped.
         let text = cut(text, allowed);
-        self.host.log(level, text);
+        meter::outside(|| self.host.log(level, text));
     }
 }
 
@@ -457,6 +537,22 @@ pub(crate) struct Stopped;
 /// The error that no script can catch. What it stands for is in [`Call::take_trip`].
 pub(crate) fn terminated() -> Box<EvalAltResult> {
     EvalAltResult::ErrorTerminated(Dynamic::UNIT, Position::NONE).into()
+}
+
+/// What a script that catches `error` gets.
+fn thrown_map(error: &ToolError) -> rhai::Map {
+    let mut map = rhai::Map::new();
+    map.insert("kind".into(), error.kind.name().into());
+    map.insert("message".into(), error.message.as_ref().into());
+    map.insert("details".into(), crate::convert::to_dynamic(&error.details));
+    map.insert("retryable".into(), error.retryable.into());
+    map
+}
+
+/// Operations between two looks at the clock where the call holds so many bytes.
+fn longest_window(held: isize) -> u64 {
+    let held = u64::try_from(held).unwrap_or(0);
+    WINDOW_BYTES.checked_div(held).unwrap_or(LONGEST_WINDOW).clamp(1, LONGEST_WINDOW)
 }
 
 /// Whether a script must not be able to catch `error`.

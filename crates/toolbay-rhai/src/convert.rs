@@ -11,29 +11,15 @@ use toolbay_api::{Limit, Limits, ToolError};
 /// A JSON value as the script sees it. Integers beyond 64 signed bits become floats, as in JSON's own model.
 ///
 /// For values whose nesting was bounded where they were parsed: the host's own and checked arguments.
-pub(crate) fn to_dynamic(value: Value) -> Dynamic {
-    match value {
-        Value::Null => Dynamic::UNIT,
-        Value::Bool(value) => value.into(),
-        Value::Number(number) => number_to_dynamic(&number),
-        Value::String(text) => text.into(),
-        Value::Array(items) => Dynamic::from_array(items.into_iter().map(to_dynamic).collect()),
-        Value::Object(entries) => {
-            Dynamic::from_map(entries.into_iter().map(|(key, value)| (key.into(), to_dynamic(value))).collect())
-        }
-    }
-}
-
-/// As [`to_dynamic`], from a value that stays where it is.
-pub(crate) fn ref_to_dynamic(value: &Value) -> Dynamic {
+pub(crate) fn to_dynamic(value: &Value) -> Dynamic {
     match value {
         Value::Null => Dynamic::UNIT,
         Value::Bool(value) => (*value).into(),
         Value::Number(number) => number_to_dynamic(number),
         Value::String(text) => text.into(),
-        Value::Array(items) => Dynamic::from_array(items.iter().map(ref_to_dynamic).collect()),
+        Value::Array(items) => Dynamic::from_array(items.iter().map(to_dynamic).collect()),
         Value::Object(entries) => {
-            Dynamic::from_map(entries.iter().map(|(key, value)| (key.as_str().into(), ref_to_dynamic(value))).collect())
+            Dynamic::from_map(entries.iter().map(|(key, value)| (key.as_str().into(), to_dynamic(value))).collect())
         }
     }
 }

@@ -101,10 +101,13 @@ impl Library {
         #[allow(deprecated, reason = "not deprecated but volatile, by Rhai's own word; a test would tell")]
         engine.on_parse_token(move |token, _, _| {
             if Instant::now() < deadline {
-                token
-            } else {
-                Token::LexError(Box::new(LexError::ImproperSymbol(String::new(), String::new())))
+                return token;
             }
+            // An error inside `${}` would make the parser panic. Where nothing unwinds, it is all there is.
+            if cfg!(panic = "unwind") {
+                std::panic::resume_unwind(Box::new(call::Stopped));
+            }
+            Token::LexError(Box::new(LexError::ImproperSymbol(String::new(), String::new())))
         });
         engine
     }

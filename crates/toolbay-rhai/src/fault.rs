@@ -20,8 +20,8 @@ use crate::{
 pub(crate) const MAX_TEXT_BYTES: usize = 4 << 10;
 
 /// The tool's error for what ended the script.
-pub(crate) fn tool_error(error: Box<EvalAltResult>, call: &Call, script: &Script) -> ToolError {
-    let failure = ScriptFailure::new(&error, script);
+pub(crate) fn tool_error(error: &EvalAltResult, call: &Call, script: &Script) -> ToolError {
+    let failure = ScriptFailure::new(error, script);
     // A limit that tripped decides, whatever error the script made of it on its way out.
     if let Some(trip) = call.take_trip() {
         return trip.with_source(failure);
@@ -29,7 +29,7 @@ pub(crate) fn tool_error(error: Box<EvalAltResult>, call: &Call, script: &Script
     let limits = call.limits();
     let over = |limit, allowed: u64| ToolError::limit(limit, allowed, allowed.saturating_add(1));
     let place = failure.line_for_model();
-    let error = match root(*error) {
+    let error = match root(error) {
         EvalAltResult::ErrorRuntime(value, _) => return thrown(value, call, &failure).with_source(failure),
         EvalAltResult::ErrorTooManyOperations(_) => over(Limit::Operations, limits.max_operations),
         EvalAltResult::ErrorTooManyVariables(_) => over(Limit::Variables, limits.max_variables as u64),
@@ -43,15 +43,15 @@ pub(crate) fn tool_error(error: Box<EvalAltResult>, call: &Call, script: &Script
         EvalAltResult::ErrorTerminated(..) => ToolError::new(ErrorKind::Cancelled, "the call was cancelled"),
         other => ToolError::failed(format!(
             "the tool failed because of an error in its script: {}{place}",
-            cut(&problem(&other), 500)
+            cut(&problem(other), 500)
         )),
     };
     error.with_source(failure)
 }
 
 /// The error for a value that the script threw.
-fn thrown(value: Dynamic, call: &Call, failure: &ScriptFailure) -> ToolError {
-    if let Some(error) = call.thrown(&value) {
+fn thrown(value: &Dynamic, call: &Call, failure: &ScriptFailure) -> ToolError {
+    if let Some(error) = call.thrown(value) {
         return error;
     }
     if let Ok(text) = value.as_immutable_string_ref() {
@@ -59,7 +59,7 @@ fn thrown(value: Dynamic, call: &Call, failure: &ScriptFailure) -> ToolError {
     }
     let place = failure.line_for_model();
     let Ok(map) = value.as_map_ref() else {
-        let text = convert::to_value(&value, call.limits(), Limit::Output).map_or_else(
+        let text = convert::to_value(value, call.limits(), Limit::Output).map_or_else(
             |_| format!("the tool failed: its script threw a {}{place}", value.type_name()),
             |value| format!("the tool failed: {value}"),
         );
@@ -132,16 +132,12 @@ fn problem(error: &EvalAltResult) -> String {
 }
 
 /// The error at the bottom of the calls that it came through.
-fn root(error: EvalAltResult) -> EvalAltResult {
+fn root(error: &EvalAltResult) -> &EvalAltResult {
     let mut error = error;
-    loop {
-        match error {
-            EvalAltResult::ErrorInFunctionCall(_, _, inner, _) | EvalAltResult::ErrorInModule(_, inner, _) => {
-                error = *inner;
-            }
-            error => return error,
-        }
+    while let EvalAltResult::ErrorInFunctionCall(_, _, inner, _) | EvalAltResult::ErrorInModule(_, inner, _) = error {
+        error = inner;
     }
+    error
 }
 
 /// A script's failure as its author and the operator see it.

@@ -175,7 +175,11 @@ impl Fiber {
             let answer = catch_unwind(AssertUnwindSafe(|| body(&inner)));
             inner.way_back().0.set(None);
             answer.unwrap_or_else(|panic| {
-                Err(if panic.is::<Stopped>() { inner.take_trip().unwrap_or_else(cancelled) } else { panicked(&*panic) })
+                let stopped = panic.is::<Stopped>();
+                let error = || {
+                    if stopped { inner.take_trip().unwrap_or_else(cancelled) } else { panicked(&*panic) }
+                };
+                Err(meter::outside(error))
             })
         });
         Ok(Self { call, routine: Some(routine), wait: None, pool })
@@ -227,7 +231,7 @@ impl Future for Fiber {
                 }
                 Some(Err(panic)) => {
                     this.wait = None;
-                    this.call.trip(panicked(&*panic));
+                    this.call.trip(&panicked(&*panic));
                     Resume::Cancel
                 }
             };

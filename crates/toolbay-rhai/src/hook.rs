@@ -88,7 +88,7 @@ impl RhaiHook {
     async fn ask(&self, input: Value, legal: &[&'static str], cx: &HookContext<'_>) -> HookResult<Answered> {
         let call = Call::new(Arc::clone(&self.core.limits), cx.deadline, cx.host(), None);
         let context = context(cx);
-        let job = Job { input, context: Box::new(move |call| context.into_map(call)) };
+        let job = Job { input, context: Box::new(move |call| context.map(call)) };
         let answer = self.core.run(call, &self.entry, job).await.map_err(|error| self.failed(&error))?;
         self.read(answer, legal)
     }
@@ -285,13 +285,13 @@ fn context(cx: &HookContext<'_>) -> Context {
 }
 
 impl Context {
-    fn into_map(self, call: &Call) -> Dynamic {
-        let text = |text: Option<Arc<str>>| text.map_or(Dynamic::UNIT, |text| (&*text).into());
+    fn map(&self, call: &Call) -> Dynamic {
+        let text = |text: Option<&Arc<str>>| text.map_or(Dynamic::UNIT, |text| (&**text).into());
         let mut map = ScriptMap::new();
-        map.insert("tenant".into(), self.tenant.into());
-        map.insert("user".into(), text(self.user));
-        map.insert("conversation".into(), text(self.conversation));
-        map.insert("run".into(), self.run.into());
+        map.insert("tenant".into(), self.tenant.as_str().into());
+        map.insert("user".into(), text(self.user.as_ref()));
+        map.insert("conversation".into(), text(self.conversation.as_ref()));
+        map.insert("run".into(), self.run.as_str().into());
         map.insert("step".into(), i64::from(self.step).into());
         map.insert("deadline_ms".into(), deadline_ms(call));
         Dynamic::from_map(map)

@@ -50,6 +50,44 @@ pub(crate) fn exchange(account: isize) -> isize {
     HELD.replace(account)
 }
 
+/// Runs `body` at the expense of nobody's account: for what a call makes or drops but the host owns.
+///
+/// What is allocated inside must be freed inside another `outside`, and nothing of the call's own may be: otherwise the
+/// call is charged for what it does not hold, or given room that it does not have.
+pub(crate) fn outside<R>(body: impl FnOnce() -> R) -> R {
+    /// Puts the account back, also where `body` panics.
+    struct Former(isize);
+    impl Drop for Former {
+        fn drop(&mut self) {
+            exchange(self.0);
+        }
+    }
+    let _former = Former(exchange(0));
+    body()
+}
+
+/// A value that was made [`outside`] and is dropped there.
+pub(crate) struct Outside<T>(Option<T>);
+
+impl<T> Outside<T> {
+    /// A value that is there already.
+    pub(crate) fn of(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    /// The value; `None` never, but for the compiler.
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+}
+
+impl<T> Drop for Outside<T> {
+    fn drop(&mut self) {
+        let value = self.0.take();
+        outside(|| drop(value));
+    }
+}
+
 /// Whether the process runs on this allocator.
 pub(crate) fn is_installed() -> bool {
     let before = held();

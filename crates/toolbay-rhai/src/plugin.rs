@@ -1,12 +1,15 @@
 //! A loaded Rhai plugin and its tools.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use async_trait::async_trait;
 use rhai::{CallFnOptions, Dynamic, Engine, Map, Scope};
 use serde_json::Value;
 use toolbay_api::{
-    Assets, HookRegistration, Host, Limit, Limits, Plugin, PluginMetadata, Tool, ToolContext, ToolDefinition,
+    Assets, ErrorKind, HookRegistration, Host, Limit, Limits, Plugin, PluginMetadata, Tool, ToolContext, ToolDefinition,
     ToolError, ToolOutput,
 };
 
@@ -17,6 +20,7 @@ use crate::{
     engine::{self, Library, OwnModules},
     fault,
     fiber::{Answer, Fiber, StackPool},
+    meter,
     program,
     script::Script,
 };
@@ -37,12 +41,16 @@ pub(crate) struct Core {
     pub(crate) pool: Arc<StackPool>,
     /// The modules of the imported files; empty where there are none.
     pub(crate) modules: Vec<(String, rhai::Shared<rhai::Module>)>,
+    /// Bytes that calls left behind, and how many may be.
+    left_behind: Arc<AtomicU64>,
+    max_left_behind: u64,
     usual: Arc<Engine>,
     // std's Mutex: held for a look-up only. Tenants with lower limits than their host's are few kinds.
     others: Mutex<Vec<(Arc<Limits>, Arc<Engine>)>>,
 }
 
 impl Core {
+    #[allow(clippy::too_many_arguments, reason = "the parts come from six steps and are put together once")]
     pub(crate) fn new(
         manifest: PluginMetadata,
         script: Arc<Script>,
@@ -50,6 +58,7 @@ impl Core {
         library: Arc<Library>,
         pool: Arc<StackPool>,
         modules: OwnModules,
+        max_left_behind: u64,
     ) -> Self {
         let mut core = Self {
             manifest,
@@ -58,6 +67,8 @@ impl Core {
             library,
             pool,
             modules: modules.0,
+            left_behind: Arc::default(),
+            max_left_behind,
             usual: Arc::new(Engine::RAW),
             others: Mutex::default(),
         };
@@ -88,12 +99,15 @@ impl Core {
         if let Some((_, engine)) = others.iter().find(|(made_for, _)| engine::fits(made_for, limits)) {
             return Arc::clone(engine);
         }
-        let engine = Arc::new(self.build(limits));
-        if others.len() >= KEPT_ENGINES {
-            others.remove(0);
-        }
-        others.push((Arc::clone(limits), Arc::clone(&engine)));
-        engine
+        // It stays, so no call pays for it.
+        meter::outside(|| {
+            let engine = Arc::new(self.build(limits));
+            if others.len() >= KEPT_ENGINES {
+                others.remove(0);
+            }
+            others.push((Arc::clone(limits), Arc::clone(&engine)));
+            engine
+        })
     }
 
     /// Runs a function of the script on a fiber of its own.
@@ -101,22 +115,41 @@ impl Core {
     /// # Errors
     /// The script's own, and every limit by its kind.
     pub(crate) async fn run(self: &Arc<Self>, call: Call, entry: &Arc<EntryPoint>, job: Job) -> Answer {
+        self.check_left_behind()?;
         let core = Arc::clone(self);
         let entry = Arc::clone(entry);
-        let call = call.unwinding(self.script.captures());
+        let call = call.unwinding(self.script.captures()).leaving_to(&self.left_behind);
         Fiber::new(call, Arc::clone(&self.pool), move |call| core.body(call, &entry, job))?.await
     }
 
-    /// What runs on the fiber.
+    /// Refuses to go on with a plugin whose calls leave memory behind: a function that holds what holds it is never
+    /// freed. Loading the plugin again begins anew.
+    fn check_left_behind(&self) -> Result<(), ToolError> {
+        let left = self.left_behind.load(Ordering::Relaxed);
+        if left <= self.max_left_behind {
+            return Ok(());
+        }
+        let message = format!(
+            "the plugin {} is out of use: its calls left {left} bytes of memory behind, since a function of it captures a \
+             variable that holds the function",
+            self.manifest.name
+        );
+        Err(ToolError::new(ErrorKind::Unavailable, message).with_retryable(false))
+    }
+
+    /// What runs on the fiber. What comes from the host or goes to it is made and dropped outside of the call's account,
+    /// so that a call which ends holds nothing.
     fn body(&self, call: &Call, entry: &EntryPoint, job: Job) -> Answer {
-        if convert::is_nested_deeper_than(&job.input, call.limits().max_nesting) {
+        let job = meter::Outside::of(job);
+        let Some(Job { input, context }) = job.get() else { return Ok(Value::Null) };
+        if convert::is_nested_deeper_than(input, call.limits().max_nesting) {
             let allowed = call.limits().max_nesting as u64;
-            return Err(ToolError::limit(Limit::Nesting, allowed, allowed + 1));
+            return meter::outside(|| Err(ToolError::limit(Limit::Nesting, allowed, allowed + 1)));
         }
         let engine = self.engine(call.limits());
         let options = CallFnOptions::new().eval_ast(self.script.has_prelude());
         let mut scope = Scope::new();
-        let input = convert::to_dynamic(job.input);
+        let input = convert::to_dynamic(input);
         let (ast, function) = (self.script.ast(), entry.function.as_str());
         let result = if entry.is_program() {
             drop(input);
@@ -125,22 +158,24 @@ impl Core {
             program::call_tools_by_name(&mut engine, &self.library, &self.manifest.permissions);
             engine.eval_ast_with_scope::<Dynamic>(&mut scope, ast)
         } else if entry.takes_context {
-            let context = if entry.reads_context { (job.context)(call) } else { Dynamic::UNIT };
+            let context = if entry.reads_context { context(call) } else { Dynamic::UNIT };
             engine.call_fn_with_options::<Dynamic>(options, &mut scope, ast, function, (input, context))
         } else {
             engine.call_fn_with_options::<Dynamic>(options, &mut scope, ast, function, (input,))
         };
         let answer = match result {
-            Ok(value) => convert::to_value(&value, call.limits(), Limit::Output),
-            Err(error) => Err(fault::tool_error(error, call, &self.script)),
+            Ok(value) => meter::outside(|| convert::to_value(&value, call.limits(), Limit::Output)),
+            Err(error) => meter::outside(|| Err(fault::tool_error(&error, call, &self.script))),
         };
         // A call that was stopped has no result, whatever the script made of it.
-        let answer = call.take_trip().map_or(answer, Err);
-        answer.map_err(|mut error| {
-            if error.message.len() > MAX_MESSAGE_BYTES {
-                error.message = call::cut(&error.message, MAX_MESSAGE_BYTES).to_owned().into();
-            }
-            error
+        meter::outside(|| {
+            let answer = call.take_trip().map_or(answer, Err);
+            answer.map_err(|mut error| {
+                if error.message.len() > MAX_MESSAGE_BYTES {
+                    error.message = call::cut(&error.message, MAX_MESSAGE_BYTES).to_owned().into();
+                }
+                error
+            })
         })
     }
 }
@@ -149,7 +184,7 @@ impl Core {
 pub(crate) struct Job {
     pub(crate) input: Value,
     /// Makes its second argument, if it is read.
-    pub(crate) context: Box<dyn FnOnce(&Call) -> Dynamic + Send>,
+    pub(crate) context: Box<dyn Fn(&Call) -> Dynamic + Send>,
 }
 
 /// A plugin made by [`RhaiRunner`](crate::RhaiRunner).

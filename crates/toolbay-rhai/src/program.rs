@@ -10,7 +10,7 @@ use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString, Map, Scope};
 use toolbay_api::PermissionSet;
 
 use crate::{
-    call::{self, Call, HostResult},
+    call::{self, Call},
     engine::{Library, not_asked, refuse},
     functions,
 };
@@ -68,11 +68,7 @@ fn tool_call(
         return Ok(None);
     }
     let Some(tool) = call::with(|call| Ok(find(call, space.as_deref(), name)))? else { return Ok(None) };
-    called(tool.into(), &arguments).map(Some)
-}
-
-fn called(tool: ImmutableString, arguments: &Dynamic) -> HostResult<Dynamic> {
-    functions::host::call_tool(tool, arguments)
+    functions::host::call_tool(&tool, &arguments).map(Some)
 }
 
 /// The tool that a script calls `name`, behind the dot of a plugin or on its own.

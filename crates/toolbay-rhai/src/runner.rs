@@ -27,6 +27,9 @@ use crate::{
 /// Stacks that wait for their next call. Each may keep 256 KiB committed; an ordinary call's keeps about 12.
 const IDLE_STACKS: usize = 1_024;
 
+/// Bytes that the calls of a plugin may leave behind before it is not called any more.
+const MAX_LEFT_BEHIND: u64 = 1 << 20;
+
 /// The file that a folder plugin starts from where its manifest names none.
 const DEFAULT_ENTRY: &str = "main.rhai";
 
@@ -54,11 +57,17 @@ pub struct RhaiRunner {
     /// Stacks by their size; nearly always there is one.
     pools: Mutex<BTreeMap<usize, Arc<StackPool>>>,
     scripts: ScriptCache,
+    max_left_behind: u64,
 }
 
 impl Default for RhaiRunner {
     fn default() -> Self {
-        Self { library: Arc::new(Library::new()), pools: Mutex::default(), scripts: ScriptCache::default() }
+        Self {
+            library: Arc::new(Library::new()),
+            pools: Mutex::default(),
+            scripts: ScriptCache::default(),
+            max_left_behind: MAX_LEFT_BEHIND,
+        }
     }
 }
 
@@ -69,6 +78,16 @@ impl std::fmt::Debug for RhaiRunner {
 }
 
 impl RhaiRunner {
+    /// Takes plugins out of use whose calls left more than `bytes` of memory behind; 1 MiB unless this is said.
+    ///
+    /// A call that ended holds nothing, but for one case: a function that captures a variable which holds the function is
+    /// never freed. Where the program does not [meter memory](Self::meters_memory), nothing is noticed.
+    #[must_use]
+    pub fn with_max_left_behind(mut self, bytes: u64) -> Self {
+        self.max_left_behind = bytes;
+        self
+    }
+
     /// Whether [`Limits::max_memory_bytes`](toolbay_api::Limits::max_memory_bytes) is enforced: it is where the program
     /// runs on the [`MeteredAllocator`](crate::MeteredAllocator).
     #[must_use]
@@ -195,7 +214,7 @@ impl RhaiRunner {
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(modules);
                 Ok(Value::Null)
             }
-            Err(error) => Err(fault::tool_error(error, call, &inner)),
+            Err(error) => meter::outside(|| Err(fault::tool_error(&error, call, &inner))),
         };
         let run = async { Fiber::new(call, pool, body)?.await };
         run.await.map_err(|error| in_words(&error, script.entry()))?;
@@ -216,7 +235,7 @@ impl RhaiRunner {
         pool: Arc<StackPool>,
     ) -> Result<Arc<dyn Plugin>, LoadError> {
         let library = Arc::clone(&self.library);
-        let core = Arc::new(Core::new(manifest, script, limits, library, pool, modules));
+        let core = Arc::new(Core::new(manifest, script, limits, library, pool, modules, self.max_left_behind));
         let check::EntryPoints { mut tools, hooks } = entry_points;
         let mut made: Vec<Arc<dyn Tool>> = Vec::new();
         for definition in core.manifest.tool_definitions() {

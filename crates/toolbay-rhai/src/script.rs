@@ -357,7 +357,7 @@ impl TopLevel {
                 }
             };
             let constant: Dynamic =
-                expression.get_literal_value(None).unwrap_or_else(|| convert::ref_to_dynamic(&value));
+                expression.get_literal_value(None).unwrap_or_else(|| convert::to_dynamic(&value));
             module.set_var(name, constant);
             known.insert(name.to_owned(), value);
         }

@@ -16,15 +16,25 @@ use toolbay_api::Limits;
 /// Address space of the smallest stacks.
 const LEAST_STACK_BYTES: usize = 256 << 20;
 
+/// Address space of the largest ones.
+const MOST_STACK_BYTES: usize = 1 << 40;
+
 /// Stack that one level of a nested value can need: twice the most that was measured, 430 bytes for `{:?}` of a map in a
 /// debug build.
 const BYTES_PER_LEVEL: usize = 1 << 10;
 
-/// The stack that the deepest value needs. Rhai's size limits count a value's elements with all that is inside, so a
-/// value cannot have more levels than `max_array_len` and `max_map_len` allow elements.
+/// Stack that dropping a chain of functions can need for each byte of heap that the chain holds: each captures the one
+/// before. More than twice what was measured: 72 bytes of heap and 222 of stack a link.
+const STACK_BYTES_PER_HEAP_BYTE: usize = 8;
+
+/// The stack that the deepest value needs. Rhai's size limits count a value's elements with all that is inside, so arrays
+/// and maps cannot have more levels than `max_array_len` and `max_map_len` allow elements. What functions capture is in
+/// no such limit: only the heap bounds how long a chain of them is.
 pub(crate) fn needed_bytes(limits: &Limits) -> usize {
     let levels = limits.max_array_len.saturating_add(limits.max_map_len);
-    levels.saturating_mul(BYTES_PER_LEVEL).clamp(LEAST_STACK_BYTES, 64 << 30).next_power_of_two()
+    let nested = levels.saturating_mul(BYTES_PER_LEVEL);
+    let chained = usize::try_from(limits.max_memory_bytes).unwrap_or(usize::MAX).saturating_mul(STACK_BYTES_PER_HEAP_BYTE);
+    nested.max(chained).clamp(LEAST_STACK_BYTES, MOST_STACK_BYTES).next_power_of_two()
 }
 
 /// What a stack may keep committed while nobody uses it. An ordinary call touches less.

@@ -34,7 +34,8 @@ pub(super) fn register(module: &mut Module) {
 fn at<R>(name: &str, pointer: &str, body: impl FnOnce(&Call, Option<&Value>) -> HostResult<R>) -> HostResult<R> {
     call::with(|call| {
         call.count_host_call()?;
-        let value = call.unwrap(call.host().assets().json_at(name, pointer))?;
+        // A JSON file is parsed when it is first read, and kept by the host.
+        let value = call.give(|| call.host().assets().json_at(name, pointer))?;
         body(call, value)
     })
 }
@@ -43,7 +44,7 @@ fn get(name: &str, pointer: &str) -> HostResult<Dynamic> {
     at(name, pointer, |call, value| {
         let Some(value) = value else { return Ok(Dynamic::UNIT) };
         call.charge(convert::weight(value))?;
-        Ok(convert::ref_to_dynamic(value))
+        Ok(convert::to_dynamic(value))
     })
 }
 
@@ -95,7 +96,7 @@ fn text(name: &str) -> HostResult<ImmutableString> {
     call::with(|call| {
         call.count_host_call()?;
         let assets = call.host().assets();
-        let bytes = call.unwrap(assets.get(name))?.bytes();
+        let bytes = call.give(|| assets.get(name))?.bytes();
         call.admit_string(bytes.len())?;
         call.charge(1 + bytes.len() / 64)?;
         match std::str::from_utf8(bytes) {

@@ -51,14 +51,22 @@ fn zone(name: &str) -> HostResult<Tz> {
 /// The instant in that zone.
 fn local(ms: INT, zone: Tz) -> HostResult<DateTime<Tz>> {
     match DateTime::<Utc>::from_timestamp_millis(ms) {
-        Some(instant) => Ok(instant.with_timezone(&zone)),
-        None => fail(format!("{ms} ms is outside of the years that dates have")),
+        Some(instant) if is_far_from_the_ends(instant.year()) => Ok(instant.with_timezone(&zone)),
+        _ => fail(format!("{ms} ms is outside of the years that dates have")),
     }
+}
+
+/// Whether no offset from UTC leads out of the years that chrono has: it panics where one does.
+fn is_far_from_the_ends(year: i32) -> bool {
+    NaiveDate::MIN.year() + 1 < year && year + 1 < NaiveDate::MAX.year()
 }
 
 /// The instant at which clocks in `zone` show `time`: the first of two, and where clocks skip it, as much later as they
 /// skip.
 fn instant(time: NaiveDateTime, zone: Tz) -> HostResult<INT> {
+    if !is_far_from_the_ends(time.year()) {
+        return fail("the date is outside of the years that dates have");
+    }
     if let Some(found) = zone.from_local_datetime(&time).earliest() {
         return Ok(found.timestamp_millis());
     }

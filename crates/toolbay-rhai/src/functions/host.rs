@@ -11,9 +11,9 @@ use toolbay_api::{ErrorKind, Limit, LogLevel, ToolError};
 
 use super::{fail, register::add};
 use crate::{
-    call::{self, HostResult},
+    call::{self, Call, HostResult},
     check::CALL_TOOL,
-    convert,
+    convert, meter,
 };
 
 /// Functions that need no permission.
@@ -31,15 +31,15 @@ pub(super) fn register(module: &mut Module) {
 /// Functions by the permission that they need.
 pub(super) fn guarded() -> Vec<(&'static str, Module)> {
     let mut read = Module::new();
-    add(&mut read, "kv_get", ["key"], |key: ImmutableString| kv_get(key));
-    add(&mut read, "kv_list", ["prefix"], |prefix: ImmutableString| kv_list(prefix, INT::MAX));
-    add(&mut read, "kv_list", ["prefix", "limit"], |prefix: ImmutableString, limit: INT| kv_list(prefix, limit));
+    add(&mut read, "kv_get", ["key"], |key: ImmutableString| kv_get(&key));
+    add(&mut read, "kv_list", ["prefix"], |prefix: ImmutableString| kv_list(&prefix, INT::MAX));
+    add(&mut read, "kv_list", ["prefix", "limit"], |prefix: ImmutableString, limit: INT| kv_list(&prefix, limit));
     let mut write = Module::new();
-    add(&mut write, "kv_set", ["key", "value"], |key: ImmutableString, value: Dynamic| kv_set(key, &value));
-    add(&mut write, "kv_delete", ["key"], |key: ImmutableString| kv_delete(key));
+    add(&mut write, "kv_set", ["key", "value"], |key: ImmutableString, value: Dynamic| kv_set(&key, &value));
+    add(&mut write, "kv_delete", ["key"], |key: ImmutableString| kv_delete(&key));
     let mut tools = Module::new();
     add(&mut tools, "call_tool", ["name", "arguments"], |name: ImmutableString, arguments: Map| {
-        call_tool(name, &Dynamic::from_map(arguments))
+        call_tool(&name, &Dynamic::from_map(arguments))
     });
     let mut clock = Module::new();
     add(&mut clock, "now", [], now);
@@ -86,7 +86,7 @@ fn config() -> HostResult<Dynamic> {
         let config = call.host().config();
         call.charge(convert::weight(config))?;
         // A plugin without configuration has an empty one.
-        Ok(if config.is_null() { Dynamic::from_map(Map::new()) } else { convert::ref_to_dynamic(config) })
+        Ok(if config.is_null() { Dynamic::from_map(Map::new()) } else { convert::to_dynamic(config) })
     })
 }
 
@@ -95,7 +95,7 @@ fn config_entry(key: &str) -> HostResult<Dynamic> {
         call.count_host_call()?;
         let Some(entry) = call.host().config().get(key) else { return Ok(Dynamic::UNIT) };
         call.charge(convert::weight(entry))?;
-        Ok(convert::ref_to_dynamic(entry))
+        Ok(convert::to_dynamic(entry))
     })
 }
 
@@ -112,84 +112,103 @@ fn raise(message: &str, details: Option<Dynamic>) -> HostResult<()> {
     Err(rhai::EvalAltResult::ErrorRuntime(thrown, rhai::Position::NONE).into())
 }
 
-fn kv_get(key: ImmutableString) -> HostResult<Dynamic> {
+fn kv_get(key: &str) -> HostResult<Dynamic> {
     call::with(|call| {
         call.count_host_call()?;
-        let host = Arc::clone(call.host());
-        let value = call.wait(async move { host.kv_get(&key).await.map(Option::unwrap_or_default) })?;
-        call.charge(convert::weight(&value))?;
-        Ok(convert::to_dynamic(value))
+        let ask = || {
+            let (host, key) = (Arc::clone(call.host()), key.to_owned());
+            async move { host.kv_get(&key).await.map(Option::unwrap_or_default) }
+        };
+        call.wait(ask, |value| weighed(call, value))
     })
 }
 
-fn kv_list(prefix: ImmutableString, limit: INT) -> HostResult<Array> {
+/// A host's answer as the script gets it.
+fn weighed(call: &Call, value: &Value) -> HostResult<Dynamic> {
+    call.charge(convert::weight(value))?;
+    Ok(convert::to_dynamic(value))
+}
+
+fn kv_list(prefix: &str, limit: INT) -> HostResult<Array> {
     call::with(|call| {
         call.count_host_call()?;
-        let host = Arc::clone(call.host());
         let limit = usize::try_from(limit.max(0)).unwrap_or(usize::MAX);
-        let keys = call.wait(async move {
-            let keys = host.kv_list(&prefix, limit).await?;
-            Ok(keys.into_iter().map(Value::String).collect())
-        })?;
-        call.charge(convert::weight(&keys))?;
-        match keys {
-            Value::Array(keys) => Ok(keys.into_iter().map(convert::to_dynamic).collect()),
-            _ => Ok(Array::new()),
+        let ask = || {
+            let (host, prefix) = (Arc::clone(call.host()), prefix.to_owned());
+            async move {
+                let keys = host.kv_list(&prefix, limit).await?;
+                Ok(keys.into_iter().map(Value::String).collect())
+            }
+        };
+        call.wait(ask, |keys| weighed(call, keys)?.into_typed_array().or_else(|_| Ok(Array::new())))
+    })
+}
+
+fn kv_set(key: &str, value: &Dynamic) -> HostResult<()> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let value = crossing(call, value, Limit::Output)?;
+        let ask = || {
+            let (host, key) = (Arc::clone(call.host()), key.to_owned());
+            async move { host.kv_set(&key, value).await.map(|()| Value::Null) }
+        };
+        call.wait(ask, |_| Ok(()))
+    })
+}
+
+/// A script's value on its way to the host.
+fn crossing(call: &Call, value: &Dynamic, limit: Limit) -> HostResult<Value> {
+    let value = call.give(|| convert::to_value(value, call.limits(), limit))?;
+    match call.charge(convert::weight(&value)) {
+        Ok(()) => Ok(value),
+        Err(error) => {
+            meter::outside(|| drop(value));
+            Err(error)
         }
+    }
+}
+
+fn kv_delete(key: &str) -> HostResult<bool> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let ask = || {
+            let (host, key) = (Arc::clone(call.host()), key.to_owned());
+            async move { host.kv_delete(&key).await.map(Value::Bool) }
+        };
+        call.wait(ask, |existed| Ok(*existed == Value::Bool(true)))
     })
 }
 
-fn kv_set(key: ImmutableString, value: &Dynamic) -> HostResult<()> {
+pub(crate) fn call_tool(name: &str, arguments: &Dynamic) -> HostResult<Dynamic> {
     call::with(|call| {
         call.count_host_call()?;
-        let value = call.unwrap(convert::to_value(value, call.limits(), Limit::Output))?;
-        call.charge(convert::weight(&value))?;
-        let host = Arc::clone(call.host());
-        call.wait(async move { host.kv_set(&key, value).await.map(|()| Value::Null) })?;
-        Ok(())
-    })
-}
-
-fn kv_delete(key: ImmutableString) -> HostResult<bool> {
-    call::with(|call| {
-        call.count_host_call()?;
-        let host = Arc::clone(call.host());
-        let existed = call.wait(async move { host.kv_delete(&key).await.map(Value::Bool) })?;
-        Ok(existed == Value::Bool(true))
-    })
-}
-
-pub(crate) fn call_tool(name: ImmutableString, arguments: &Dynamic) -> HostResult<Dynamic> {
-    call::with(|call| {
-        call.count_host_call()?;
-        let arguments = call.unwrap(convert::to_value(arguments, call.limits(), Limit::Arguments))?;
-        call.charge(convert::weight(&arguments))?;
-        let host = Arc::clone(call.host());
-        let data =
-            call.wait_for_tool(async move { host.call_tool(&name, arguments).await.map(|output| output.data) })?;
-        call.charge(convert::weight(&data))?;
-        Ok(convert::to_dynamic(data))
+        let arguments = crossing(call, arguments, Limit::Arguments)?;
+        let ask = || {
+            let (host, name) = (Arc::clone(call.host()), name.to_owned());
+            async move { host.call_tool(&name, arguments).await.map(|output| output.data) }
+        };
+        call.wait_for_tool(ask, |data| weighed(call, data))
     })
 }
 
 fn now() -> HostResult<INT> {
     call::with(|call| {
         call.count_host_call()?;
-        call.unwrap(call.host().now_ms())
+        call.ask(|host| host.now_ms(), |now| Ok(*now))
     })
 }
 
 fn uuid() -> HostResult<ImmutableString> {
     call::with(|call| {
         call.count_host_call()?;
-        call.unwrap(call.host().uuid()).map(Into::into)
+        call.ask(|host| host.uuid(), |uuid| Ok(uuid.as_str().into()))
     })
 }
 
 fn random_bits() -> HostResult<u64> {
     call::with(|call| {
         call.count_host_call()?;
-        call.unwrap(call.host().random())
+        call.ask(|host| host.random(), |bits| Ok(*bits))
     })
 }
 

@@ -49,6 +49,6 @@ fn parse_json(text: &str) -> HostResult<Dynamic> {
             );
             return Err(call.throw(error));
         }
-        Ok(convert::to_dynamic(value))
+        Ok(convert::to_dynamic(&value))
     })
 }

@@ -109,7 +109,7 @@ impl Printer<'_> {
         self.out.push_str(text);
         let allowed = self.call.limits().max_string_bytes;
         if self.out.len() > allowed {
-            self.call.trip(ToolError::limit(Limit::StringSize, allowed as u64, self.out.len() as u64));
+            self.call.trip(&ToolError::limit(Limit::StringSize, allowed as u64, self.out.len() as u64));
             let end = self.out.floor_char_boundary(64);
             self.out.truncate(end);
             return false;

@@ -1,6 +1,6 @@
 //! Regular expressions in linear time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{convert::Infallible, sync::{Arc, Mutex, PoisonError}};
 
 use regex::{Regex, RegexBuilder};
 use regex_automata::{
@@ -9,10 +9,11 @@ use regex_automata::{
     nfa::thompson,
     util::{iter::Searcher, syntax},
 };
+use regex_syntax::ast::{self, parse::ParserBuilder};
 use rhai::{Dynamic, ImmutableString, Map, Module};
 
 use super::{charge_bytes, fail, register::add, text::pieces};
-use crate::call::{self, HostResult};
+use crate::{call::{self, HostResult}, meter};
 
 /// Compiled patterns that are kept; a pattern costs up to [`MAX_PROGRAM_BYTES`] of memory for each of its parts.
 const KEPT: usize = 64;
@@ -23,25 +24,43 @@ const MAX_PROGRAM_BYTES: usize = 512 << 10;
 /// Bytes of a pattern's text.
 const MAX_PATTERN_BYTES: usize = 4 << 10;
 
+/// Groups within groups.
+const NESTED: u32 = 50;
+
+/// Operations that compiling costs at least; it takes some hundred microseconds.
+const COMPILING: usize = 1_000;
+
+/// Bytes of what is said about a pattern that does not compile.
+const MAX_PROBLEM_BYTES: usize = 1 << 10;
+
 /// States of the pattern times bytes of the text up to which even the slowest engine ends within some 50 ms.
 const QUICK_WORK: usize = 1 << 24;
 
+/// Most that compiling a pattern may cost, in tables of Unicode that are gone through: some 10 µs each.
+const MAX_EFFORT: usize = 400;
+
+/// What it costs to make the tables of a class such as `\pL` blind to case.
+const FOLDING_EFFORT: usize = 40;
+
 /// A compiled pattern.
-#[derive(Clone)]
 struct Pattern {
     regex: Regex,
     /// Steps that the slowest engine makes for each byte.
     states: usize,
     /// An engine that gives up where the quick way does not work out.
-    lazy: Arc<LazyRegex>,
+    lazy: LazyRegex,
 }
 
 impl Pattern {
     fn compile(pattern: &str) -> Result<Self, String> {
+        let effort = effort(pattern)?;
+        if effort > MAX_EFFORT {
+            return Err("it has too many large classes of characters: use fewer, or none with (?i)".into());
+        }
         let regex = RegexBuilder::new(pattern)
             .size_limit(MAX_PROGRAM_BYTES)
             .dfa_size_limit(MAX_PROGRAM_BYTES)
-            .nest_limit(50)
+            .nest_limit(NESTED)
             .build()
             .map_err(|error| error.to_string())?;
         let limits = thompson::Config::new().nfa_size_limit(Some(MAX_PROGRAM_BYTES));
@@ -53,13 +72,13 @@ impl Pattern {
             // A word border of Unicode is beyond it: on ASCII text it counts as one of ASCII, elsewhere it gives up.
             .unicode_word_boundary(true);
         let lazy = LazyRegex::builder()
-            .syntax(syntax::Config::new().nest_limit(50))
+            .syntax(syntax::Config::new().nest_limit(NESTED))
             .thompson(limits)
             .dfa(dfa)
             .build(pattern)
             .map_err(|error| error.to_string())?;
         let states = lazy.forward().get_nfa().states().len();
-        Ok(Self { regex, states, lazy: Arc::new(lazy) })
+        Ok(Self { regex, states, lazy })
     }
 
     /// Refuses a search that could take far longer than its text is long: a tenth of a second for a megabyte, no
@@ -89,49 +108,103 @@ impl Pattern {
 
 /// Patterns compiled lately, the newest last. Shared by all calls: a pattern says nothing about who used it.
 #[derive(Default)]
-struct Patterns(Mutex<Vec<(ImmutableString, Pattern)>>);
+struct Patterns(Mutex<Vec<(String, Arc<Pattern>)>>);
+
+/// A pattern in use by a call.
+struct Found {
+    // A clone with memory of its own for searching, which the call pays for; dropped before what is shared.
+    regex: Regex,
+    shared: meter::Outside<Arc<Pattern>>,
+}
 
 impl Patterns {
     /// The compiled pattern, for functions that need no groups.
-    fn get(&self, pattern: &ImmutableString, text: &str) -> HostResult<Regex> {
+    fn get(&self, pattern: &str, text: &str) -> HostResult<Found> {
         self.admitted(pattern, text, false)
     }
 
     /// The compiled pattern, for functions that need groups.
-    fn get_for_groups(&self, pattern: &ImmutableString, text: &str) -> HostResult<Regex> {
+    fn get_for_groups(&self, pattern: &str, text: &str) -> HostResult<Found> {
         self.admitted(pattern, text, true)
     }
 
-    fn admitted(&self, pattern: &ImmutableString, text: &str, captures: bool) -> HostResult<Regex> {
+    fn admitted(&self, pattern: &str, text: &str, captures: bool) -> HostResult<Found> {
         charge_bytes(text.len())?;
-        let found = match self.known(pattern) {
-            Some(found) => found,
+        let shared = match self.known(pattern) {
+            Some(known) => known,
             None => self.compile(pattern)?,
         };
-        found.admit(text, captures)?;
-        Ok(found.regex)
+        let shared = meter::Outside::of(shared);
+        let Some(regex) = shared.get().map(|pattern| pattern.regex.clone()) else { return fail("no pattern") };
+        let found = Found { regex, shared };
+        found.shared.get().map_or(Ok(()), |pattern| pattern.admit(text, captures))?;
+        Ok(found)
     }
 
-    fn compile(&self, pattern: &ImmutableString) -> HostResult<Pattern> {
+    /// Compiles a pattern and keeps it. It stays when the call is over, so the call does not pay for its memory.
+    fn compile(&self, pattern: &str) -> HostResult<Arc<Pattern>> {
         charge_bytes(pattern.len().saturating_mul(64))?;
         if pattern.len() > MAX_PATTERN_BYTES {
             return fail(format!("the regular expression is longer than {MAX_PATTERN_BYTES} bytes"));
         }
-        let compiled = match Pattern::compile(pattern) {
-            Ok(compiled) => compiled,
-            Err(problem) => return fail(format!("the regular expression does not compile: {problem}")),
-        };
-        let mut patterns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if patterns.len() >= KEPT {
-            patterns.remove(0);
-        }
-        patterns.push((pattern.clone(), compiled.clone()));
-        Ok(compiled)
+        let compiled = meter::outside(|| {
+            let compiled = Arc::new(Pattern::compile(pattern)?);
+            let mut patterns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if patterns.len() >= KEPT {
+                patterns.remove(0);
+            }
+            patterns.push((pattern.to_owned(), Arc::clone(&compiled)));
+            Ok(compiled)
+        });
+        call::with(|call| call.charge(COMPILING))?;
+        compiled.or_else(|problem: String| {
+            let problem = meter::Outside::of(problem);
+            let text = problem.get().map_or("", String::as_str);
+            fail(format!("the regular expression does not compile: {}", call::cut(text, MAX_PROBLEM_BYTES)))
+        })
     }
 
-    fn known(&self, pattern: &ImmutableString) -> Option<Pattern> {
+    fn known(&self, pattern: &str) -> Option<Arc<Pattern>> {
         let patterns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        patterns.iter().rev().find(|(known, _)| known == pattern).map(|(_, pattern)| pattern.clone())
+        patterns.iter().rev().find(|(known, _)| known == pattern).map(|(_, pattern)| Arc::clone(pattern))
+    }
+}
+
+/// Counts the tables of Unicode that compiling `pattern` goes through, before any is.
+fn effort(pattern: &str) -> Result<usize, String> {
+    let tree = ParserBuilder::new().nest_limit(NESTED).build().parse(pattern).map_err(|error| error.to_string())?;
+    let folds = pattern.contains("(?") && pattern.contains('i');
+    ast::visit(&tree, Effort { sum: 0, each: if folds { FOLDING_EFFORT } else { 1 } }).map_err(|never: Infallible| match never {})
+}
+
+/// Goes through a pattern's tree.
+struct Effort {
+    sum: usize,
+    each: usize,
+}
+
+impl ast::Visitor for Effort {
+    type Output = usize;
+    type Err = Infallible;
+
+    fn finish(self) -> Result<usize, Infallible> {
+        Ok(self.sum)
+    }
+
+    fn visit_pre(&mut self, tree: &ast::Ast) -> Result<(), Infallible> {
+        match tree {
+            ast::Ast::ClassUnicode(_) => self.sum += self.each,
+            ast::Ast::ClassPerl(_) => self.sum += 1,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn visit_class_set_item_pre(&mut self, item: &ast::ClassSetItem) -> Result<(), Infallible> {
+        if matches!(item, ast::ClassSetItem::Unicode(_) | ast::ClassSetItem::Perl(_) | ast::ClassSetItem::Bracketed(_)) {
+            self.sum += self.each;
+        }
+        Ok(())
     }
 }
 
@@ -141,25 +214,25 @@ pub(super) fn register(module: &mut Module) {
     let with = |patterns: &Arc<Patterns>| Arc::clone(patterns);
     let p = with(&patterns);
     add(module, "regex_is_match", ["pattern", "text"], move |pattern: Text, text: Text| {
-        Ok(p.get(&pattern, &text)?.is_match(&text))
+        Ok(p.get(&pattern, &text)?.regex.is_match(&text))
     });
     let p = with(&patterns);
     add(module, "regex_find", ["pattern", "text"], move |pattern: Text, text: Text| -> HostResult<Dynamic> {
-        Ok(p.get(&pattern, &text)?.find(&text).map_or(Dynamic::UNIT, |found| found.as_str().into()))
+        Ok(p.get(&pattern, &text)?.regex.find(&text).map_or(Dynamic::UNIT, |found| found.as_str().into()))
     });
     let p = with(&patterns);
     add(module, "regex_find_all", ["pattern", "text"], move |pattern: Text, text: Text| {
-        pieces(&text, p.get(&pattern, &text)?.find_iter(&text).map(|found| found.as_str().into()))
+        pieces(&text, p.get(&pattern, &text)?.regex.find_iter(&text).map(|found| found.as_str().into()))
     });
     let p = with(&patterns);
     add(module, "regex_captures", ["pattern", "text"], move |pattern: Text, text: Text| -> HostResult<Dynamic> {
-        let Some(captures) = p.get_for_groups(&pattern, &text)?.captures(&text) else { return Ok(Dynamic::UNIT) };
+        let Some(captures) = p.get_for_groups(&pattern, &text)?.regex.captures(&text) else { return Ok(Dynamic::UNIT) };
         let groups = captures.iter().map(|group| group.map_or(Dynamic::UNIT, |group| group.as_str().into()));
         Ok(Dynamic::from_array(groups.collect()))
     });
     let p = with(&patterns);
     add(module, "regex_named", ["pattern", "text"], move |pattern: Text, text: Text| -> HostResult<Dynamic> {
-        let regex = p.get_for_groups(&pattern, &text)?;
+        let Found { regex, .. } = &p.get_for_groups(&pattern, &text)?;
         let Some(captures) = regex.captures(&text) else { return Ok(Dynamic::UNIT) };
         let group = |name: &str| captures.name(name).map_or(Dynamic::UNIT, |group| group.as_str().into());
         let named: Map = regex.capture_names().flatten().map(|name| (name.into(), group(name))).collect();
@@ -172,14 +245,14 @@ pub(super) fn register(module: &mut Module) {
         ["pattern", "text", "replacement"],
         move |pattern: Text, text: Text, replacement: Text| {
             // Without a reference to a group no group need be found.
-            let regex =
+            let found =
                 if replacement.contains('$') { p.get_for_groups(&pattern, &text) } else { p.get(&pattern, &text) }?;
-            replace(&regex, &text, &replacement)
+            replace(&found.regex, &text, &replacement)
         },
     );
     let p = patterns;
     add(module, "regex_split", ["pattern", "text"], move |pattern: Text, text: Text| {
-        pieces(&text, p.get(&pattern, &text)?.split(&text).map(Into::into))
+        pieces(&text, p.get(&pattern, &text)?.regex.split(&text).map(Into::into))
     });
 }
 
