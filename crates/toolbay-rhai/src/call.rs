@@ -35,6 +35,13 @@ const WINDOW_BYTES: u64 = 2 << 20;
 /// Above this, operations are slow and the clock is read more often.
 const SLOW_WINDOW: Duration = Duration::from_micros(50);
 
+/// How the names of functions without a name begin.
+const ANONYMOUS: &str = "anon$";
+
+/// Bytes beyond the limit that one operation may take before it is left where it stands. Past the limit the call ends at
+/// its next operation; this is for the operation that would take all memory there is.
+const LEAST_SLACK: u64 = 32 << 20;
+
 /// The result of a function that scripts call.
 pub(crate) type HostResult<T> = Result<T, Box<EvalAltResult>>;
 
@@ -67,6 +74,8 @@ pub(crate) struct Call {
     logged: Cell<usize>,
     /// What stopped the call. Set once.
     trip: RefCell<Option<ToolError>>,
+    /// What the script ended with on its own.
+    exited: RefCell<Option<Dynamic>>,
     /// Errors that host functions threw into the script, the newest last; their maps carry the index as tag.
     thrown: RefCell<Vec<ToolError>>,
 }
@@ -100,6 +109,7 @@ impl Call {
             host_calls: Cell::new(0),
             logged: Cell::new(0),
             trip: RefCell::new(None),
+            exited: RefCell::new(None),
             thrown: RefCell::new(Vec::new()),
         }
     }
@@ -118,6 +128,19 @@ impl Call {
     pub(crate) fn leaving_to(mut self, sum: &Arc<AtomicU64>) -> Self {
         self.left_behind = Some(Arc::clone(sum));
         self
+    }
+
+    /// What the call may hold at the very most: half as much again as its limit.
+    pub(crate) fn ceiling(&self) -> isize {
+        let limit = self.limits.max_memory_bytes;
+        isize::try_from(limit.saturating_add(LEAST_SLACK.max(limit / 2))).unwrap_or(isize::MAX)
+    }
+
+    /// Ends the call in the middle of an operation that took too much memory.
+    pub(crate) fn give_up(&self, held: isize) {
+        let used = u64::try_from(held).unwrap_or(0);
+        self.peak.set(self.peak.get().max(held));
+        self.trip(&ToolError::limit(Limit::Memory, self.limits.max_memory_bytes, used));
     }
 
     /// What the call holds while it does not run.
@@ -242,15 +265,12 @@ impl Call {
     /// Ends the call at its next operation.
     pub(crate) fn cancel(&self) {
         self.cancelled.set(true);
-        let used = self.window.get() - self.fuel.get();
-        self.spent.set(self.spent.get() + used);
-        self.window.set(0);
-        self.fuel.set(0);
+        self.close_window();
     }
 
     /// Whether the call was cancelled or stopped: nothing may be waited for any more.
     pub(crate) fn is_over(&self) -> bool {
-        self.cancelled.get() || self.trip.borrow().is_some()
+        self.cancelled.get() || self.trip.borrow().is_some() || self.exited.borrow().is_some()
     }
 
     /// Operations so far.
@@ -278,6 +298,11 @@ impl Call {
             *trip = Some(meter::outside(|| error.clone()));
         }
         drop(trip);
+        self.close_window();
+    }
+
+    /// Has the next operation look at everything.
+    fn close_window(&self) {
         let used = self.window.get() - self.fuel.get();
         self.spent.set(self.spent.get().saturating_add(used));
         self.window.set(0);
@@ -322,6 +347,29 @@ impl Call {
         Ok(())
     }
 
+    /// Stops the call with `error` without the script's taking part any more, where the program can unwind.
+    pub(crate) fn leave(&self, error: &ToolError) -> Box<EvalAltResult> {
+        self.trip(error);
+        if cfg!(panic = "unwind") {
+            std::panic::resume_unwind(Box::new(Stopped));
+        }
+        terminated()
+    }
+
+    /// Ends the script well, with this result, wherever in it this is.
+    pub(crate) fn exit(&self, value: Dynamic) -> Box<EvalAltResult> {
+        if !self.is_over() {
+            *self.exited.borrow_mut() = Some(value);
+            self.close_window();
+        }
+        terminated()
+    }
+
+    /// What the script ended with by [`exit`](Self::exit).
+    pub(crate) fn take_exit(&self) -> Option<Dynamic> {
+        self.exited.borrow_mut().take()
+    }
+
     /// Stops the call with `error`.
     pub(crate) fn stop(&self, error: ToolError) -> Box<EvalAltResult> {
         self.trip(&error);
@@ -363,7 +411,11 @@ impl Call {
     ///
     /// # Errors
     /// The host's own, thrown into the script as a map that it can catch; limits, time-outs and cancellation end it.
-    pub(crate) fn wait<F, R>(&self, ask: impl FnOnce() -> F, read: impl FnOnce(&Value) -> HostResult<R>) -> HostResult<R>
+    pub(crate) fn wait<F, R>(
+        &self,
+        ask: impl FnOnce() -> F,
+        read: impl FnOnce(&Value) -> HostResult<R>,
+    ) -> HostResult<R>
     where
         F: Future<Output = Answer> + Send + 'static,
     {
@@ -565,6 +617,17 @@ fn is_final(error: &ToolError) -> bool {
         }
         _ => false,
     }
+}
+
+/// A function's name, without what Rhai makes of it for one that has none: a hash that differs from process to process.
+pub(crate) fn without_seed(name: &str) -> &str {
+    if name.starts_with(ANONYMOUS) { "anon" } else { name }
+}
+
+/// The name of a type without the modules that it lies in.
+pub(crate) fn short_type(name: &str) -> &str {
+    let path = name.split('<').next().unwrap_or(name);
+    path.rsplit("::").next().unwrap_or(path)
 }
 
 /// The beginning of `text`, at most `bytes` long.

@@ -8,6 +8,8 @@ use rhai::{Dynamic, INT};
 use serde_json::{Map, Number, Value};
 use toolbay_api::{Limit, Limits, ToolError};
 
+use crate::call;
+
 /// A JSON value as the script sees it. Integers beyond 64 signed bits become floats, as in JSON's own model.
 ///
 /// For values whose nesting was bounded where they were parsed: the host's own and checked arguments.
@@ -126,7 +128,7 @@ impl Border {
         }
         Err(ToolError::failed(format!(
             "the tool's result contains a {}, which JSON does not have",
-            if value.is_fnptr() { "function" } else { value.type_name() }
+            if value.is_fnptr() { "function" } else { call::short_type(value.type_name()) }
         )))
     }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use toolbay_api::{ErrorKind, Limit, ToolError};
 
 use crate::{
-    call::{Call, cut},
+    call::{self, Call, cut},
     convert,
     script::Script,
 };
@@ -60,7 +60,7 @@ fn thrown(value: &Dynamic, call: &Call, failure: &ScriptFailure) -> ToolError {
     let place = failure.line_for_model();
     let Ok(map) = value.as_map_ref() else {
         let text = convert::to_value(value, call.limits(), Limit::Output).map_or_else(
-            |_| format!("the tool failed: its script threw a {}{place}", value.type_name()),
+            |_| format!("the tool failed: its script threw a {}{place}", call::short_type(value.type_name())),
             |value| format!("the tool failed: {value}"),
         );
         return ToolError::failed(cut(&text, MAX_TEXT_BYTES).to_owned());
@@ -87,10 +87,13 @@ fn problem(error: &EvalAltResult) -> String {
     match error {
         EvalAltResult::ErrorArithmetic(text, _) => {
             // Rhai's texts end in the operands, which may be a secret of the tenant's.
-            text.split(':').next().unwrap_or("arithmetic error").to_lowercase()
+            let words = text.split(|character: char| !character.is_alphabetic() && character != ' ').next();
+            words.unwrap_or("arithmetic error").trim_end().to_lowercase()
         }
         EvalAltResult::ErrorVariableNotFound(name, _) => format!("there is no variable `{name}`"),
-        EvalAltResult::ErrorFunctionNotFound(signature, _) => format!("there is no function `{signature}`"),
+        EvalAltResult::ErrorFunctionNotFound(signature, _) => {
+            format!("there is no function `{}`", call::without_seed(signature))
+        }
         EvalAltResult::ErrorPropertyNotFound(name, _) => format!("there is no property `{name}`"),
         EvalAltResult::ErrorModuleNotFound(name, _) => format!("there is no module `{name}`"),
         EvalAltResult::ErrorIndexNotFound(..) => "there is no such index".into(),
@@ -159,7 +162,11 @@ impl ScriptFailure {
             match inner {
                 EvalAltResult::ErrorInFunctionCall(name, source, next, position) => {
                     if trace.len() < 32 {
-                        trace.push(format!("in the call of `{}` at {file}:{}", cut(name, 100), place(*position)));
+                        trace.push(format!(
+                            "in the call of `{}` at {file}:{}",
+                            cut(call::without_seed(name), 100),
+                            place(*position)
+                        ));
                     }
                     if !source.is_empty() {
                         file.clone_from(source);
@@ -179,7 +186,7 @@ impl ScriptFailure {
         let problem = match inner {
             EvalAltResult::ErrorRuntime(value, _) => match value.as_immutable_string_ref() {
                 Ok(text) => format!("threw {:?}", cut(&text, 500)),
-                Err(_) => format!("threw a {}", value.type_name()),
+                Err(_) => format!("threw a {}", call::short_type(value.type_name())),
             },
             other => self::problem(other),
         };

@@ -46,6 +46,8 @@ enum Suspend {
     Slice,
     /// It needs this answer.
     Wait(Wait),
+    /// It cannot go on and is never resumed.
+    Abandoned,
 }
 
 /// What the poller tells the script's side.
@@ -111,6 +113,21 @@ pub(crate) fn wait(call: &Call, future: Wait) -> Option<Answer> {
         Resume::Answer(answer) => Some(answer),
         Resume::Go | Resume::Cancel => None,
     }
+}
+
+/// Leaves the script where it stands, for good. Called by the allocator, in the middle of whatever asked for memory.
+///
+/// Comes back where there is no script to leave, or where it unwinds: the thread would go on counting a panic.
+pub(crate) fn abandon(held: isize) {
+    if std::thread::panicking() {
+        return;
+    }
+    let _ = with_current(|call| {
+        if call.way_back().0.get().is_some() {
+            call.give_up(held);
+            let _ = suspend(call, Suspend::Abandoned);
+        }
+    });
 }
 
 #[inline(never)]
@@ -191,19 +208,38 @@ impl Fiber {
         struct Former<'a> {
             current: *const Call,
             account: isize,
+            ceiling: isize,
             call: &'a Call,
         }
         impl Drop for Former<'_> {
             fn drop(&mut self) {
                 CURRENT.set(self.current);
+                meter::exchange_ceiling(self.ceiling);
                 self.call.set_account(meter::exchange(self.account));
             }
         }
         let routine = self.routine.as_mut()?;
         let call = &self.call;
-        let _former =
-            Former { current: CURRENT.replace(Rc::as_ptr(call)), account: meter::exchange(call.account()), call };
+        let _former = Former {
+            current: CURRENT.replace(Rc::as_ptr(call)),
+            account: meter::exchange(call.account()),
+            ceiling: meter::exchange_ceiling(call.ceiling()),
+            call,
+        };
         Some(routine.resume(input))
+    }
+
+    /// Leaves a script for good that stands in the middle of an operation.
+    ///
+    /// Its stack is neither used again nor unwound: what stands on it stays as it is, and what it holds is never freed.
+    /// That is what forgetting a value does, and as safe: whatever lies on the stack was made by code that may be
+    /// forgotten at any point where it calls out, since all of it is owned there and none of it is lent to other threads.
+    /// The plugin that did this is not called again.
+    fn leave_behind(&mut self) -> ToolError {
+        std::mem::forget(self.routine.take());
+        // The stack holds a reference that is never given back.
+        self.call.settle();
+        meter::outside(|| self.call.take_trip()).unwrap_or_else(cancelled)
     }
 
     /// Gives the stack back after the script's end.
@@ -238,6 +274,7 @@ impl Future for Fiber {
             this.call.begin_slice();
             match this.resume(input) {
                 Some(CoroutineResult::Yield(Suspend::Wait(wait))) => this.wait = Some(wait),
+                Some(CoroutineResult::Yield(Suspend::Abandoned)) => return Poll::Ready(Err(this.leave_behind())),
                 Some(CoroutineResult::Yield(Suspend::Slice)) => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;

@@ -9,7 +9,9 @@ use toolbay_api::{ErrorKind, ToolError};
 use crate::call::{self, HostResult};
 
 mod absent;
+mod array;
 mod asset;
+mod callbacks;
 mod compare;
 mod date;
 mod encode;
@@ -25,7 +27,9 @@ mod text;
 pub(crate) fn pure() -> Module {
     let mut module = Module::new();
     absent::register(&mut module);
+    array::register(&mut module);
     asset::register(&mut module);
+    callbacks::register(&mut module);
     compare::register(&mut module);
     date::register(&mut module);
     encode::register(&mut module);

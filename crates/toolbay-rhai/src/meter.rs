@@ -16,6 +16,8 @@ use std::{
     cell::Cell,
 };
 
+use crate::fiber;
+
 /// The system's allocator with an account for each script call.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MeteredAllocator;
@@ -24,12 +26,36 @@ thread_local! {
     /// Bytes that the call which runs on this thread holds; outside of calls a number without meaning.
     // Without a destructor, so that it can be used until the thread's very end.
     static HELD: Cell<isize> = const { Cell::new(0) };
+
+    /// What it may hold at the very most; outside of calls there is no such bound.
+    static CEILING: Cell<isize> = const { Cell::new(isize::MAX) };
 }
 
 /// Not inlined, since a fiber may go on on another thread, and the address of a thread-local must not be kept.
 #[inline(never)]
 fn count(bytes: isize) {
-    HELD.set(HELD.get().wrapping_add(bytes));
+    let held = HELD.get().wrapping_add(bytes);
+    HELD.set(held);
+    if bytes > 0 && held > CEILING.get() {
+        overrun(held);
+    }
+}
+
+/// A single operation of the interpreter asks for far more than the call may hold: the call ends here and now.
+#[cold]
+#[inline(never)]
+fn overrun(held: isize) {
+    // What ends the call allocates too.
+    let ceiling = exchange_ceiling(isize::MAX);
+    fiber::abandon(held);
+    // Still here: this cannot be left where it stands. The next operation ends the call.
+    exchange_ceiling(ceiling.saturating_mul(2));
+}
+
+/// Sets what the call on this thread may hold at the very most, and gives what it was.
+#[inline(never)]
+pub(crate) fn exchange_ceiling(bytes: isize) -> isize {
+    CEILING.replace(bytes)
 }
 
 /// What the call on this thread holds.
@@ -62,7 +88,8 @@ pub(crate) fn outside<R>(body: impl FnOnce() -> R) -> R {
             exchange(self.0);
         }
     }
-    let _former = Former(exchange(0));
+    // So low that no ceiling is ever reached.
+    let _former = Former(exchange(isize::MIN / 2));
     body()
 }
 

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use rhai::{CallFnOptions, Dynamic, Engine, Map, Scope};
 use serde_json::Value;
 use toolbay_api::{
-    Assets, ErrorKind, HookRegistration, Host, Limit, Limits, Plugin, PluginMetadata, Tool, ToolContext, ToolDefinition,
-    ToolError, ToolOutput,
+    Assets, ErrorKind, HookRegistration, Host, Limit, Limits, Plugin, PluginMetadata, Tool, ToolContext,
+    ToolDefinition, ToolError, ToolOutput,
 };
 
 use crate::{
@@ -20,8 +20,7 @@ use crate::{
     engine::{self, Library, OwnModules},
     fault,
     fiber::{Answer, Fiber, StackPool},
-    meter,
-    program,
+    meter, program,
     script::Script,
 };
 
@@ -162,6 +161,10 @@ impl Core {
             engine.call_fn_with_options::<Dynamic>(options, &mut scope, ast, function, (input, context))
         } else {
             engine.call_fn_with_options::<Dynamic>(options, &mut scope, ast, function, (input,))
+        };
+        let result = match call.take_exit() {
+            Some(value) => Ok(value.flatten()),
+            None => result,
         };
         let answer = match result {
             Ok(value) => meter::outside(|| convert::to_value(&value, call.limits(), Limit::Output)),

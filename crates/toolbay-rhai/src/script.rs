@@ -356,8 +356,7 @@ impl TopLevel {
                     continue;
                 }
             };
-            let constant: Dynamic =
-                expression.get_literal_value(None).unwrap_or_else(|| convert::to_dynamic(&value));
+            let constant: Dynamic = expression.get_literal_value(None).unwrap_or_else(|| convert::to_dynamic(&value));
             module.set_var(name, constant);
             known.insert(name.to_owned(), value);
         }

@@ -44,6 +44,8 @@ static ALLOWED: AtomicU64 = AtomicU64::new(OWN_BYTES as u64);
 static OUTSIDE: AtomicBool = AtomicBool::new(false);
 static OUTSIDE_HELD: AtomicIsize = AtomicIsize::new(0);
 static OUTSIDE_CAP: AtomicIsize = AtomicIsize::new(0);
+/// Of what the present turn of a call allocated, what belongs to others.
+static STRAY: AtomicIsize = AtomicIsize::new(0);
 
 /// Arms the cap, and tells whether the process runs on this allocator at all. `outside` bounds what
 /// [`outside`] may hold.
@@ -75,11 +77,24 @@ pub(crate) fn under_cap<R>(call: u64, account: isize, allowed: u64, body: impl F
     CAP.store(before.saturating_add(room).saturating_sub(account), Relaxed);
     ALLOWED.store(allowed, Relaxed);
     CALL.store(call, Relaxed);
+    STRAY.store(0, Relaxed);
     let result = body();
     CALL.store(0, Relaxed);
     CAP.store(held().saturating_add(OWN_BYTES), Relaxed);
     ALLOWED.store(OWN_BYTES as u64, Relaxed);
-    (result, account + held() - before)
+    (result, account + held() - before - STRAY.swap(0, Relaxed))
+}
+
+/// Runs `body` within [`under_cap`] with what it allocates left out of the call's account: it is another's, and will be
+/// freed when that one runs.
+pub(crate) fn of_another<R>(body: impl FnOnce() -> R) -> R {
+    let (before, cap) = (held(), CAP.load(Relaxed));
+    CAP.store(before.saturating_add(OWN_BYTES), Relaxed);
+    let result = body();
+    let stray = held() - before;
+    STRAY.store(STRAY.load(Relaxed) + stray, Relaxed);
+    CAP.store(cap.saturating_add(stray), Relaxed);
+    result
 }
 
 /// Runs `body` with allocations counted for the worker and not for the call that runs.

@@ -2,24 +2,24 @@
 
 use std::{future::poll_fn, pin::pin, sync::Arc, time::Instant};
 
-use toolbay_api::{ErrorKind, Host, LoadError, ToolError};
+use toolbay_api::{ErrorKind, Host, Limits, LoadError, ToolError};
 
 use crate::{
     death,
-    driver::answer,
+    driver::{self, answer},
     frame::{Outcome, Request},
     mail::Letter,
-    pool::{Class, Owner, Pool, patience, unavailable},
+    pool::{Class, Owner, Pool, unavailable},
     worker::{CallSpec, InFlight},
 };
 
 /// Workers that are tried where one ends between being chosen and being written to.
 const TRIES: usize = 3;
 
-/// Runs a call in a worker.
+/// Runs a call in a worker, where it has a place at latest at `place_by`. `make` is asked when it has one.
 ///
 /// # Errors
-/// The script's own; `TimedOut` at `deadline`; what a lost worker means for it; what the pool says.
+/// The script's own; `TimedOut` at its deadline; what a lost worker means for it; what the pool says.
 ///
 /// # Cancel safety
 /// Dropping the future cancels the call; a worker that does not end it in time is killed.
@@ -27,12 +27,12 @@ pub(crate) async fn run<'a>(
     pool: &Pool,
     owner: &Owner,
     class: Class,
-    deadline: Instant,
+    place_by: Instant,
     make: impl Fn() -> CallSpec<'a>,
 ) -> Result<Outcome, ToolError> {
     let mut tries = 0;
     let (in_flight, host) = loop {
-        let slot = pool.place(owner, class, patience(deadline)).await?;
+        let slot = pool.place(owner, class, place_by).await?;
         let worker = Arc::clone(&slot.worker);
         let spec = make();
         let host = spec.host.clone();
@@ -46,7 +46,7 @@ pub(crate) async fn run<'a>(
             return Err(unavailable("the tool's worker process ended before the call began; try again"));
         }
     };
-    attend(pool, in_flight, host, deadline).await
+    attend(pool, in_flight, host).await
 }
 
 /// Waits for the end, and serves the script until then.
@@ -54,10 +54,21 @@ async fn attend(
     pool: &Pool,
     mut in_flight: InFlight,
     host: Option<Arc<dyn Host>>,
-    deadline: Instant,
 ) -> Result<Outcome, ToolError> {
+    let worker = Arc::clone(&in_flight.worker);
     // The worker ends the call itself at the deadline; only one that cannot is given up here.
-    let mut overrun = pin!(tokio::time::sleep_until((deadline + pool.config.grace).into()));
+    let given_up = in_flight.deadline + pool.config.grace;
+    // One timer for both, since most calls are over before either.
+    let mut timer = pin!(tokio::time::sleep_until((Instant::now() + driver::WATCH).min(given_up).into()));
+    let mut overrun = pin!(async {
+        timer.as_mut().await;
+        if Instant::now() < given_up {
+            // The call is a long one: its worker is weighed from now on.
+            worker.control.notify_one();
+            timer.as_mut().reset(given_up.into());
+            timer.as_mut().await;
+        }
+    });
     loop {
         let mail = Arc::clone(&in_flight.mail);
         let letter = tokio::select! {
@@ -127,7 +138,12 @@ async fn serve(in_flight: &InFlight, host: &dyn Host, request: Request) {
 }
 
 /// A failure of a worker while loading.
-pub(crate) fn load_error(error: &ToolError) -> LoadError {
+pub(crate) fn load_error(error: &ToolError, limits: &Limits) -> LoadError {
+    if error.kind == ErrorKind::TimedOut {
+        let message =
+            format!("loading took longer than the {:?} that a call may take: write less, or simpler", limits.timeout);
+        return LoadError::new(ErrorKind::TimedOut, message);
+    }
     let message = match error.operator_detail() {
         Some(detail) => format!("{}: {detail}", error.message),
         None => error.message.clone().into_owned(),

@@ -19,7 +19,8 @@ pub enum WorkerProgram {
 pub struct WorkerConfig {
     /// What is started.
     pub program: WorkerProgram,
-    /// Worker processes in all, those that are just starting or ending included.
+    /// Worker processes in all, those that are just starting or ending included. A tenant who needs one past this
+    /// number gets the place of the idle worker that was used longest ago.
     pub max_workers: usize,
     /// Worker processes of one tenant.
     pub max_workers_per_tenant: usize,
@@ -30,7 +31,10 @@ pub struct WorkerConfig {
     pub recycle_after: u64,
     /// Workers that are started ahead and belong to nobody yet.
     pub spare_workers: usize,
-    /// Bytes that a worker's heap may grow by, over what it was after its first call, before the worker is replaced.
+    /// How long a tenant's worker may be without calls before it is ended. Spare workers stay.
+    pub idle_timeout: Duration,
+    /// Bytes that calls may leave behind in a worker, counted from its first call on and without its loaded plugins,
+    /// before it is replaced.
     pub max_residue_bytes: u64,
     /// Bytes of packaged files that a plugin may have, and eight times as many when parsed.
     pub max_asset_bytes: u64,
@@ -44,7 +48,8 @@ pub struct WorkerConfig {
 }
 
 impl Default for WorkerConfig {
-    /// Two workers a processor and at least four, two a tenant, eight calls in each, all layers required.
+    /// Two workers a processor and at least four, two a tenant, eight calls in each, ended after an idle minute, all
+    /// layers required.
     fn default() -> Self {
         let processors = thread::available_parallelism().map_or(2, usize::from);
         Self {
@@ -54,7 +59,8 @@ impl Default for WorkerConfig {
             calls_per_worker: 8,
             recycle_after: 10_000,
             spare_workers: 1,
-            max_residue_bytes: 8 << 20,
+            idle_timeout: Duration::from_secs(60),
+            max_residue_bytes: 512 << 10,
             max_asset_bytes: 32 << 20,
             grace: Duration::from_millis(4),
             require_full_isolation: true,

@@ -20,11 +20,12 @@ use crate::{
     frame::{FromWorker, LastWord, Outcome, Request, Spent},
     mail::Letter,
     wire::{Inbox, Malformed, Writer},
-    worker::{Duties, Worker},
+    worker::{Duties, ENVELOPE_BYTES, Worker},
 };
 
-/// How often a worker with calls is weighed.
-const WATCH: Duration = Duration::from_millis(5);
+/// How often a worker with calls is weighed, and how long a call lasts before that begins: a short one costs no timer
+/// of the driver's.
+pub(crate) const WATCH: Duration = Duration::from_millis(5);
 
 /// Bytes read at once.
 const AT_ONCE: usize = 64 << 10;
@@ -96,8 +97,9 @@ pub(crate) fn take_frames(
     last_word: &mut Option<(u64, LastWord)>,
 ) -> Result<(), Malformed> {
     while let Some(content) = inbox.next(worker.longest_frame.load(Relaxed))? {
+        let length = content.len();
         match FromWorker::read(content)? {
-            FromWorker::Done { call, spent, outcome } => done(worker, call, spent, outcome, bounds)?,
+            FromWorker::Done { call, spent, outcome } => done(worker, call, length, spent, outcome, bounds)?,
             FromWorker::Request { call, request } => requested(worker, call, request, bounds)?,
             FromWorker::Dying { call, last_word: word } => *last_word = Some((call, word)),
             FromWorker::Ready(_) => return Err(Malformed("a worker is ready once")),
@@ -106,8 +108,22 @@ pub(crate) fn take_frames(
     Ok(())
 }
 
-fn done(worker: &Arc<Worker>, call: u64, spent: Spent, outcome: Outcome, bounds: Bounds) -> Result<(), Malformed> {
-    let entry = worker.take(call).ok_or(Malformed("the end of a call that there is not"))?;
+fn done(
+    worker: &Arc<Worker>,
+    call: u64,
+    length: usize,
+    spent: Spent,
+    outcome: Outcome,
+    bounds: Bounds,
+) -> Result<(), Malformed> {
+    let mut state = worker.lock();
+    let entry = state.calls.get(&call).ok_or(Malformed("the end of a call that there is not"))?;
+    // The sandbox keeps to the limit to the byte; this is for a worker that is no sandbox any more.
+    if entry.context.is_some() && length > entry.limits.max_output_bytes.saturating_add(ENVELOPE_BYTES) {
+        return Err(Malformed("an answer longer than its call may give"));
+    }
+    let entry = worker.take(&mut state, call).ok_or(Malformed("the end of a call that there is not"))?;
+    drop(state);
     if let Some(context) = &entry.context {
         let usage = context.usage();
         usage.set_operations(spent.operations);
@@ -135,7 +151,8 @@ fn is_trip(outcome: &Outcome) -> bool {
         Outcome::LoadError(error) => error.kind,
     };
     match kind {
-        ErrorKind::TimedOut | ErrorKind::Panic => true,
+        // The last two are a worker's words for a plugin that it cannot load, or that left too much behind.
+        ErrorKind::TimedOut | ErrorKind::Panic | ErrorKind::Internal | ErrorKind::Unavailable => true,
         ErrorKind::LimitExceeded { limit, .. } => {
             matches!(limit, Limit::Memory | Limit::Operations | Limit::CallDepth)
         }
@@ -158,6 +175,13 @@ fn requested(worker: &Arc<Worker>, call: u64, request: Request, bounds: Bounds) 
         }
         if entry.host_calls > entry.limits.max_host_calls {
             return Err(Malformed("more host calls than the limit, past the sandbox's own count"));
+        }
+    }
+    if let Request::Log(_, text) = &request {
+        // The line that goes over the limit is cut to it and given on; the sandbox drops those after it.
+        entry.logged = entry.logged.saturating_add(text.len());
+        if entry.logged > entry.limits.max_log_bytes.saturating_mul(2) {
+            return Err(Malformed("more to log than the limit, past the sandbox's own count"));
         }
     }
     if is_answered_at_once(&request) {

@@ -45,10 +45,12 @@ pub(crate) struct CallFrame<'a> {
     pub(crate) call: u64,
     pub(crate) plugin: u64,
     pub(crate) target: Target<'a>,
-    pub(crate) time_left: Duration,
+    /// On [`monotonic`](crate::sys::monotonic): what stands before the call in the worker is on its time.
+    pub(crate) deadline: Duration,
     pub(crate) limits: Limits,
     pub(crate) situation: Situation<'a>,
-    pub(crate) input: Value,
+    /// JSON, to be read on the call's own account.
+    pub(crate) input: &'a [u8],
 }
 
 /// What the host sends.
@@ -110,7 +112,8 @@ pub(crate) struct CallParts<'a> {
     pub(crate) call: u64,
     pub(crate) plugin: u64,
     pub(crate) target: &'a Target<'a>,
-    pub(crate) time_left: Duration,
+    /// On [`monotonic`](crate::sys::monotonic).
+    pub(crate) deadline: Duration,
     pub(crate) limits: &'a Limits,
     pub(crate) situation: &'a Situation<'a>,
     pub(crate) input: &'a Value,
@@ -131,7 +134,7 @@ pub(crate) fn write_call(out: &mut Vec<u8>, parts: &CallParts<'_>) {
             frame.text(point.name());
         }
     }
-    frame.u64(u64::try_from(parts.time_left.as_micros()).unwrap_or(u64::MAX));
+    frame.u64(u64::try_from(parts.deadline.as_micros()).unwrap_or(u64::MAX));
     write_limits(&mut frame, parts.limits);
     let situation = parts.situation;
     frame.text(situation.tenant);
@@ -167,6 +170,15 @@ impl<'a> ToWorker<'a> {
     }
 }
 
+/// Bytes before a reply's answer.
+pub(crate) const REPLY_HEAD: usize = 1 + 8;
+
+/// The call that a frame of the host's is a reply to, if it is one; found without reading the rest.
+pub(crate) fn reply_to(content: &[u8]) -> Option<u64> {
+    let mut reader = Reader::new(content);
+    (reader.u8() == Ok(REPLY)).then(|| reader.u64().ok()).flatten()
+}
+
 fn read_call<'a>(reader: &mut Reader<'a>) -> Result<CallFrame<'a>, Malformed> {
     let (call, plugin) = (reader.u64()?, reader.u64()?);
     let target = match (reader.u8()?, reader.text()?) {
@@ -177,7 +189,7 @@ fn read_call<'a>(reader: &mut Reader<'a>) -> Result<CallFrame<'a>, Malformed> {
         call,
         plugin,
         target,
-        time_left: Duration::from_micros(reader.u64()?),
+        deadline: Duration::from_micros(reader.u64()?),
         limits: read_limits(reader)?,
         situation: Situation {
             tenant: reader.text()?,
@@ -188,7 +200,7 @@ fn read_call<'a>(reader: &mut Reader<'a>) -> Result<CallFrame<'a>, Malformed> {
             idempotency_key: reader.maybe()?,
             number: reader.u32()?,
         },
-        input: reader.json()?,
+        input: reader.bytes()?,
     })
 }
 
@@ -264,7 +276,7 @@ pub(crate) struct Spent {
     pub(crate) operations: u64,
     pub(crate) peak_bytes: u64,
     pub(crate) host_calls: u64,
-    /// Bytes that the worker's heap held when the call was over.
+    /// Bytes that the worker's heap held when the call was over, without what plugins and the calls beside it hold.
     pub(crate) heap_bytes: u64,
 }
 

@@ -1,6 +1,6 @@
 //! A plugin whose code runs in workers: its tools and hooks as the host calls them.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -19,7 +19,7 @@ use crate::{
     call,
     frame::{Outcome, Situation, Target},
     hook_wire::{self, Answered, FromAnswer, HookGrants},
-    pool::{Class, Owner, Pool},
+    pool::{Class, Owner, Pool, patience},
     wire::{MAX_NESTING, is_nested_deeper_than},
     worker::{CallSpec, PluginSpec, Work},
 };
@@ -94,10 +94,10 @@ impl Tool for WorkerTool {
                     number: cx.depth(),
                 },
                 input: &arguments,
-                deadline: cx.deadline(),
             },
+            deadline: cx.deadline(),
         };
-        match call::run(&self.core.pool, &owner, class, cx.deadline(), make).await? {
+        match call::run(&self.core.pool, &owner, class, patience(cx.deadline()), make).await? {
             Outcome::Value(data) => Ok(ToolOutput::new(data)),
             Outcome::Error(error) => Err(error),
             Outcome::LoadError(_) => Err(call::out_of_place()),
@@ -139,10 +139,10 @@ impl WorkerHook {
                     number: cx.step,
                 },
                 input: &input,
-                deadline,
             },
+            deadline,
         };
-        let outcome = call::run(&self.core.pool, &owner, Class::Nested, deadline, make).await.map_err(failed)?;
+        let outcome = call::run(&self.core.pool, &owner, Class::Nested, patience(deadline), make).await.map_err(failed)?;
         match outcome {
             Outcome::Value(answer) => T::from_answer(Answered::read(answer, &self.grants)?),
             // The worker's runner has said which hook of which plugin already.
@@ -201,9 +201,4 @@ impl Hook for WorkerHook {
     async fn on_error(&self, input: &OnError, cx: &HookContext<'_>) -> HookResult<OnErrorOutcome> {
         self.ask(HookPoint::OnError, hook_wire::on_error(input), cx).await
     }
-}
-
-/// When loading must be over: a host that gives calls little time still gives a process time to start.
-pub(crate) fn load_deadline(limits: &Limits) -> Instant {
-    Instant::now() + limits.timeout.max(std::time::Duration::from_secs(5))
 }

@@ -19,6 +19,7 @@ use crate::{
     config::WorkerConfig, driver::Bounds, isolation::Isolation, process::Spawner, storm::Storm, worker::Worker,
 };
 
+mod idle;
 mod start;
 
 /// Whose a worker is.
@@ -82,6 +83,8 @@ struct State {
     alive: usize,
     /// Of these, the one that was told to go to make room.
     leaving: Option<u64>,
+    /// Whether a task looks after idle workers.
+    is_watched: bool,
     storms: HashMap<Owner, Storm>,
 }
 
@@ -193,6 +196,7 @@ impl Pool {
 
     /// Gives a place back.
     fn give_back(&self, worker: &Arc<Worker>, class: Class) {
+        worker.last_used.store(self.now(), Relaxed);
         match class {
             Class::Top => worker.top.fetch_sub(1, Relaxed),
             Class::Nested => worker.nested.fetch_sub(1, Relaxed),
@@ -201,9 +205,7 @@ impl Pool {
             let mut state = self.lock();
             // Asked again under the lock, under which places are given.
             if worker.load() == 0 {
-                state.remove(worker);
-                worker.is_gone.store(true, Relaxed);
-                worker.process.kill();
+                state.dismiss(worker);
             }
         }
         self.changed.notify_waiters();
@@ -265,6 +267,7 @@ impl State {
         let may_grow = ours < config.max_workers_per_tenant;
         if may_grow && let Some(spare) = self.take_spare(owner) {
             pool.top_up(self);
+            pool.watch_idle(self);
             return take(&spare, class, config);
         }
         let (now, storm) = (Instant::now(), self.storms.get(owner));
@@ -305,12 +308,17 @@ impl State {
         let workers = self.owned.values().flat_map(|owned| &owned.workers);
         let oldest = workers.filter(idle).min_by_key(|worker| worker.last_used.load(Relaxed)).map(Arc::clone);
         if let Some(worker) = oldest {
-            self.remove(&worker);
             self.leaving = Some(worker.id);
-            worker.is_retiring.store(true, Relaxed);
-            worker.is_gone.store(true, Relaxed);
-            worker.process.kill();
+            self.dismiss(&worker);
         }
+    }
+
+    /// Ends a worker without calls.
+    fn dismiss(&mut self, worker: &Arc<Worker>) {
+        self.remove(worker);
+        worker.is_retiring.store(true, Relaxed);
+        worker.is_gone.store(true, Relaxed);
+        worker.process.kill();
     }
 
     /// Takes a worker out of the lists; it may still be alive.
@@ -320,9 +328,14 @@ impl State {
             && let Some(owned) = self.owned.get_mut(owner)
         {
             owned.workers.retain(|other| other.id != worker.id);
-            if owned.workers.is_empty() && owned.starting == 0 {
-                self.owned.remove(owner);
-            }
+            self.forget_if_empty(owner);
+        }
+    }
+
+    /// Keeps no entry for owners without workers.
+    fn forget_if_empty(&mut self, owner: &Owner) {
+        if self.owned.get(owner).is_some_and(|owned| owned.workers.is_empty() && owned.starting == 0) {
+            self.owned.remove(owner);
         }
     }
 }

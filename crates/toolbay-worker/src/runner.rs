@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -21,11 +21,14 @@ use crate::{
     hook_wire::HookGrants,
     isolation::Isolation,
     package::PackageFrame,
-    plugin::{Core, WorkerHook, WorkerPlugin, WorkerTool, load_deadline},
+    plugin::{Core, WorkerHook, WorkerPlugin, WorkerTool},
     pool::{Class, Owner, Pool},
     process::Spawner,
     worker::{CallSpec, PluginSpec, Work},
 };
+
+/// How long loading waits at least for a worker, which may have to be started.
+const PLACE_TIME: Duration = Duration::from_secs(5);
 
 /// Loads Rhai plugins and runs them in locked-down worker processes: the same plugins as
 /// [`RhaiRunner`](toolbay_rhai::RhaiRunner), with the same results, behind a wall that holds whatever a script does.
@@ -151,13 +154,21 @@ impl WorkerRunner {
         let id = self.pool.next_plugin();
         let spec = PluginSpec { id, package: PackageFrame::write(package, cx, is_program) };
         let limits = Arc::new(cx.limits.clone());
-        let make = || CallSpec { plugin: &spec, limits: &limits, host: None, context: None, work: Work::Load };
-        let deadline = load_deadline(&limits);
-        let outcome = call::run(&self.pool, &Owner::from(&cx.scope), Class::Top, deadline, make).await;
+        // Its time begins when a worker has it, so that a host that gives calls little still gives a process time to start.
+        let make = || CallSpec {
+            plugin: &spec,
+            limits: &limits,
+            host: None,
+            context: None,
+            work: Work::Load,
+            deadline: Instant::now() + limits.timeout,
+        };
+        let place_by = Instant::now() + limits.timeout.max(PLACE_TIME);
+        let outcome = call::run(&self.pool, &Owner::from(&cx.scope), Class::Top, place_by, make).await;
         let answer = match outcome {
             Ok(Outcome::Value(answer)) => answer,
             Ok(Outcome::LoadError(error)) => return Err(error),
-            Ok(Outcome::Error(error)) | Err(error) => return Err(call::load_error(&error)),
+            Ok(Outcome::Error(error)) | Err(error) => return Err(call::load_error(&error, &limits)),
         };
         let manifest = checked_manifest(answer, package)?;
         let limits = Arc::new(cx.limits.lowered_by(&manifest.limits));

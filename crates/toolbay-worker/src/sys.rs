@@ -3,7 +3,7 @@
 //! All here works in a process that may do nearly nothing: no file can be opened, no thread made.
 #![allow(unsafe_code, reason = "thin wrappers of system calls; the reasons stand at each block")]
 
-use std::{io, ptr};
+use std::{io, ptr, time::Duration};
 
 use crate::{alloc, frame, frame::LastWord};
 
@@ -77,6 +77,14 @@ pub(crate) fn trim() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// The system's monotonic clock, which host and worker share: an [`Instant`](std::time::Instant) cannot be sent.
+pub(crate) fn monotonic() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live value that the call only writes. It cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or_default(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 /// Bytes of a page of memory.

@@ -138,11 +138,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn json<T: DeserializeOwned>(&mut self) -> Result<T, Malformed> {
-        let text = self.bytes()?;
-        if is_nested_deeper_than(text, MAX_NESTING) {
-            return Err(Malformed("a value is nested too deeply"));
-        }
-        serde_json::from_slice(text).map_err(|_| Malformed("a value is not the JSON that it should be"))
+        self.bytes().and_then(read_json)
     }
 
     /// All that is left.
@@ -154,6 +150,14 @@ impl<'a> Reader<'a> {
     pub(crate) fn finish(self) -> Result<(), Malformed> {
         if self.0.is_empty() { Ok(()) } else { Err(Malformed("a frame has something behind its end")) }
     }
+}
+
+/// A value out of JSON `text`.
+pub(crate) fn read_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, Malformed> {
+    if is_nested_deeper_than(text, MAX_NESTING) {
+        return Err(Malformed("a value is nested too deeply"));
+    }
+    serde_json::from_slice(text).map_err(|_| Malformed("a value is not the JSON that it should be"))
 }
 
 /// Whether JSON `text` opens more than `allowed` arrays and objects inside one another. Text that is no JSON gets some

@@ -20,6 +20,7 @@ use crate::{
     pool::{Owner, Slot},
     process::Process,
     scale::Scale,
+    sys,
     wire::Writer,
 };
 
@@ -27,7 +28,7 @@ use crate::{
 const KEPT_PLUGINS: usize = 64;
 
 /// Bytes that a frame may have beside the values in it.
-const ENVELOPE_BYTES: usize = 64 << 10;
+pub(crate) const ENVELOPE_BYTES: usize = 64 << 10;
 
 /// A plugin as it is sent to workers.
 pub(crate) struct PluginSpec {
@@ -43,12 +44,13 @@ pub(crate) struct CallSpec<'a> {
     pub(crate) host: Option<Arc<dyn Host>>,
     pub(crate) context: Option<ToolContext>,
     pub(crate) work: Work<'a>,
+    pub(crate) deadline: Instant,
 }
 
 /// What a worker is to do.
 pub(crate) enum Work<'a> {
     Load,
-    Call { target: Target<'a>, situation: Situation<'a>, input: &'a serde_json::Value, deadline: Instant },
+    Call { target: Target<'a>, situation: Situation<'a>, input: &'a serde_json::Value },
 }
 
 /// One call as the driver sees it.
@@ -58,6 +60,8 @@ pub(crate) struct Entry {
     pub(crate) context: Option<ToolContext>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) host_calls: u64,
+    /// Bytes of log lines.
+    pub(crate) logged: usize,
     /// Whether the script waits for the host.
     pub(crate) is_asking: bool,
     /// Set when nobody waits for the call any more: it has until then to end.
@@ -179,12 +183,12 @@ impl Worker {
         let call = state.last_call;
         let was_empty = state.out.is_empty();
         self.write_load(state, call, &spec);
-        if let Work::Call { target, situation, input, deadline } = &spec.work {
+        if let Work::Call { target, situation, input } = &spec.work {
             let parts = CallParts {
                 call,
                 plugin: spec.plugin.id,
                 target,
-                time_left: deadline.saturating_duration_since(Instant::now()),
+                deadline: sys::monotonic().saturating_add(spec.deadline.saturating_duration_since(Instant::now())),
                 limits: spec.limits,
                 situation,
                 input,
@@ -197,6 +201,7 @@ impl Worker {
             context: spec.context,
             limits: Arc::clone(spec.limits),
             host_calls: 0,
+            logged: 0,
             is_asking: false,
             ends_by: None,
             slot,
@@ -206,11 +211,7 @@ impl Worker {
             self.flush(state);
         }
         drop(guard);
-        let deadline = match spec.work {
-            Work::Load => None,
-            Work::Call { deadline, .. } => Some(deadline),
-        };
-        Ok(InFlight { worker: Arc::clone(self), call, mail, deadline, is_over: false })
+        Ok(InFlight { worker: Arc::clone(self), call, mail, deadline: spec.deadline, is_over: false })
     }
 
     /// Sends the plugin along where the worker lacks it, or where it is what the call is about.
@@ -298,8 +299,8 @@ impl Worker {
     }
 
     /// Takes a call out when the worker is done with it.
-    pub(crate) fn take(&self, call: u64) -> Option<Entry> {
-        let entry = self.lock().calls.remove(&call)?;
+    pub(crate) fn take(&self, state: &mut State, call: u64) -> Option<Entry> {
+        let entry = state.calls.remove(&call)?;
         if entry.is_asking {
             self.asking.fetch_sub(1, Relaxed);
         }
@@ -311,10 +312,6 @@ impl Worker {
 
     /// Notes what the heap holds, and tells whether it is too much more than after the first call.
     pub(crate) fn has_residue(&self, heap_bytes: u64, allowed: u64) -> bool {
-        // Only a worker with nothing else to do shows what is left behind.
-        if self.load() > 1 {
-            return false;
-        }
         self.scale.note_own(heap_bytes);
         let baseline = self.baseline.fetch_min(heap_bytes, Relaxed).min(heap_bytes);
         heap_bytes - baseline > allowed
@@ -343,7 +340,7 @@ pub(crate) struct InFlight {
     pub(crate) worker: Arc<Worker>,
     pub(crate) call: u64,
     pub(crate) mail: Arc<Mail>,
-    deadline: Option<Instant>,
+    pub(crate) deadline: Instant,
     /// Whether the driver has said that it is over.
     pub(crate) is_over: bool,
 }
@@ -356,7 +353,7 @@ impl InFlight {
         }
         let (worker, now) = (&self.worker, Instant::now());
         // Its caller keeps the deadline as well as its worker does, and may be the first.
-        if self.deadline.is_some_and(|deadline| deadline <= now) {
+        if self.deadline <= now {
             worker.is_retiring.store(true, Relaxed);
         }
         let mut guard = worker.lock();

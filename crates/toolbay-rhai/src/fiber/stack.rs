@@ -33,7 +33,8 @@ const STACK_BYTES_PER_HEAP_BYTE: usize = 8;
 pub(crate) fn needed_bytes(limits: &Limits) -> usize {
     let levels = limits.max_array_len.saturating_add(limits.max_map_len);
     let nested = levels.saturating_mul(BYTES_PER_LEVEL);
-    let chained = usize::try_from(limits.max_memory_bytes).unwrap_or(usize::MAX).saturating_mul(STACK_BYTES_PER_HEAP_BYTE);
+    let chained =
+        usize::try_from(limits.max_memory_bytes).unwrap_or(usize::MAX).saturating_mul(STACK_BYTES_PER_HEAP_BYTE);
     nested.max(chained).clamp(LEAST_STACK_BYTES, MOST_STACK_BYTES).next_power_of_two()
 }
 

@@ -5,11 +5,14 @@ use rhai::{Array, Dynamic, INT, ImmutableString, Module};
 use serde_json::Value;
 use toolbay_api::{ErrorKind, Limit, ToolError};
 
-use super::register::add;
+use super::{fail, register::add};
 use crate::{
     call::{self, Call, HostResult},
     convert,
 };
+
+/// Bytes of a JSON pointer.
+const MAX_POINTER_BYTES: usize = 1 << 10;
 
 pub(super) fn register(module: &mut Module) {
     add(module, "asset_get", ["name", "pointer"], |name: ImmutableString, pointer: ImmutableString| {
@@ -34,6 +37,7 @@ pub(super) fn register(module: &mut Module) {
 fn at<R>(name: &str, pointer: &str, body: impl FnOnce(&Call, Option<&Value>) -> HostResult<R>) -> HostResult<R> {
     call::with(|call| {
         call.count_host_call()?;
+        short(pointer)?;
         // A JSON file is parsed when it is first read, and kept by the host.
         let value = call.give(|| call.host().assets().json_at(name, pointer))?;
         body(call, value)
@@ -66,15 +70,16 @@ fn keys(name: &str, pointer: &str) -> HostResult<Array> {
 
 fn find(name: &str, pointer: &str, field: &str, wanted: &Dynamic) -> HostResult<Array> {
     at(name, pointer, |call, value| {
+        short(field)?;
         let wanted = call.unwrap(convert::to_value(wanted, call.limits(), Limit::StringSize))?;
         let matches = |entry: &Value| entry.pointer(field).is_some_and(|found| equal(found, &wanted));
         let found: Array = match value {
             Some(Value::Object(entries)) => {
-                call.charge(entries.len())?;
+                call.charge(entries.len().saturating_mul(1 + field.len() / 64))?;
                 entries.iter().filter(|(_, entry)| matches(entry)).map(|(key, _)| key.into()).collect()
             }
             Some(Value::Array(items)) => {
-                call.charge(items.len())?;
+                call.charge(items.len().saturating_mul(1 + field.len() / 64))?;
                 items.iter().enumerate().filter(|(_, item)| matches(item)).map(|(place, _)| index(place)).collect()
             }
             _ => Array::new(),
@@ -82,6 +87,14 @@ fn find(name: &str, pointer: &str, field: &str, wanted: &Dynamic) -> HostResult<
         call.admit_array(found.len())?;
         Ok(found)
     })
+}
+
+/// Refuses a JSON pointer that nothing lies at: each step of it is looked at for each entry.
+fn short(pointer: &str) -> HostResult<()> {
+    if pointer.len() > MAX_POINTER_BYTES {
+        return fail(format!("the JSON pointer is longer than {MAX_POINTER_BYTES} bytes"));
+    }
+    Ok(())
 }
 
 /// Equality as a script means it: 1 and 1.0 are the same number.

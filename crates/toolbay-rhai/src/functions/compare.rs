@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use rhai::{Array, Dynamic, FnPtr, INT, Map, Module, NativeCallContext};
+use rhai::{Array, Dynamic, FnPtr, INT, ImmutableString, Map, Module, NativeCallContext};
 use toolbay_api::{Limit, ToolError};
 
 use super::register::{add, add_mut};
@@ -24,6 +24,13 @@ pub(super) fn register(module: &mut Module) {
         Ok(position(array, &value, 0)?.is_some())
     });
     add(module, "index_of", ["array", "value"], |array: &mut Array, value: Dynamic| index(position(array, &value, 0)?));
+    // Rhai takes a text for the name of a function that might exist.
+    add(module, "index_of", ["array", "value"], |array: &mut Array, value: ImmutableString| {
+        index(position(array, &value.into(), 0)?)
+    });
+    add(module, "index_of", ["array", "value", "start"], |array: &mut Array, value: ImmutableString, start: INT| {
+        index(position(array, &value.into(), offset(start, array.len()))?)
+    });
     add(module, "index_of", ["array", "value", "start"], |array: &mut Array, value: Dynamic, start: INT| {
         index(position(array, &value, offset(start, array.len()))?)
     });
@@ -57,8 +64,9 @@ struct Equality<'a> {
 impl Equality<'_> {
     fn values(&self, left: &Dynamic, right: &Dynamic, depth: usize) -> HostResult<bool> {
         self.call.charge(1)?;
-        if left.is_locked() || right.is_locked() {
-            return Ok(false);
+        // Asking whether a captured variable is in use takes Rhai 50 ms, so that it is asked once at most.
+        if (left.is_shared() && left.is_locked()) || (right.is_shared() && right.is_locked()) {
+            return super::fail("a captured variable is compared while it is in use");
         }
         if let (Ok(left), Ok(right)) = (left.as_array_ref(), right.as_array_ref()) {
             return self.arrays(&left, &right, depth);
@@ -149,7 +157,7 @@ fn index(place: Option<usize>) -> HostResult<INT> {
 }
 
 /// Where a negative start counts from the end.
-fn offset(start: INT, len: usize) -> usize {
+pub(super) fn offset(start: INT, len: usize) -> usize {
     match usize::try_from(start) {
         Ok(start) => start,
         Err(_) => len.saturating_sub(usize::try_from(start.unsigned_abs()).unwrap_or(usize::MAX)),

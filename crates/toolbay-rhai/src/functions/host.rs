@@ -22,6 +22,9 @@ pub(super) fn register(module: &mut Module) {
     add(module, "log", ["level", "text"], |level: ImmutableString, text: Dynamic| log(level_called(&level)?, &text));
     add(module, "config", [], config);
     add(module, "config", ["key"], |key: ImmutableString| config_entry(&key));
+    // Rhai's own is an error that a script can catch where it is called in a callback, and prints its value then.
+    add(module, "exit", [], || leave(Dynamic::UNIT));
+    add(module, "exit", ["value"], leave);
     add(module, "fail", ["message"], |message: ImmutableString| raise(&message, None));
     add(module, "fail", ["message", "details"], |message: ImmutableString, details: Dynamic| {
         raise(&message, Some(details))
@@ -97,6 +100,10 @@ fn config_entry(key: &str) -> HostResult<Dynamic> {
         call.charge(convert::weight(entry))?;
         Ok(convert::to_dynamic(entry))
     })
+}
+
+fn leave(value: Dynamic) -> HostResult<Dynamic> {
+    call::with(|call| Err(call.exit(value)))
 }
 
 fn raise(message: &str, details: Option<Dynamic>) -> HostResult<()> {

@@ -1,15 +1,24 @@
 //! Numbers as other languages round and write them.
 
 use rhai::{FLOAT, INT, ImmutableString, Module};
+use rust_decimal::{Decimal, MathematicalOps};
 
-use super::register::add;
+use super::{fail, register::add};
 use crate::call::HostResult;
 
 pub(super) fn register(module: &mut Module) {
     add(module, "round_to", ["x", "digits"], |x: FLOAT, digits: INT| Ok(round_to(x, digits)));
     add(module, "round_to", ["x", "digits"], |x: INT, digits: INT| Ok(round_to(x as FLOAT, digits)));
+    add(module, "sin", ["x"], |x: Decimal| in_range(x.checked_sin()));
+    add(module, "cos", ["x"], |x: Decimal| in_range(x.checked_cos()));
+    add(module, "tan", ["x"], |x: Decimal| in_range(x.checked_tan()));
     add(module, "float_text", ["x"], |x: FLOAT| text(x));
     add(module, "float_text", ["x"], |x: INT| text(x as FLOAT));
+}
+
+/// The result of a function where Rhai's own panics on what no decimal can be.
+fn in_range(result: Option<Decimal>) -> HostResult<Decimal> {
+    result.map_or_else(|| fail("the result is beyond what a decimal can be"), Ok)
 }
 
 fn text(x: FLOAT) -> HostResult<ImmutableString> {

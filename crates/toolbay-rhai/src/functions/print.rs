@@ -6,32 +6,68 @@
 
 use std::fmt::Write as _;
 
-use rhai::{Array, Dynamic, ImmutableString, Map, Module};
+use rhai::{Array, Dynamic, FnPtr, ImmutableString, Map, Module, NativeCallContext};
 use toolbay_api::{Limit, ToolError};
 
 use super::register::add;
 use crate::call::{self, Call, HostResult};
+
+type Context<'a> = NativeCallContext<'a>;
 
 /// Levels of nesting that are printed.
 const MAX_DEPTH: usize = 64;
 
 pub(super) fn register(module: &mut Module) {
     for name in ["to_string", "print", "to_debug", "debug"] {
-        add(module, name, ["array"], |array: &mut Array| text(|printer| printer.array(array, 0)));
-        add(module, name, ["map"], |map: &mut Map| text(|printer| printer.map(map, 0)));
+        add(module, name, ["array"], |context: Context<'_>, array: &mut Array| {
+            let value = Dynamic::from_array(std::mem::take(array));
+            let printed = text(&context, &value, |printer| printer.value(&value, 0));
+            *array = value.into_array().unwrap_or_default();
+            printed
+        });
+        add(module, name, ["map"], |context: Context<'_>, map: &mut Map| {
+            let value = Dynamic::from_map(std::mem::take(map));
+            let printed = text(&context, &value, |printer| printer.value(&value, 0));
+            *map = value.try_cast().unwrap_or_default();
+            printed
+        });
     }
     for name in ["to_string", "print"] {
-        add(module, name, ["value"], |value: &mut Dynamic| text(|printer| printer.top(value)));
+        add(module, name, ["value"], |context: Context<'_>, value: &mut Dynamic| {
+            text(&context, value, |printer| printer.top(value))
+        });
     }
     for name in ["to_debug", "debug"] {
-        add(module, name, ["value"], |value: &mut Dynamic| text(|printer| printer.value(value, 0)));
+        add(module, name, ["value"], |context: Context<'_>, value: &mut Dynamic| {
+            text(&context, value, |printer| printer.value(value, 0))
+        });
+        add(module, name, ["text"], |context: Context<'_>, value: ImmutableString| {
+            text(&context, &Dynamic::UNIT, |printer| printer.quoted(&value))
+        });
+        add(module, name, ["function"], |function: FnPtr| {
+            Ok(ImmutableString::from(format!("Fn({})", call::without_seed(function.fn_name()))))
+        });
     }
 }
 
-fn text(body: impl FnOnce(&mut Printer<'_>) -> bool) -> HostResult<ImmutableString> {
+fn text(
+    context: &Context<'_>,
+    value: &Dynamic,
+    body: impl FnOnce(&mut Printer<'_>) -> bool,
+) -> HostResult<ImmutableString> {
+    // Rhai looks at the size of what was printed when it is printed, and prints it again, all of it, where it is over.
+    if context.engine().ensure_data_size_within_limits(value).is_err() {
+        return Err(call::with(|call| {
+            let allowed = call.limits().max_array_len as u64;
+            Ok(call.leave(&ToolError::limit(Limit::ArraySize, allowed, allowed.saturating_add(1))))
+        })?);
+    }
     call::with(|call| {
-        let mut printer = Printer { call, out: String::new() };
+        let mut printer = Printer { call, out: String::new(), met_one_in_use: false };
         body(&mut printer);
+        if printer.met_one_in_use {
+            return super::fail("a captured variable is printed while it is in use");
+        }
         Ok(printer.out.into())
     })
 }
@@ -40,6 +76,7 @@ fn text(body: impl FnOnce(&mut Printer<'_>) -> bool) -> HostResult<ImmutableStri
 struct Printer<'a> {
     call: &'a Call,
     out: String,
+    met_one_in_use: bool,
 }
 
 impl Printer<'_> {
@@ -53,8 +90,10 @@ impl Printer<'_> {
     }
 
     fn value(&mut self, value: &Dynamic, depth: usize) -> bool {
-        if value.is_locked() {
-            return self.push("<in use>");
+        // Asking takes Rhai 50 ms where the variable is in use, so that the first one ends the printing.
+        if value.is_shared() && value.is_locked() {
+            self.met_one_in_use = true;
+            return false;
         }
         if let Ok(text) = value.as_immutable_string_ref() {
             return self.quoted(&text);
@@ -70,8 +109,11 @@ impl Printer<'_> {
         }
         if value.is_fnptr() {
             // Without the captured values: they may be anything, many times over.
-            let name = value.clone().flatten().try_cast::<rhai::FnPtr>().map(|function| function.fn_name().to_owned());
-            return self.push("Fn(") && self.push(&name.unwrap_or_default()) && self.push(")");
+            let name = value.read_lock::<FnPtr>().map(|function| function.fn_name().to_owned()).unwrap_or_default();
+            return self.push("Fn(") && self.push(call::without_seed(&name)) && self.push(")");
+        }
+        if value.is_variant() {
+            return self.push(call::short_type(value.type_name()));
         }
         let _ = write!(self.out, "{value}");
         self.push("")
@@ -101,19 +143,31 @@ impl Printer<'_> {
     }
 
     fn quoted(&mut self, text: &str) -> bool {
+        // A control character is written with up to ten.
+        let controls = text.chars().filter(|character| character.is_control()).count();
+        if !self.admits(text.len().saturating_add(controls.saturating_mul(4))) {
+            return false;
+        }
         let _ = write!(self.out, "{text:?}");
         self.push("")
     }
 
     fn push(&mut self, text: &str) -> bool {
-        self.out.push_str(text);
-        let allowed = self.call.limits().max_string_bytes;
-        if self.out.len() > allowed {
-            self.call.trip(&ToolError::limit(Limit::StringSize, allowed as u64, self.out.len() as u64));
-            let end = self.out.floor_char_boundary(64);
-            self.out.truncate(end);
-            return false;
+        self.admits(text.len()) && {
+            self.out.push_str(text);
+            self.call.spend(1 + text.len() as u64 / 64)
         }
-        self.call.spend(1)
+    }
+
+    /// Whether so many more bytes may be written; past the limit the call ends.
+    fn admits(&mut self, more: usize) -> bool {
+        let (allowed, used) = (self.call.limits().max_string_bytes, self.out.len().saturating_add(more));
+        if used <= allowed {
+            return true;
+        }
+        self.call.trip(&ToolError::limit(Limit::StringSize, allowed as u64, used as u64));
+        let end = self.out.floor_char_boundary(64);
+        self.out.truncate(end);
+        false
     }
 }

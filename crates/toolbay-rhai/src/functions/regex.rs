@@ -1,6 +1,9 @@
 //! Regular expressions in linear time.
 
-use std::{convert::Infallible, sync::{Arc, Mutex, PoisonError}};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use regex::{Regex, RegexBuilder};
 use regex_automata::{
@@ -13,7 +16,10 @@ use regex_syntax::ast::{self, parse::ParserBuilder};
 use rhai::{Dynamic, ImmutableString, Map, Module};
 
 use super::{charge_bytes, fail, register::add, text::pieces};
-use crate::{call::{self, HostResult}, meter};
+use crate::{
+    call::{self, HostResult},
+    meter,
+};
 
 /// Compiled patterns that are kept; a pattern costs up to [`MAX_PROGRAM_BYTES`] of memory for each of its parts.
 const KEPT: usize = 64;
@@ -174,7 +180,8 @@ impl Patterns {
 fn effort(pattern: &str) -> Result<usize, String> {
     let tree = ParserBuilder::new().nest_limit(NESTED).build().parse(pattern).map_err(|error| error.to_string())?;
     let folds = pattern.contains("(?") && pattern.contains('i');
-    ast::visit(&tree, Effort { sum: 0, each: if folds { FOLDING_EFFORT } else { 1 } }).map_err(|never: Infallible| match never {})
+    ast::visit(&tree, Effort { sum: 0, each: if folds { FOLDING_EFFORT } else { 1 } })
+        .map_err(|never: Infallible| match never {})
 }
 
 /// Goes through a pattern's tree.
@@ -201,7 +208,8 @@ impl ast::Visitor for Effort {
     }
 
     fn visit_class_set_item_pre(&mut self, item: &ast::ClassSetItem) -> Result<(), Infallible> {
-        if matches!(item, ast::ClassSetItem::Unicode(_) | ast::ClassSetItem::Perl(_) | ast::ClassSetItem::Bracketed(_)) {
+        if matches!(item, ast::ClassSetItem::Unicode(_) | ast::ClassSetItem::Perl(_) | ast::ClassSetItem::Bracketed(_))
+        {
             self.sum += self.each;
         }
         Ok(())
@@ -269,8 +277,13 @@ fn replace(regex: &Regex, text: &str, replacement: &str) -> HostResult<Immutable
             call.admit_string(result.len())
         };
         if replacement.contains('$') {
+            let references = replacement.matches('$').count();
             for captures in regex.captures_iter(text) {
                 let Some(whole) = captures.get(0) else { continue };
+                // No group is longer than the whole.
+                let most = references.saturating_mul(whole.len()).saturating_add(replacement.len());
+                call.admit_string(most)?;
+                call.charge(most / 64)?;
                 put(whole.range(), &|result| captures.expand(replacement, result))?;
             }
         } else {

@@ -16,7 +16,8 @@ fn strict(mut bench: Bench) -> Bench {
 
 async fn calls(body: &str, arguments: Value) {
     let bench = strict(Bench::with_host(|host| {
-        host.assets = assets(&[("data.json", r#"{"a": [1, 2, {"b": "a text that is longer than what fits in place"}]}"#)]);
+        host.assets =
+            assets(&[("data.json", r#"{"a": [1, 2, {"b": "a text that is longer than what fits in place"}]}"#)]);
         host.config = json!({ "endpoint": "a text that is longer than what fits in place" });
     }));
     let plugin = bench.source(&tool_source(body)).await.unwrap();

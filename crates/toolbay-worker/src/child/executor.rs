@@ -12,8 +12,9 @@ use std::{
 };
 
 use serde::{Deserialize, de::IntoDeserializer};
+use serde_json::Value;
 use toolbay_api::{
-    Assets, CallId, Caller, CancelFlag, ErrorKind, Hook, HookContext, HookPoint, LoadError, Plugin, RunId, Runner,
+    Assets, CallId, Caller, CancelFlag, ErrorKind, Hook, HookContext, HookPoint, Limit, LoadError, Plugin, RunId, Runner,
     TenantId, Tool, ToolContext, ToolContextParts, ToolError,
 };
 use toolbay_rhai::RhaiRunner;
@@ -29,6 +30,7 @@ use crate::{
     hook_wire,
     package::PackageFrame,
     sys::{self, Wait},
+    wire::read_json,
 };
 
 /// A plugin as a worker holds it.
@@ -43,8 +45,11 @@ struct Loaded {
 pub(crate) struct Executor {
     link: Link,
     runner: RhaiRunner,
-    plugins: HashMap<u64, Result<Arc<Loaded>, LoadError>>,
+    /// One that could not be loaded is kept with the call that it was loaded for.
+    plugins: HashMap<u64, Result<Arc<Loaded>, (u64, LoadError)>>,
     tasks: Vec<Task>,
+    /// Bytes that loaded plugins hold.
+    kept: isize,
     /// Whether a large call has ended since memory was last given back.
     was_large: bool,
 }
@@ -83,13 +88,19 @@ impl Executor {
             match task.poll() {
                 Poll::Pending => index += 1,
                 Poll::Ready(outcome) => {
-                    let (call, spent) = (task.call, task.spent());
+                    let task = self.tasks.swap_remove(index);
+                    let (call, spent) = (task.call, task.spent(self.residue()));
                     self.was_large |= spent.peak_bytes >= LARGE;
-                    self.tasks.swap_remove(index);
                     self.link.write(|out| frame::write_done(out, call, spent, &outcome));
                 }
             }
         }
+    }
+
+    /// Bytes of the heap that belong to no call and no plugin.
+    fn residue(&self) -> u64 {
+        let calls: isize = self.tasks.iter().map(Task::account).sum();
+        u64::try_from(alloc::held() - calls - self.kept).unwrap_or(0)
     }
 
     fn take(&mut self, frame: &[u8]) {
@@ -98,17 +109,29 @@ impl Executor {
         match frame {
             ToWorker::Load { call, plugin, answer, package } => self.load(call, plugin, answer, package),
             ToWorker::Unload { plugin } => {
-                let plugin = self.plugins.remove(&plugin);
-                // Its assets are counted outside, where they came from; the script is small beside them.
-                alloc::outside(|| drop(plugin));
+                let Some(plugin) = self.plugins.remove(&plugin) else { return };
+                // Its assets are counted outside, where they came from.
+                if let Ok(Loaded { assets, .. }) = plugin.as_deref() {
+                    let assets = Arc::clone(assets);
+                    let before = alloc::held();
+                    drop(plugin);
+                    self.kept += alloc::held() - before;
+                    alloc::outside(|| drop(assets));
+                }
             }
             ToWorker::Call(call) => self.call(*call),
             ToWorker::Cancel { call } => self.cancel(call),
-            ToWorker::Reply { call, answer } => self.link.answer(call, answer),
+            ToWorker::Reply { call, answer } => {
+                // A call that was cancelled meanwhile has no use for it.
+                if let Some(task) = self.tasks.iter_mut().find(|task| task.call == call) {
+                    task.receive(|| self.link.answer(call, answer));
+                }
+            }
         }
     }
 
     fn load(&mut self, call: u64, plugin: u64, answer: bool, package: &[u8]) {
+        let before = alloc::held();
         let Ok(package) = PackageFrame::read(package) else { sys::exit(sys::EXIT_PROTOCOL) };
         let allowed = package.context.limits.max_memory_bytes;
         let (loaded, _) = alloc::under_cap(call, 0, allowed, || match package.is_program {
@@ -122,9 +145,11 @@ impl Executor {
             },
             Err(error) => Outcome::LoadError(error.clone()),
         };
-        self.plugins.insert(plugin, loaded.map(|plugin| Arc::new(held(&*plugin))));
+        self.plugins.insert(plugin, loaded.map(|plugin| Arc::new(held(&*plugin))).map_err(|error| (call, error)));
+        drop(package);
+        self.kept += alloc::held() - before;
         if answer {
-            let spent = Spent { heap_bytes: u64::try_from(alloc::held()).unwrap_or(0), ..Spent::default() };
+            let spent = Spent { heap_bytes: self.residue(), ..Spent::default() };
             self.link.write(|out| frame::write_done(out, call, spent, &outcome));
         }
     }
@@ -145,11 +170,17 @@ impl Executor {
         let internal = |what: String| ToolError::new(ErrorKind::Internal, what);
         let plugin = match self.plugins.get(&frame.plugin) {
             Some(Ok(plugin)) => Arc::clone(plugin),
-            Some(Err(error)) => return Err(internal(format!("the plugin could not be loaded again: {error}"))),
+            Some(Err((call, error))) if *call == frame.call => return Err(not_loaded_again(error)),
+            // The worker is not given any more calls; this one was on its way already.
+            Some(Err(_)) => {
+                let text = "the tool's worker process could not load it for another call; try again";
+                return Err(ToolError::new(ErrorKind::Unavailable, text));
+            }
             None => return Err(internal("the plugin is not in the worker".to_owned())),
         };
         let caller = caller(&frame)?;
-        let deadline = Instant::now() + frame.time_left;
+        let input: Value = read_json(frame.input).map_err(|malformed| internal(malformed.to_string()))?;
+        let deadline = Instant::now() + frame.deadline.saturating_sub(sys::monotonic());
         let host = Arc::new(FarHost::new(self.link.clone(), frame.call, Arc::clone(&plugin.assets)));
         match frame.target {
             Target::Tool(name) => {
@@ -165,7 +196,7 @@ impl Executor {
                     host,
                     cancelled: CancelFlag::default(),
                 });
-                let (context, input) = (cx.clone(), frame.input);
+                let context = cx.clone();
                 let work = async move {
                     match tool.call(input, &cx).await {
                         Ok(output) => Outcome::Value(output.data),
@@ -177,7 +208,7 @@ impl Executor {
             Target::Hook(point) => {
                 let hook = plugin.hooks.get(&point).map(Arc::clone);
                 let hook = hook.ok_or_else(|| internal(format!("the plugin has no hook {point}")))?;
-                let (step, input) = (frame.situation.number, frame.input);
+                let step = frame.situation.number;
                 let work = async move {
                     let hosts = FarHosts(host);
                     let cx = HookContext { caller: &caller, step, deadline, hosts: &hosts };
@@ -195,8 +226,23 @@ impl Executor {
         let Some(index) = self.tasks.iter().position(|task| task.call == call) else { return };
         let mut task = self.tasks.swap_remove(index);
         task.end();
+        let spent = task.spent(self.residue());
         let cancelled = ToolError::new(ErrorKind::Cancelled, "the call was cancelled");
-        self.link.write(|out| frame::write_done(out, call, task.spent(), &Outcome::Error(cancelled)));
+        self.link.write(|out| frame::write_done(out, call, spent, &Outcome::Error(cancelled)));
+    }
+}
+
+/// The error of the call for which a plugin that was loaded once before was to be loaded again. The host takes each of
+/// these kinds as a reason to replace the worker.
+fn not_loaded_again(error: &LoadError) -> ToolError {
+    let text = format!("the plugin could not be loaded again: {error}");
+    match error.kind {
+        kind @ (ErrorKind::TimedOut | ErrorKind::LimitExceeded { limit: Limit::Memory, .. }) => {
+            ToolError::new(kind, "loading the tool's code took all that the call had; try again")
+                .with_source(text)
+                .with_retryable(true)
+        }
+        _ => ToolError::new(ErrorKind::Internal, text),
     }
 }
 

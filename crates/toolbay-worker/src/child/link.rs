@@ -9,7 +9,8 @@ use std::{
 };
 
 use crate::{
-    frame::{self, Request, ToWorker},
+    alloc,
+    frame::{self, Request},
     sys::{self, Wait},
     wire::Inbox,
 };
@@ -42,7 +43,8 @@ impl Link {
 
     /// Writes a frame that is sent with the next [`flush`](Self::flush).
     pub(crate) fn write(&self, write: impl FnOnce(&mut Vec<u8>)) {
-        write(&mut self.lock().out);
+        // The buffer outlives the call in whose turn it grows.
+        alloc::of_another(|| write(&mut self.lock().out));
     }
 
     /// Sends what was written. A host that is gone ends the worker.
@@ -95,15 +97,17 @@ impl Link {
         self.flush();
         loop {
             let mut inner = self.lock();
-            let Some(frame) = inner.read(Wait::UntilThere) else { continue };
-            match ToWorker::read(&frame) {
-                Ok(ToWorker::Reply { call: to, answer }) if to == call => {
-                    // What a large answer needed is given back here, where the allocator counts as it did before.
+            let Some(frame) = alloc::of_another(|| inner.read(Wait::UntilThere)) else { continue };
+            if frame::reply_to(&frame) == Some(call) {
+                let answer = frame.get(frame::REPLY_HEAD..).unwrap_or_default().to_vec();
+                // What a large answer needed is given back here, where the allocator counts as it did before.
+                alloc::of_another(|| {
+                    drop(frame);
                     inner.inbox.space();
-                    return answer.to_vec();
-                }
-                _ => inner.queued.push_back(frame),
+                });
+                return answer;
             }
+            alloc::of_another(|| inner.queued.push_back(frame));
         }
     }
 

@@ -80,6 +80,17 @@ impl Task {
         }
     }
 
+    /// Bytes that it holds.
+    pub(crate) fn account(&self) -> isize {
+        self.account
+    }
+
+    /// Runs what hands it something that it asked for, which counts as its own.
+    pub(crate) fn receive(&mut self, hand_over: impl FnOnce()) {
+        let ((), account) = alloc::under_cap(self.call, self.account, self.allowed, hand_over);
+        self.account = account;
+    }
+
     /// Drops what it runs, which cancels a script. The cap holds while its destructors run, too.
     pub(crate) fn end(&mut self) {
         if let Some(work) = self.work.take() {
@@ -90,9 +101,8 @@ impl Task {
         }
     }
 
-    /// What it used.
-    pub(crate) fn spent(&self) -> Spent {
-        let heap_bytes = u64::try_from(alloc::held()).unwrap_or(0);
+    /// What it used, in a worker whose heap holds `heap_bytes` that are no call's.
+    pub(crate) fn spent(&self, heap_bytes: u64) -> Spent {
         match self.context.as_ref().map(ToolContext::usage) {
             None => Spent { heap_bytes, ..Spent::default() },
             Some(usage) => Spent {

@@ -75,6 +75,9 @@ impl Pool {
             Ok(fresh) => fresh,
             Err(error) => {
                 state.alive = state.alive.saturating_sub(1);
+                if let Some(owner) = &owner {
+                    state.forget_if_empty(owner);
+                }
                 drop(state);
                 self.changed.notify_waiters();
                 tracing::warn!(target: "toolbay::worker", %error, "a worker could not be started");
@@ -83,9 +86,11 @@ impl Pool {
         };
         match owner {
             Some(owner) => {
+                fresh.worker.last_used.store(self.now(), Relaxed);
                 let _ = fresh.worker.owner.set(owner.clone());
                 state.owned.entry(owner).or_default().workers.push(Arc::clone(&fresh.worker));
                 self.top_up(&mut state);
+                self.watch_idle(&mut state);
             }
             None => state.spares.push(Arc::clone(&fresh.worker)),
         }

@@ -3,10 +3,10 @@
 use std::{process::Command, time::Duration, time::Instant};
 
 use serde_json::json;
-use toolbay_api::{ErrorKind, Limit, Limits};
+use toolbay_api::{ErrorKind, Limit, Limits, Scope};
 use toolbay_worker::WorkerConfig;
 
-use crate::support::{Bay, config, limits};
+use crate::support::{Bay, config, limits, script};
 
 /// Sends a signal, by the system's own program.
 fn signal(name: &str, pid: u32) {
@@ -46,6 +46,99 @@ async fn a_worker_that_is_stuck_is_killed_at_the_deadline() {
     }
 }
 
+/// Many variables, each looked up many times: the parser's time is their product.
+fn slow_to_compile(name: &str) -> String {
+    let lets: String = (0..8_000).map(|n| format!("let v{n}=0;")).collect();
+    script(name, name, &format!("fn {name}(args) {{ {lets} {} 1 }}", "v0;".repeat(40_000)))
+}
+
+fn hasty() -> Limits {
+    Limits {
+        timeout: Duration::from_millis(50),
+        max_source_bytes: 1 << 20,
+        max_variables: 100_000,
+        max_operations: u64::MAX,
+        ..Limits::default()
+    }
+}
+
+#[tokio::test]
+async fn loading_ends_at_the_deadline_and_the_next_load_is_fine() {
+    let bay = Bay::new(config(), hasty()).with("ok", "ok", "fn ok(args) { 1 }").await;
+    let began = Instant::now();
+    let error = bay.toolbay.load_source(Scope::Global, "slow.rhai", &slow_to_compile("slow")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::TimedOut, "{error}");
+    assert!(began.elapsed() < Duration::from_millis(150), "{:?}", began.elapsed());
+    let bay = bay.with("fine", "fine", "fn fine(args) { 2 }").await;
+    assert_eq!(bay.data("fine", json!({})).await, json!(2));
+}
+
+#[tokio::test]
+async fn loading_in_a_worker_that_is_stuck_ends_at_the_deadline_by_kill() {
+    let bay = Bay::new(WorkerConfig { max_workers_per_tenant: 1, ..config() }, hasty());
+    let bay = bay.with("ok", "ok", "fn ok(args) { 1 }").await;
+    let stuck = bay.pids()[0];
+    signal("-STOP", stuck);
+    let began = Instant::now();
+    let source = script("fine", "fine", "fn fine(args) { 2 }");
+    let error = bay.toolbay.load_source(Scope::Global, "fine.rhai", &source).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::TimedOut, "{error}");
+    assert!(began.elapsed() < Duration::from_millis(150), "{:?}", began.elapsed());
+    let bay = bay.with("fine", "fine", "fn fine(args) { 2 }").await;
+    assert!(!bay.pids().contains(&stuck));
+    assert_eq!(bay.data("fine", json!({})).await, json!(2));
+}
+
+#[tokio::test]
+async fn compiling_for_a_call_is_on_the_calls_time() {
+    // Loaded by the host's worker with time enough, compiled again by the tenant's for a call that has little.
+    let bay = Bay::new(config(), Limits { timeout: Duration::from_secs(60), ..hasty() });
+    let source = slow_to_compile("slow").replace("slow: #{", "slow: #{ timeout_ms: 50, ");
+    bay.toolbay.load_source(Scope::Global, "slow.rhai", &source).await.unwrap_or_else(|error| panic!("{error}"));
+    let bay = bay.with("ok", "ok", "fn ok(args) { 1 }").await;
+    assert_eq!(bay.data("ok", json!({})).await, json!(1));
+    let began = Instant::now();
+    let error = bay.error("slow", json!({})).await;
+    assert_eq!(error.kind, ErrorKind::TimedOut, "{error}");
+    assert!(began.elapsed() < Duration::from_millis(150), "{:?}", began.elapsed());
+    assert_eq!(bay.data("ok", json!({})).await, json!(1));
+}
+
+#[tokio::test]
+async fn siblings_of_a_call_whose_worker_is_killed_may_try_again() {
+    let one = WorkerConfig { max_workers_per_tenant: 1, ..config() };
+    let bay = Bay::new(one, Limits { timeout: Duration::from_secs(30), ..short() });
+    let source = r#"const PLUGIN = #{ name: "x", version: "1.0.0", description: "d", permissions: ["*"], tools: #{
+        brief: #{ description: "d", timeout_ms: 400 }, spin: #{ description: "d" }, waits: #{ description: "d" },
+        ok: #{ description: "d", parameters: #{ type: "object" } } } };
+        fn brief(args) { loop {} } fn spin(args) { loop {} } fn waits(args) { call_tool("x.spin", #{}) }
+        fn ok(args) { args.n }"#;
+    bay.toolbay.load_source(Scope::Global, "x.rhai", source).await.unwrap();
+    assert_eq!(bay.data("x.ok", json!({ "n": 0 })).await, json!(0));
+    let pid = bay.pid_of("acme").unwrap();
+    // Three that run, two that wait for the host. Nothing but a kill can end a process that is stopped.
+    let stuck = async {
+        while bay.runner.workers().iter().all(|worker| worker.pid != pid || worker.calls < 7) {
+            tokio::task::yield_now().await;
+        }
+        signal("-STOP", pid);
+    };
+    let siblings = ["x.spin", "x.waits", "x.spin", "x.waits"].map(|tool| bay.call("acme", tool, json!({})));
+    let (brief, siblings, ()) =
+        tokio::join!(bay.call("acme", "x.brief", json!({})), futures::future::join_all(siblings), stuck);
+    assert_eq!(brief.result.unwrap_err().kind, ErrorKind::TimedOut);
+    for sibling in siblings {
+        let error = sibling.result.expect_err("its worker was killed");
+        assert_eq!((error.kind, error.retryable), (ErrorKind::Unavailable, true), "{error}");
+    }
+    // Which is worth it, and the answers are everybody's own.
+    let again = (1..8).map(|n| bay.call("acme", "x.ok", json!({ "n": n })));
+    for (n, reply) in (1..8).zip(futures::future::join_all(again).await) {
+        assert_eq!(reply.result.unwrap().data, json!(n));
+    }
+    assert_ne!(bay.pid_of("acme"), Some(pid));
+}
+
 #[tokio::test]
 async fn a_memory_bomb_is_named_with_its_figures_and_the_next_call_is_fine() {
     let limits = Limits { max_memory_bytes: 8 << 20, max_string_bytes: 1 << 30, max_operations: u64::MAX, ..limits() };
@@ -63,6 +156,35 @@ async fn a_memory_bomb_is_named_with_its_figures_and_the_next_call_is_fine() {
         }
         assert_eq!(bay.data("bomb.ok", json!({})).await, json!(1));
     }
+}
+
+#[tokio::test]
+async fn what_the_host_answers_counts_as_the_calls_memory() {
+    let limits = Limits { max_memory_bytes: 6 << 20, max_string_bytes: 1 << 30, ..limits() };
+    // Answers come and go; if their going were the call's gain, it could hold as much more.
+    let code = r#"fn put(args) { let s = "x"; s.pad(60_000, "y"); kv_set("k", s); 1 }
+        fn jump(args) { for i in 0..200 { kv_get("k"); } let s = "x"; s.pad(900_000, "y"); let t = [];
+            for i in 0..16 { t.push(s + "z"); } t.len }"#;
+    let bay = Bay::new(config(), limits).with("a", "put jump", code).await;
+    assert_eq!(bay.data("a.put", json!({})).await, json!(1));
+    let error = bay.error("a.jump", json!({})).await;
+    assert!(matches!(error.kind, ErrorKind::LimitExceeded { limit: Limit::Memory, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_worker_is_weighed_while_its_only_call_runs() {
+    // The heap cap does not see the stacks that recursion fills; the scale outside does.
+    let limits = Limits {
+        max_call_depth: 20_000,
+        max_operations: u64::MAX,
+        max_memory_bytes: 16 << 20,
+        timeout: Duration::from_secs(5),
+        ..limits()
+    };
+    let code = "fn down(n) { if n == 0 { loop {} } down(n - 1) } fn sink(args) { down(args.levels) }";
+    let bay = Bay::new(config(), limits).with("sink", "sink", code).await;
+    let error = bay.error("sink", json!({ "levels": 19_000 })).await;
+    assert!(matches!(error.kind, ErrorKind::LimitExceeded { limit: Limit::Memory, .. }), "{error}");
 }
 
 #[tokio::test]

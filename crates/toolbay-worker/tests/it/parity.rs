@@ -36,6 +36,8 @@ const BODIES: &[&str] = &[
     "parse_json(\"{\")",
     "asset_get(\"none.json\", \"\")",
     "call_tool(\"no.such\", #{})",
+    // Rhai sleeps a while for a variable that is in use.
+    "let x = [1]; x.map(|y| x.len())",
     // Limits
     "loop {}",
     "fn f(n) { f(n + 1) } f(0)",

@@ -59,6 +59,13 @@ impl Bay {
         self.call("acme", tool, arguments).await.result.expect_err("the call should fail")
     }
 
+    /// The process of a tenant's first worker.
+    pub(crate) fn pid_of(&self, tenant: &str) -> Option<u32> {
+        let is_theirs = |owner: &toolbay_api::TenantId| owner.as_str() == tenant;
+        let workers = self.runner.workers();
+        workers.iter().find(|worker| worker.tenant.as_ref().is_some_and(is_theirs)).map(|worker| worker.pid)
+    }
+
     pub(crate) fn pids(&self) -> Vec<u32> {
         let mut pids: Vec<_> = self.runner.workers().iter().map(|worker| worker.pid).collect();
         pids.sort_unstable();

@@ -1,0 +1,13 @@
+//! Outgoing HTTP seen from both ends: a plugin's request on one side, a server on the loopback address, as hostile as
+//! it likes, on the other.
+
+mod addresses;
+mod bounds;
+mod environment;
+mod grants;
+mod log;
+mod rebinding;
+mod redirects;
+mod requests;
+mod support;
+mod tls;
