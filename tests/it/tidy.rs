@@ -7,8 +7,9 @@ use serde_json::Value;
 use crate::support::project;
 
 /// The floors of ARCHITECTURE.md: a crate may use those on lower floors only.
-const FLOORS: [(&str, u32); 10] = [
+const FLOORS: [(&str, u32); 11] = [
     ("toolbay-api", 0),
+    ("toolbay-http", 1),
     ("toolbay-runtime", 1),
     ("toolbay-rhai", 1),
     ("toolbay-agent", 2),

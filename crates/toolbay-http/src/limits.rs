@@ -6,11 +6,11 @@ use toolbay_api::TenantId;
 
 use crate::allow::Allow;
 
-/// What the requests of all plugins may use at most. The memory that answers can hold at one time is
+/// What the requests of all plugins may use at most. The bodies of answers that are being read have together at most
 /// `max_in_flight` × `max_response_bytes`: 128 MiB by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpLimits {
-    /// Bytes of a request's URL.
+    /// Bytes of a request's URL with its query. A `url` of more than 64 KiB is refused whatever this says.
     pub max_url_bytes: usize,
     /// Bytes of a request's header names and values.
     pub max_request_header_bytes: usize,

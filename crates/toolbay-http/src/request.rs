@@ -11,7 +11,6 @@ use reqwest::{
     Method,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
-use serde::Deserialize;
 use serde_json::Value;
 use toolbay_api::{ErrorKind, ToolError};
 
@@ -25,7 +24,7 @@ use crate::target::Target;
 /// | --- | --- |
 /// | `method` | `GET` (the default), `HEAD`, `OPTIONS`, `POST`, `PUT`, `PATCH` or `DELETE` |
 /// | `url` | `https://...`, or `http://...` where host and grant both say so |
-/// | `headers` | an object of texts |
+/// | `headers` | an object of texts, at most 100 |
 /// | `query` | an object of texts, numbers, booleans or lists of them, added to the URL's query |
 /// | `body` | the body as text |
 /// | `body_base64` | the body as bytes in base64 |
@@ -34,8 +33,7 @@ use crate::target::Target;
 ///
 /// At most one of the three bodies may be there, and none with `GET` or `HEAD`. Where `headers` has no `content-type`,
 /// one that fits the body is added. A member that is `null` is taken as absent; an unknown member is an error.
-#[derive(Clone, Deserialize)]
-#[serde(try_from = "wire::WireRequest")]
+#[derive(Clone)]
 pub struct HttpRequest {
     pub(crate) method: Method,
     pub(crate) target: Target,
@@ -46,13 +44,18 @@ pub struct HttpRequest {
 
 /// What is wrong with which member of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the HTTP request's {0}")]
+#[error("the HTTP request{0}")]
 pub(crate) struct RequestError(String);
 
 impl RequestError {
-    /// `problem` completes the sentence that the member's name begins.
+    /// `problem` completes the sentence that begins with the member's name.
     pub(crate) fn of(member: impl fmt::Display, problem: impl fmt::Display) -> Self {
-        Self(format!("`{member}` {problem}"))
+        Self(format!("'s `{member}` {problem}"))
+    }
+
+    /// `problem` is about the whole and completes the sentence that begins with "the HTTP request".
+    pub(crate) fn whole(problem: impl fmt::Display) -> Self {
+        Self(format!(" {problem}"))
     }
 }
 
@@ -69,33 +72,23 @@ impl HttpRequest {
     /// `InvalidArguments`, which names the member, where `method` is none of those above or `url` is no absolute
     /// `http` or `https` URL without user name and password.
     pub fn new(method: &str, url: &str) -> Result<Self, ToolError> {
-        let method = fields::method(method)?;
-        let target = Target::parse(url).map_err(|error| RequestError::of("url", error))?;
-        Ok(Self { method, target, headers: HeaderMap::new(), body: Bytes::new(), timeout: None })
+        Ok(Self::parse(method, url)?)
     }
 
     /// Reads the JSON form.
     ///
     /// # Errors
-    /// `InvalidArguments` with the member's name and what it must be.
+    /// `InvalidArguments` with the member's name and what it must be. Of the values nothing is shown, since an
+    /// uncaught error may get as far as the model, and a header value in the wrong place is still a secret.
     pub fn from_json(value: Value) -> Result<Self, ToolError> {
-        let wire: wire::WireRequest = serde_path_to_error::deserialize(value).map_err(|error| {
-            let path = error.path().to_string();
-            let problem = if path == "." {
-                format!("the HTTP request does not fit: {}", error.inner())
-            } else {
-                format!("the HTTP request's `{path}` does not fit: {}", error.inner())
-            };
-            ToolError::new(ErrorKind::InvalidArguments, problem)
-        })?;
-        Ok(Self::try_from(wire)?)
+        Ok(wire::parse(value)?)
     }
 
     /// Adds a header field.
     ///
     /// # Errors
     /// `InvalidArguments` where the name is no token or is one that the host sets itself, where the value holds
-    /// anything but printable ASCII and tabs, or where the request has a field of this name.
+    /// anything but printable ASCII and tabs, where the request has a field of this name, or where it has 100 fields.
     pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, ToolError> {
         fields::add_header(&mut self.headers, name, value)?;
         Ok(self)
@@ -138,6 +131,12 @@ impl HttpRequest {
     /// Bytes of all header names and values.
     pub(crate) fn header_bytes(&self) -> usize {
         header_bytes(&self.headers)
+    }
+
+    fn parse(method: &str, url: &str) -> Result<Self, RequestError> {
+        let method = fields::method(method)?;
+        let target = Target::parse(url).map_err(|error| RequestError::of("url", error))?;
+        Ok(Self { method, target, headers: HeaderMap::new(), body: Bytes::new(), timeout: None })
     }
 
     fn set_body(&mut self, member: &str, body: Bytes, content_type: &'static str) -> Result<(), RequestError> {

@@ -1,7 +1,10 @@
 //! Names to addresses. A trait, because the check of what it answers is only worth something if a test can make it
 //! answer differently each time, and because some hosts have a resolver of their own.
 
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use async_trait::async_trait;
 
@@ -25,13 +28,16 @@ pub trait Resolver: Send + Sync + 'static {
 ///
 /// Names are looked up as they are, never below a search domain of the machine: a grant for `api` must not reach
 /// `api.corp.example`. Therefore names that stand only in a hosts file may not be found; a host that needs those
-/// gives its own [`Resolver`].
+/// gives its own [`Resolver`]. `localhost` and names below it are 127.0.0.1, without a look-up (RFC 6761, section 6.3).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemResolver;
 
 #[async_trait]
 impl Resolver for SystemResolver {
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        if host == "localhost" || host.ends_with(".localhost") {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into()]);
+        }
         // The dot at the end is what makes a name absolute. The port has no meaning here.
         let addresses = tokio::net::lookup_host((format!("{host}."), 0)).await?;
         Ok(addresses.map(|address| address.ip()).collect())

@@ -5,6 +5,9 @@ use std::fmt;
 
 use url::{Host, Url};
 
+/// Bytes of a URL that is parsed at all, since a plugin's text comes here before any limit of the host's is looked at.
+const MAX_URL_BYTES: usize = 64 << 10;
+
 /// A URL that can be asked for, in its one spelling.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Target {
@@ -26,6 +29,8 @@ pub(crate) enum Scheme {
 /// A text that is no URL to ask for. The messages complete the sentence "`url` ...".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TargetError {
+    #[error("must not have more than {MAX_URL_BYTES} bytes")]
+    Length,
     #[error("must not hold spaces, control characters or backslashes: percent-encode them")]
     Characters,
     #[error("is no absolute URL such as https://api.example.com/v1 ({0})")]
@@ -47,13 +52,13 @@ impl Target {
     /// octal, hexadecimal or percent-encoded text (WHATWG URL, section 3.5), without a dot at its end. A fragment is
     /// dropped, since it is not for the server.
     pub(crate) fn parse(text: &str) -> Result<Self, TargetError> {
-        check_characters(text)?;
+        check_text(text)?;
         Self::from_url(Url::parse(text)?)
     }
 
     /// Parses the `Location` of an answer that came from here.
     pub(crate) fn join(&self, location: &str) -> Result<Self, TargetError> {
-        check_characters(location)?;
+        check_text(location)?;
         Self::from_url(self.url.join(location)?)
     }
 
@@ -131,7 +136,10 @@ impl fmt::Debug for Target {
 
 /// The URL parser drops tabs and line breaks and takes a backslash for a slash. Both are ways to show a reader another
 /// host than the one that is asked, and nobody needs them.
-fn check_characters(text: &str) -> Result<(), TargetError> {
+fn check_text(text: &str) -> Result<(), TargetError> {
+    if text.len() > MAX_URL_BYTES {
+        return Err(TargetError::Length);
+    }
     if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
         return Err(TargetError::Characters);
     }

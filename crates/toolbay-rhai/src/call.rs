@@ -19,7 +19,7 @@ use toolbay_api::{ErrorKind, Host, Limit, Limits, LogLevel, ToolContext, ToolErr
 
 use crate::{
     fiber::{self, Answer, WayBack},
-    meter,
+    meter::{self, Account},
 };
 
 /// How long a script runs before it lets others run.
@@ -63,10 +63,10 @@ pub(crate) struct Call {
     window_began: Cell<Instant>,
     slice_began: Cell<Instant>,
     cancelled: Cell<bool>,
-    /// Whether a stopped call is unwound rather than told to end.
-    unwinds: bool,
+    /// Whether functions of the script capture variables: then a stopped call is unwound rather than told to end.
+    captures: bool,
     /// Bytes held while the call does not run, and the most that were seen.
-    account: Cell<isize>,
+    account: Cell<Account>,
     peak: Cell<isize>,
     /// Where bytes are added up that calls leave behind.
     left_behind: Option<Arc<AtomicU64>>,
@@ -102,8 +102,8 @@ impl Call {
             window_began: Cell::new(deadline),
             slice_began: Cell::new(deadline),
             cancelled: Cell::new(false),
-            unwinds: false,
-            account: Cell::new(0),
+            captures: false,
+            account: Cell::default(),
             peak: Cell::new(0),
             left_behind: None,
             host_calls: Cell::new(0),
@@ -119,8 +119,8 @@ impl Call {
     /// For scripts whose functions capture variables. An error that ends a script in the middle of printing makes Rhai
     /// print the value once more, in full, captured values included: shared values many times over, gigabytes of them.
     /// Unwinding skips that, at the price of the error's position.
-    pub(crate) fn unwinding(mut self, unwinds: bool) -> Self {
-        self.unwinds = unwinds && cfg!(panic = "unwind");
+    pub(crate) fn capturing(mut self, captures: bool) -> Self {
+        self.captures = captures;
         self
     }
 
@@ -130,10 +130,10 @@ impl Call {
         self
     }
 
-    /// What the call may hold at the very most: half as much again as its limit.
+    /// What the call may hold at the very most: twice its limit.
     pub(crate) fn ceiling(&self) -> isize {
         let limit = self.limits.max_memory_bytes;
-        isize::try_from(limit.saturating_add(LEAST_SLACK.max(limit / 2))).unwrap_or(isize::MAX)
+        isize::try_from(limit.saturating_add(LEAST_SLACK.max(limit))).unwrap_or(isize::MAX)
     }
 
     /// Ends the call in the middle of an operation that took too much memory.
@@ -144,13 +144,13 @@ impl Call {
     }
 
     /// What the call holds while it does not run.
-    pub(crate) fn account(&self) -> isize {
+    pub(crate) fn account(&self) -> Account {
         self.account.get()
     }
 
     /// Sets what the call holds when it stops running for a while.
-    pub(crate) fn set_account(&self, bytes: isize) {
-        self.account.set(bytes);
+    pub(crate) fn set_account(&self, account: Account) {
+        self.account.set(account);
     }
 
     /// What the call may use.
@@ -229,6 +229,14 @@ impl Call {
             self.trip(&ToolError::limit(Limit::Operations, allowed, total));
             return false;
         }
+        // Captured values are in no limit of sizes, so a chain of them could be as long as memory allows.
+        if self.captures {
+            let (stack, allowed) = (meter::account().stack_bytes(), self.limits.max_memory_bytes);
+            if stack > allowed {
+                self.trip(&ToolError::limit(Limit::Memory, allowed, stack));
+                return false;
+            }
+        }
         let now = Instant::now();
         if now >= self.deadline {
             self.trip(&self.timed_out());
@@ -285,7 +293,7 @@ impl Call {
             context.usage().set_peak_bytes(u64::try_from(self.peak.get()).unwrap_or(0));
         }
         // What crosses the border is made and dropped outside of the account, so a call that ended holds nothing.
-        if let (Some(sum), Ok(left @ 1..)) = (&self.left_behind, u64::try_from(self.account.get())) {
+        if let (Some(sum), Ok(left @ 1..)) = (&self.left_behind, u64::try_from(self.account.get().bytes)) {
             sum.fetch_add(left, Ordering::Relaxed);
         }
     }
@@ -318,7 +326,7 @@ impl Call {
     }
 
     fn verdict(&self) -> Verdict {
-        if self.unwinds { Verdict::Unwind } else { Verdict::End }
+        if self.captures && cfg!(panic = "unwind") { Verdict::Unwind } else { Verdict::End }
     }
 
     fn timed_out(&self) -> ToolError {

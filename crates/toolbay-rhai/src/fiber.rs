@@ -207,7 +207,7 @@ impl Fiber {
         /// Puts the former call and account back, also if the coroutine should unwind into us.
         struct Former<'a> {
             current: *const Call,
-            account: isize,
+            account: meter::Account,
             ceiling: isize,
             call: &'a Call,
         }

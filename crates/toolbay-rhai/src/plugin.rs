@@ -117,7 +117,7 @@ impl Core {
         self.check_left_behind()?;
         let core = Arc::clone(self);
         let entry = Arc::clone(entry);
-        let call = call.unwinding(self.script.captures()).leaving_to(&self.left_behind);
+        let call = call.capturing(self.script.captures()).leaving_to(&self.left_behind);
         Fiber::new(call, Arc::clone(&self.pool), move |call| core.body(call, &entry, job))?.await
     }
 

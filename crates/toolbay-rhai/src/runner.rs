@@ -206,7 +206,7 @@ impl RhaiRunner {
         let limits = Arc::new(limits.clone());
         let deadline = Instant::now() + limits.timeout;
         let call =
-            Call::new(Arc::clone(&limits), deadline, Arc::new(NoHost::default()), None).unwinding(script.captures());
+            Call::new(Arc::clone(&limits), deadline, Arc::new(NoHost::default()), None).capturing(script.captures());
         let made = Arc::new(Mutex::new(None));
         let (inner, library, slot) = (Arc::clone(script), Arc::clone(&self.library), Arc::clone(&made));
         let body = move |call: &Call| match engine::own_modules(&inner, &library, &limits) {

@@ -18,6 +18,10 @@ use crate::{convert, literal};
 /// The constant in which a script declares itself.
 pub(crate) const DECLARATION: &str = "PLUGIN";
 
+/// Arguments of one call. For a function that it does not know Rhai tries each of up to 65,536 patterns of types, and goes
+/// through all arguments for each, within one operation.
+const MAX_CALL_ARGUMENTS: usize = 24;
+
 /// A plugin's compiled code.
 pub(crate) struct Script {
     entry: String,
@@ -223,6 +227,12 @@ impl Compiler<'_> {
         let ast = self.engine.compile(&**text).map_err(|error| {
             error_at(ErrorKind::Compile, file, error.1, text, format!("the script does not compile: {}", error.0))
         })?;
+        if let Some((arguments, position)) = widest_call(&ast) {
+            let message = format!(
+                "a call has {arguments} arguments and {MAX_CALL_ARGUMENTS} are allowed: give one map or array instead"
+            );
+            return Err(error_at(ErrorKind::Compile, file, position, text, message));
+        }
         self.open.push(file.to_owned());
         for (path, position) in imports(&ast, file, text)? {
             let path =
@@ -272,6 +282,23 @@ fn imports(ast: &AST, file: &str, source: &str) -> Result<Vec<(String, Position)
             }
         }
         true
+    });
+    found
+}
+
+/// A call with more arguments than are allowed, if there is one.
+fn widest_call(ast: &AST) -> Option<(usize, Position)> {
+    let mut found = None;
+    ast.walk(&mut |path: &[ASTNode<'_>]| {
+        if let Some(
+            ASTNode::Expr(Expr::FnCall(call, position) | Expr::MethodCall(call, position))
+            | ASTNode::Stmt(Stmt::FnCall(call, position)),
+        ) = path.last()
+            && call.args.len() > MAX_CALL_ARGUMENTS
+        {
+            found = Some((call.args.len(), *position));
+        }
+        found.is_none()
     });
     found
 }

@@ -1,5 +1,7 @@
-//! What a worker costs: a warm call, the same call in process, a worker's start, and how long after its deadline a call
-//! that cannot end by itself is over.
+//! What a worker costs: a warm call, beside a bare round trip between two processes and beside the same call in process; a
+//! worker's start; and how long after its deadline a call that cannot end by itself is over.
+//!
+//! `-- warm` leaves the deadlines out, `-- overrun` measures nothing else.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -8,12 +10,18 @@
 )]
 
 use std::{
+    io::{Read as _, Write as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::PathBuf,
+    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use toolbay_api::{
@@ -66,8 +74,9 @@ impl Host for Nothing {
 
 const SOURCE: &str = r#"
 const PLUGIN = #{ name: "b", version: "1.0.0", description: "b", permissions: ["*"], tools: #{
-    add: #{ description: "d" }, kv: #{ description: "d" } } };
+    add: #{ description: "d" }, kv: #{ description: "d" }, spin: #{ description: "d" } } };
 fn add(args) { args.a + args.b }
+fn spin(args) { loop {} }
 fn kv(args) { kv_get("k") }
 "#;
 
@@ -90,7 +99,11 @@ impl Bench {
     fn new() -> Self {
         let caller =
             Caller { tenant: TenantId::default(), user: None, conversation: None, run: RunId::random(), trace: None };
-        Self { limits: Arc::new(Limits::default()), host: Arc::new(Nothing::default()), caller: Arc::new(caller) }
+        Self {
+            limits: Arc::new(Limits { max_operations: u64::MAX, ..Limits::default() }),
+            host: Arc::new(Nothing::default()),
+            caller: Arc::new(caller),
+        }
     }
 
     fn context(&self, time: Duration) -> ToolContext {
@@ -135,7 +148,7 @@ fn warm(criterion: &mut Criterion) {
                 b.iter_custom(|times| runtime.block_on(timed(&bench, tool, times)));
             });
         }
-        spread(&runtime, &bench, &far[0], name);
+        beside_a_round_trip(&runtime, &bench, &far[0], name);
     }
     let runtime = Runtime::new().expect("a runtime");
     let near = runtime.block_on(bench.load(&RhaiRunner::default()));
@@ -155,17 +168,63 @@ async fn timed(bench: &Arc<Bench>, tool: &Arc<dyn Tool>, times: u64) -> Duration
     task.await.expect("the calls")
 }
 
-/// Median and p99, which criterion does not give.
-fn spread(runtime: &Runtime, bench: &Arc<Bench>, tool: &Arc<dyn Tool>, name: &str) {
-    let mut times: Vec<Duration> = runtime.block_on(async {
-        let mut times = Vec::new();
-        for _ in 0..20_000 {
-            times.push(timed(bench, tool, 1).await);
-        }
-        times
-    });
+/// The middle, the hundredth from the end of ten thousand, and the last.
+fn spread(times: &mut [Duration]) -> [Duration; 3] {
     times.sort_unstable();
-    println!("{name}: median {:?}, p99 {:?}", times[times.len() / 2], times[times.len() * 99 / 100]);
+    [times[times.len() / 2], times[(times.len() * 99 / 100).min(times.len() - 1)], times[times.len() - 1]]
+}
+
+/// A call beside what the system takes for the same bytes: a round trip between two processes over a socket pair, both
+/// waiting in the kernel. In turns, so that what else goes on here falls on both.
+fn beside_a_round_trip(runtime: &Runtime, bench: &Arc<Bench>, tool: &Arc<dyn Tool>, name: &str) {
+    let (mut here, there) = UnixStream::pair().expect("a socket pair");
+    let mut echo = Command::new(std::env::current_exe().expect("this program"))
+        .arg(ECHO)
+        .stdin(Stdio::from(OwnedFd::from(there)))
+        .spawn()
+        .expect("the other side");
+    let (mut trips, mut calls) = (Vec::new(), Vec::new());
+    for _ in 0..40 {
+        for _ in 0..500 {
+            let began = Instant::now();
+            here.write_all(&[1; CALL_BYTES]).expect("the other side");
+            here.read_exact(&mut [0; ANSWER_BYTES]).expect("the other side");
+            trips.push(began.elapsed());
+        }
+        // One task for many calls, as an agent's run is.
+        let (bench, tool) = (Arc::clone(bench), Arc::clone(tool));
+        let task = async move {
+            let mut times = Vec::new();
+            for _ in 0..500 {
+                let began = Instant::now();
+                bench.call(&*tool).await;
+                times.push(began.elapsed());
+            }
+            times
+        };
+        calls.extend(runtime.block_on(async { tokio::spawn(task).await.expect("the calls") }));
+    }
+    drop(here);
+    echo.wait().expect("its end");
+    let ([trip, late_trip, _], [call, late_call, _]) = (spread(&mut trips), spread(&mut calls));
+    println!(
+        "{name}: call median {call:?} p99 {late_call:?}, bare round trip median {trip:?} p99 {late_trip:?}, ratio {:.2}",
+        call.as_secs_f64() / trip.as_secs_f64()
+    );
+}
+
+const ECHO: &str = "--echo";
+/// What a small call takes on the wire, there and back.
+const CALL_BYTES: usize = 257;
+const ANSWER_BYTES: usize = 51;
+
+/// The other side of the bare round trip: standard input is its socket.
+fn be_echo() {
+    let mut socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().expect("a socket"));
+    let mut call = [0; CALL_BYTES];
+    while socket.read_exact(&mut call).is_ok() {
+        let _ = socket.write_all(&call[..ANSWER_BYTES]);
+    }
 }
 
 fn start(criterion: &mut Criterion) {
@@ -191,29 +250,59 @@ fn start(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The worker is stopped by a signal, so that nothing but a kill can end the call.
-fn kill(_: &mut Criterion) {
-    let runtime = Runtime::new().expect("a runtime");
+/// How long after its deadline a call is over that never ends by itself: a script that spins, which the sandbox in the
+/// worker ends, and a worker that is stopped by a signal, so that nothing but a kill can.
+fn overrun(_: &mut Criterion) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let bench = Bench::new();
-    let time = Duration::from_millis(50);
-    let mut overruns: Vec<Duration> = runtime.block_on(async {
-        let mut overruns = Vec::new();
-        for _ in 0..40 {
-            let runner = WorkerRunner::new(config()).expect("workers");
-            let tools = bench.load(&runner).await;
-            let pid = runner.workers()[0].pid;
-            std::process::Command::new("kill").args(["-STOP", &pid.to_string()]).status().expect("kill");
-            let began = Instant::now();
-            let result = tools[0].call(json!({ "a": 1, "b": 2 }), &bench.context(time)).await;
-            assert_eq!(result.expect_err("stopped").kind, ErrorKind::TimedOut);
-            overruns.push(began.elapsed().saturating_sub(time));
+    for (what, is_stuck, calls) in [("spinning", false, 200), ("stuck", true, 200)] {
+        for time in [10, 50, 250].map(Duration::from_millis) {
+            let mut overruns = runtime.block_on(async {
+                let mut overruns = Vec::new();
+                for _ in 0..calls {
+                    overruns.push(bench.overrun(time, is_stuck).await);
+                }
+                overruns
+            });
+            let [median, late, worst] = spread(&mut overruns);
+            println!("overrun, {what}, {calls} calls of {time:?}: median {median:?}, p99 {late:?}, worst {worst:?}");
         }
-        overruns
-    });
-    overruns.sort_unstable();
-    let (median, worst) = (overruns[overruns.len() / 2], overruns[overruns.len() - 1]);
-    println!("overrun of a call whose worker is stuck: median {median:?}, worst {worst:?}");
+    }
 }
 
-criterion_group!(benches, warm, start, kill);
-criterion_main!(benches);
+impl Bench {
+    async fn overrun(&self, time: Duration, is_stuck: bool) -> Duration {
+        // A pool of its own: a storm of broken workers would be slowed down.
+        let runner = WorkerRunner::new(config()).expect("workers");
+        let tools = self.load(&runner).await;
+        self.call(&*tools[0]).await;
+        if is_stuck {
+            let pid = runner.workers()[0].pid.to_string();
+            Command::new("kill").args(["-STOP", &pid]).status().expect("kill");
+        }
+        let began = Instant::now();
+        let result = tools[2].call(json!({}), &self.context(time)).await;
+        let took = began.elapsed();
+        assert_eq!(result.expect_err("it never ends").kind, ErrorKind::TimedOut);
+        took.saturating_sub(time)
+    }
+}
+
+criterion_group!(benches, warm, start);
+criterion_group!(deadlines, overrun);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.iter().any(|argument| argument == ECHO) {
+        return be_echo();
+    }
+    // Criterion's own filter knows nothing of what is printed beside it.
+    let only = |what: &str| arguments.iter().any(|argument| argument == what);
+    if !only("overrun") {
+        benches();
+    }
+    if !only("warm") {
+        deadlines();
+    }
+}

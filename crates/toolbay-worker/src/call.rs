@@ -50,11 +50,7 @@ pub(crate) async fn run<'a>(
 }
 
 /// Waits for the end, and serves the script until then.
-async fn attend(
-    pool: &Pool,
-    mut in_flight: InFlight,
-    host: Option<Arc<dyn Host>>,
-) -> Result<Outcome, ToolError> {
+async fn attend(pool: &Pool, mut in_flight: InFlight, host: Option<Arc<dyn Host>>) -> Result<Outcome, ToolError> {
     let worker = Arc::clone(&in_flight.worker);
     // The worker ends the call itself at the deadline; only one that cannot is given up here.
     let given_up = in_flight.deadline + pool.config.grace;

@@ -62,7 +62,7 @@ impl Default for WorkerConfig {
             idle_timeout: Duration::from_secs(60),
             max_residue_bytes: 512 << 10,
             max_asset_bytes: 32 << 20,
-            grace: Duration::from_millis(4),
+            grace: Duration::from_millis(3),
             require_full_isolation: true,
             layers: Layers::default(),
         }

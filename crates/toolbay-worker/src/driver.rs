@@ -1,6 +1,11 @@
 //! Reads what a worker sends, until its end. Everything that comes is hostile.
 
 use std::{
+    io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
@@ -8,8 +13,7 @@ use std::{
 
 use serde_json::Value;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
-    net::unix::OwnedReadHalf,
+    io::{Interest, unix::AsyncFd},
     time::MissedTickBehavior,
 };
 use toolbay_api::{ErrorKind, Host, Limit, ToolError};
@@ -17,18 +21,16 @@ use toolbay_api::{ErrorKind, Host, Limit, ToolError};
 use crate::{
     death::Death,
     fault,
-    frame::{FromWorker, LastWord, Outcome, Request, Spent},
+    frame::{self, FromWorker, LastWord, Outcome, Request, Spent},
     mail::Letter,
+    sys::{self, Wait},
     wire::{Inbox, Malformed, Writer},
-    worker::{Duties, ENVELOPE_BYTES, Worker},
+    worker::{Duties, Worker},
 };
 
 /// How often a worker with calls is weighed, and how long a call lasts before that begins: a short one costs no timer
 /// of the driver's.
 pub(crate) const WATCH: Duration = Duration::from_millis(5);
-
-/// Bytes read at once.
-const AT_ONCE: usize = 64 << 10;
 
 /// What the driver needs to know of the pool's shape.
 #[derive(Debug, Clone, Copy)]
@@ -37,13 +39,38 @@ pub(crate) struct Bounds {
     pub(crate) max_asset_bytes: u64,
 }
 
+/// A worker's socket, to be read from.
+pub(crate) type Reader = AsyncFd<OwnedFd>;
+
+/// Has the runtime tell when there is something to read, and that only: a socket that is watched for writing, too, wakes
+/// its reader each time that the other side has taken something out, once more for each call.
+///
+/// # Errors
+/// The system's own.
+pub(crate) fn reader(socket: &UnixStream) -> io::Result<Reader> {
+    sys::watch(socket.as_fd(), Interest::READABLE)
+}
+
 /// Drives `worker` until it ends, and says how. The caller buries it.
-pub(crate) async fn drive(worker: &Arc<Worker>, mut reader: OwnedReadHalf, mut inbox: Inbox, bounds: Bounds) -> Death {
+pub(crate) async fn drive(worker: &Arc<Worker>, mut reader: Reader, mut inbox: Inbox, bounds: Bounds) -> Death {
     let mut last_word = None;
     let mut watch = tokio::time::interval(WATCH);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Watched for writing while something is left to write.
+    let mut outlet = None;
+    let end = |last_word: Option<(u64, LastWord)>| {
+        last_word.map_or(Death::Silent(None), |(call, word)| Death::Said(call, word))
+    };
     loop {
         let Duties { has_output, has_calls, ends_by } = worker.duties();
+        if has_output && outlet.is_none() {
+            match sys::watch(worker.socket.as_fd(), Interest::WRITABLE) {
+                Ok(writer) => outlet = Some(writer),
+                Err(_) => return end(last_word),
+            }
+        } else if !has_output {
+            outlet = None;
+        }
         let deadline = async {
             match ends_by {
                 Some(by) => tokio::time::sleep_until(by.into()).await,
@@ -53,8 +80,8 @@ pub(crate) async fn drive(worker: &Arc<Worker>, mut reader: OwnedReadHalf, mut i
         tokio::select! {
             biased;
             received = read(&mut reader, &mut inbox) => {
-                if !received {
-                    return last_word.map_or(Death::Silent(None), |(call, word)| Death::Said(call, word));
+                if !matches!(received, Ok(1..)) {
+                    return end(last_word);
                 }
                 if let Err(malformed) = take_frames(worker, &mut inbox, bounds, &mut last_word) {
                     return Death::Violation(malformed);
@@ -63,9 +90,9 @@ pub(crate) async fn drive(worker: &Arc<Worker>, mut reader: OwnedReadHalf, mut i
                 tokio::task::coop::consume_budget().await;
             }
             () = worker.control.notified() => {}
-            ready = worker.writer.writable(), if has_output => {
+            ready = writable(outlet.as_ref()), if has_output => {
                 if ready.is_err() || worker.flush_rest().is_err() {
-                    return last_word.map_or(Death::Silent(None), |(call, word)| Death::Said(call, word));
+                    return end(last_word);
                 }
             }
             _ = watch.tick(), if has_calls => {
@@ -82,11 +109,37 @@ pub(crate) async fn drive(worker: &Arc<Worker>, mut reader: OwnedReadHalf, mut i
     }
 }
 
-/// Reads what has come; false at the end.
-async fn read(reader: &mut (impl AsyncRead + Unpin), inbox: &mut Inbox) -> bool {
-    let space = inbox.space();
-    space.reserve(AT_ONCE);
-    matches!(reader.read_buf(space).await, Ok(received) if received > 0)
+/// Reads what has come, or waits for it; 0 at the end.
+///
+/// # Errors
+/// The system's own.
+///
+/// # Cancel safety
+/// Dropped before it resolves, it has read nothing.
+pub(crate) async fn read(reader: &mut Reader, inbox: &mut Inbox) -> io::Result<usize> {
+    loop {
+        let mut ready = reader.readable_mut().await?;
+        match sys::receive(ready.get_inner().as_fd(), inbox.space(), Wait::No) {
+            Ok(received) => {
+                // Less than there was room for is all that there was; what comes next is announced anew.
+                if received < sys::AT_ONCE {
+                    ready.clear_ready();
+                }
+                return Ok(received);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Waits until something can be written.
+async fn writable(outlet: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {
+    let Some(outlet) = outlet else { return std::future::pending().await };
+    // Cleared before writing: room that is made from then on is announced anew.
+    outlet.writable().await?.clear_ready();
+    Ok(())
 }
 
 /// Handles every whole frame.
@@ -97,9 +150,14 @@ pub(crate) fn take_frames(
     last_word: &mut Option<(u64, LastWord)>,
 ) -> Result<(), Malformed> {
     while let Some(content) = inbox.next(worker.longest_frame.load(Relaxed))? {
-        let length = content.len();
+        // Before it is read, since values take many times their bytes.
+        if let Some(call) = frame::end_of(content)
+            && worker.longest_answer(call).is_none_or(|longest| content.len() > longest)
+        {
+            return Err(Malformed("an answer that its call may not give"));
+        }
         match FromWorker::read(content)? {
-            FromWorker::Done { call, spent, outcome } => done(worker, call, length, spent, outcome, bounds)?,
+            FromWorker::Done { call, spent, outcome } => done(worker, call, spent, outcome, bounds)?,
             FromWorker::Request { call, request } => requested(worker, call, request, bounds)?,
             FromWorker::Dying { call, last_word: word } => *last_word = Some((call, word)),
             FromWorker::Ready(_) => return Err(Malformed("a worker is ready once")),
@@ -108,22 +166,8 @@ pub(crate) fn take_frames(
     Ok(())
 }
 
-fn done(
-    worker: &Arc<Worker>,
-    call: u64,
-    length: usize,
-    spent: Spent,
-    outcome: Outcome,
-    bounds: Bounds,
-) -> Result<(), Malformed> {
-    let mut state = worker.lock();
-    let entry = state.calls.get(&call).ok_or(Malformed("the end of a call that there is not"))?;
-    // The sandbox keeps to the limit to the byte; this is for a worker that is no sandbox any more.
-    if entry.context.is_some() && length > entry.limits.max_output_bytes.saturating_add(ENVELOPE_BYTES) {
-        return Err(Malformed("an answer longer than its call may give"));
-    }
-    let entry = worker.take(&mut state, call).ok_or(Malformed("the end of a call that there is not"))?;
-    drop(state);
+fn done(worker: &Arc<Worker>, call: u64, spent: Spent, outcome: Outcome, bounds: Bounds) -> Result<(), Malformed> {
+    let entry = worker.take(call).ok_or(Malformed("the end of a call that there is not"))?;
     if let Some(context) = &entry.context {
         let usage = context.usage();
         usage.set_operations(spent.operations);

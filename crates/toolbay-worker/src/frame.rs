@@ -408,6 +408,12 @@ pub(crate) fn dying_frame(call: u64, last_word: LastWord) -> [u8; 30] {
     frame
 }
 
+/// The call whose end a frame of a worker's says it is, if it is one; found without reading the rest.
+pub(crate) fn end_of(content: &[u8]) -> Option<u64> {
+    let mut reader = Reader::new(content);
+    (reader.u8() == Ok(DONE)).then(|| reader.u64().ok()).flatten()
+}
+
 impl FromWorker {
     /// Reads a frame that a worker wrote, which may be anything.
     pub(crate) fn read(content: &[u8]) -> Result<Self, Malformed> {

@@ -52,6 +52,8 @@ mod driver;
 mod fault;
 mod frame;
 mod hook_wire;
+#[cfg(test)]
+mod hostile_frames;
 mod isolation;
 mod mail;
 mod package;

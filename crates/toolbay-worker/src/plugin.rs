@@ -142,7 +142,8 @@ impl WorkerHook {
             },
             deadline,
         };
-        let outcome = call::run(&self.core.pool, &owner, Class::Nested, patience(deadline), make).await.map_err(failed)?;
+        let outcome =
+            call::run(&self.core.pool, &owner, Class::Nested, patience(deadline), make).await.map_err(failed)?;
         match outcome {
             Outcome::Value(answer) => T::from_answer(Answered::read(answer, &self.grants)?),
             // The worker's runner has said which hook of which plugin already.

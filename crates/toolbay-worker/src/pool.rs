@@ -155,10 +155,19 @@ impl Pool {
     /// `RateLimited` where the tenant's workers are busy until then; `Unavailable` where all are, where none can be
     /// started, and during the back-off after a storm.
     pub(crate) async fn place(&self, owner: &Owner, class: Class, until: Instant) -> Result<Slot, ToolError> {
+        // Nearly always there is a place, and nothing to wait for.
+        let mut first = Some(self.lock().next(self, owner, class));
+        if let Some(Next::Take(worker)) = first {
+            return Ok(self.slot(worker, class));
+        }
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            let next = self.lock().next(self, owner, class);
+            // One that began to start a worker is not asked twice.
+            let next = match first.take() {
+                Some(next @ Next::Started(_)) => next,
+                _ => self.lock().next(self, owner, class),
+            };
             match next {
                 Next::Take(worker) => return Ok(self.slot(worker, class)),
                 Next::Started(started) => match tokio::time::timeout_at(until.into(), started).await {

@@ -1,14 +1,27 @@
-//! The worker's few system calls that the standard library has no safe form for: its socket and its last words.
+//! The few system calls that the standard library has no safe form for: sockets, the clock, a worker's last words.
 //!
-//! All here works in a process that may do nearly nothing: no file can be opened, no thread made.
+//! What a worker calls works in a process that may do nearly nothing: no file can be opened, no thread made.
 #![allow(unsafe_code, reason = "thin wrappers of system calls; the reasons stand at each block")]
 
-use std::{io, ptr, time::Duration};
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    ptr,
+    time::Duration,
+};
+
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{alloc, frame, frame::LastWord};
 
 /// The worker's end of the socket pair: its standard input.
 const SOCKET: libc::c_int = 0;
+
+/// The worker's socket.
+pub(crate) fn socket() -> BorrowedFd<'static> {
+    // SAFETY: a worker is started with its socket there, and nothing in it ever closes it.
+    unsafe { BorrowedFd::borrow_raw(SOCKET) }
+}
 
 /// The exit code of a worker that went over its heap cap, for operators; the host learns it from the last frame.
 pub const EXIT_MEMORY: i32 = 137;
@@ -24,9 +37,11 @@ pub(crate) enum Wait {
     No,
 }
 
-/// Appends what has come to `buffer`. `Ok(0)` means that the host is gone, `WouldBlock` that nothing is there.
-pub(crate) fn receive(buffer: &mut Vec<u8>, wait: Wait) -> io::Result<usize> {
-    const AT_ONCE: usize = 64 << 10;
+/// Bytes received at once at least, if they are there.
+pub(crate) const AT_ONCE: usize = 64 << 10;
+
+/// Appends what has come to `buffer`. `Ok(0)` means that the other side is gone, `WouldBlock` that nothing is there.
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>, wait: Wait) -> io::Result<usize> {
     buffer.reserve(AT_ONCE);
     let flags = match wait {
         Wait::UntilThere => 0,
@@ -34,11 +49,22 @@ pub(crate) fn receive(buffer: &mut Vec<u8>, wait: Wait) -> io::Result<usize> {
     };
     let spare = buffer.spare_capacity_mut();
     // SAFETY: the pointer and length are those of the vector's spare room, which nobody else sees meanwhile.
-    let received = unsafe { libc::recv(SOCKET, spare.as_mut_ptr().cast(), spare.len(), flags) };
+    let received = unsafe { libc::recv(socket.as_raw_fd(), spare.as_mut_ptr().cast(), spare.len(), flags) };
     let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
     // SAFETY: the system wrote that many bytes at the start of the spare room.
     unsafe { buffer.set_len(buffer.len() + received) };
     Ok(received)
+}
+
+/// Has the runtime tell when `socket` can be read or written. It is given a descriptor of its own, since it watches each
+/// only once.
+///
+/// # Errors
+/// The system's own.
+pub(crate) fn watch(socket: BorrowedFd<'_>, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    let descriptor = socket.try_clone_to_owned()?;
+    // SAFETY: the descriptor is open, is the runtime's alone, and stays the same until it is dropped with the result.
+    unsafe { AsyncFd::register_with_interest(descriptor, interest) }.map_err(|error| error.into_parts().1)
 }
 
 /// Sends all of `bytes`.

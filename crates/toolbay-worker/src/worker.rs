@@ -2,7 +2,8 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    io,
+    io::{self, Write as _},
+    os::unix::net::UnixStream,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -10,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{net::unix::OwnedWriteHalf, sync::Notify};
+use tokio::sync::Notify;
 use toolbay_api::{Host, Limits, ToolContext};
 
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
 const KEPT_PLUGINS: usize = 64;
 
 /// Bytes that a frame may have beside the values in it.
-pub(crate) const ENVELOPE_BYTES: usize = 64 << 10;
+const ENVELOPE_BYTES: usize = 64 << 10;
 
 /// A plugin as it is sent to workers.
 pub(crate) struct PluginSpec {
@@ -94,7 +95,8 @@ pub(crate) struct Worker {
     pub(crate) id: u64,
     pub(crate) process: Process,
     pub(crate) scale: Scale,
-    pub(crate) writer: OwnedWriteHalf,
+    /// Written to by whoever has something to send; read by the driver alone.
+    pub(crate) socket: UnixStream,
     /// Wakes the driver: something is left to write, or a call must end by some time.
     pub(crate) control: Notify,
     // std's Mutex: held for queueing and for a write that does not block.
@@ -129,12 +131,12 @@ pub(crate) struct Duties {
 pub(crate) struct Gone(pub(crate) Slot);
 
 impl Worker {
-    pub(crate) fn new(id: u64, process: Process, writer: OwnedWriteHalf, scale: Scale, grace: Duration) -> Self {
+    pub(crate) fn new(id: u64, process: Process, socket: UnixStream, scale: Scale, grace: Duration) -> Self {
         Self {
             id,
             process,
             scale,
-            writer,
+            socket,
             control: Notify::new(),
             state: Mutex::default(),
             owner: OnceLock::new(),
@@ -247,7 +249,7 @@ impl Worker {
 
     /// Writes what the socket takes now; the driver does the rest.
     fn flush(&self, state: &mut State) {
-        match self.writer.try_write(&state.out) {
+        match (&self.socket).write(&state.out) {
             Ok(written) if written == state.out.len() => {
                 state.out.clear();
                 state.out.shrink_to(256 << 10);
@@ -264,7 +266,7 @@ impl Worker {
     /// Writes what is left. Called by the driver when the socket is ready.
     pub(crate) fn flush_rest(&self) -> io::Result<()> {
         let mut state = self.lock();
-        match self.writer.try_write(&state.out) {
+        match (&self.socket).write(&state.out) {
             Ok(written) => {
                 state.out.drain(..written);
                 Ok(())
@@ -298,9 +300,20 @@ impl Worker {
         state.calls.iter().find(|(_, entry)| entry.ends_by.is_some_and(|by| by <= now)).map(|(call, _)| *call)
     }
 
+    /// Bytes of the frame that ends `call`, if there is such a call. A tool's answer has a limit, which the sandbox keeps
+    /// to the byte; this is for a worker that is no sandbox any more.
+    pub(crate) fn longest_answer(&self, call: u64) -> Option<usize> {
+        let state = self.lock();
+        let entry = state.calls.get(&call)?;
+        Some(match entry.context {
+            Some(_) => entry.limits.max_output_bytes.saturating_add(ENVELOPE_BYTES),
+            None => self.longest_frame.load(Relaxed),
+        })
+    }
+
     /// Takes a call out when the worker is done with it.
-    pub(crate) fn take(&self, state: &mut State, call: u64) -> Option<Entry> {
-        let entry = state.calls.remove(&call)?;
+    pub(crate) fn take(&self, call: u64) -> Option<Entry> {
+        let entry = self.lock().calls.remove(&call)?;
         if entry.is_asking {
             self.asking.fetch_sub(1, Relaxed);
         }

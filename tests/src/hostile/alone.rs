@@ -140,6 +140,28 @@ impl Alone {
         Ended { kind, text, wall: began.elapsed(), call, data }
     }
 
+    /// Whether a plugin that leaves memory behind is taken out of use before it does so for ever.
+    fn finds_out(&mut self, source: &str) -> bool {
+        self.tenants += 1;
+        let tenant = format!("tenant-{}", self.tenants);
+        let scope = Scope::tenant(&tenant).expect("a tenant's name");
+        let session = self.bay.session(&*tenant).expect("a session");
+        let bay = &self.bay;
+        self.runtime.block_on(async {
+            let Ok(plugin) = bay.load_program(scope.clone(), "program.rhai", source).await else { return false };
+            let mut found = false;
+            for _ in 0..64 {
+                let error = session.call("code", json!({})).await.result.err();
+                found = error.is_some_and(|error| error.message.contains("memory behind"));
+                if found {
+                    break;
+                }
+            }
+            bay.unregister(&scope, &plugin).await.expect("a plugin that is there");
+            found
+        })
+    }
+
     /// Whether the host still answers an ordinary call.
     pub fn is_well(&mut self) -> bool {
         // Whatever else the machine does, one of these is given the time that it needs.
@@ -210,7 +232,7 @@ fn attack(host: &mut Alone, program: &Program, source: &str, timeout: Duration, 
         faults.push(format!("took {fastest:?}"));
     }
     // Caches fill once; what grows with every call leaks.
-    if grown.iter().all(|bytes| *bytes > BOOKS) && !grown.is_empty() {
+    if grown.iter().all(|bytes| *bytes > BOOKS) && !grown.is_empty() && !host.finds_out(source) {
         faults.push(format!("every further call leaves {grown:?} bytes behind"));
     }
     if !host.is_well() {

@@ -30,6 +30,9 @@ const HOSTS_OWN: [&str; 13] = [
     "via",
 ];
 
+/// Fields of one request. The map behind them panics at 32,768, so the bound stands where they are added.
+const MAX_FIELDS: usize = 100;
+
 /// Reads a method, in upper or lower case.
 pub(super) fn method(text: &str) -> Result<Method, RequestError> {
     METHODS
@@ -40,7 +43,7 @@ pub(super) fn method(text: &str) -> Result<Method, RequestError> {
 
 /// Adds a field that a plugin may choose.
 pub(super) fn add_header(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), RequestError> {
-    let member = format!("headers.{}", shown(name));
+    let member = format!("headers.{}", shown(name, 80));
     let parsed = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| RequestError::of(&member, "is no header name: use letters, digits and hyphens"))?;
     if HOSTS_OWN.contains(&parsed.as_str()) || parsed.as_str().starts_with("proxy-") {
@@ -51,6 +54,9 @@ pub(super) fn add_header(headers: &mut HeaderMap, name: &str, value: &str) -> Re
             &member,
             "must be printable ASCII without line breaks: encode other characters as the API asks for",
         ));
+    }
+    if headers.len() >= MAX_FIELDS {
+        return Err(RequestError::of("headers", format_args!("has more than {MAX_FIELDS} fields, which is the limit")));
     }
     let value = HeaderValue::from_str(value).map_err(|_| RequestError::of(&member, "is no header value"))?;
     if headers.insert(parsed, value).is_some() {

@@ -82,6 +82,14 @@ async fn a_body_at_the_bound_passes_and_one_byte_more_does_not() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_announced_as_too_large_is_not_waited_for() {
+    let server = Server::answering(|_| b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n".to_vec()).await;
+    let result = send(&small(), json!({"url": server.url("a.test", "/")}), &["*"]).await;
+    assert_eq!(result.unwrap_err().details["limit"], "http_response_bytes");
+    server.is_left().await;
+}
+
+#[tokio::test]
 async fn a_call_can_lower_the_bound_of_the_body_and_not_raise_it() {
     let server = Server::answering(|_| ok("x".repeat(600))).await;
     let tenant = TenantId::default();
@@ -140,7 +148,8 @@ async fn too_many_and_too_large_and_endless_headers_are_refused() {
 
 #[tokio::test]
 async fn an_answer_that_is_no_http_is_an_error() {
-    for answer in ["SSH-2.0-OpenSSH\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nx y: 1\r\n\r\n", "\0\0\0"] {
+    for answer in ["SSH-2.0-OpenSSH\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nx y: 1\r\n\r\n", "\0\0\0"]
+    {
         let server = Server::endless(answer, answer, NO_TIME).await;
         let result = send(&client(), json!({"url": server.url("a.test", "/")}), &["*"]).await;
         assert_eq!(kind(&result), Some(ErrorKind::Unavailable), "{answer:?}");

@@ -82,10 +82,13 @@ async fn the_grants_of_host_tenant_and_manifest_are_asked_as_they_are() {
 
 #[tokio::test]
 async fn every_hop_is_asked_for_so_that_denials_can_be_audited() {
-    let server = Server::answering(|head| {
-        if head.starts_with("POST /1") { crate::support::to("303 See Other", "/2") } else { ok("") }
-    })
-    .await;
+    let server =
+        Server::answering(
+            |head| {
+                if head.starts_with("POST /1") { crate::support::to("303 See Other", "/2") } else { ok("") }
+            },
+        )
+        .await;
     let asked = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&asked);
     let allow = move |action: &str| {

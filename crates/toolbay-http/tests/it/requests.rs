@@ -18,16 +18,25 @@ fn an_error_names_the_member_and_what_it_must_be() {
     for (request, message) in [
         (
             json!({"url": url, "follow": true}),
-            "the HTTP request's `follow` does not fit: unknown field `follow`, expected one of `method`, `url`, \
-             `headers`, `query`, `body`, `body_base64`, `json`, `timeout_ms`",
+            "the HTTP request does not fit: unknown field `follow`, expected one of `method`, `url`, `headers`, \
+             `query`, `body`, `body_base64`, `json`, `timeout_ms`",
         ),
-        (json!({}), "the HTTP request does not fit: missing field `url`"),
-        (json!({"url": 5}), "the HTTP request's `url` does not fit: invalid type: integer `5`, expected a string"),
+        (
+            json!("https://a.test/"),
+            "the HTTP request must be an object such as {\"url\": \"https://api.example.com/v1\"}",
+        ),
+        (json!({}), "the HTTP request's `url` must be a text"),
+        (json!({"url": 5}), "the HTTP request's `url` must be a text"),
+        (json!({"url": url, "headers": "authorization: secret"}), "the HTTP request's `headers` must be an object"),
+        (json!({"url": url, "query": ["secret"]}), "the HTTP request's `query` must be an object"),
         (
             json!({"url": url, "timeout_ms": -1}),
-            "the HTTP request's `timeout_ms` does not fit: invalid value: integer `-1`, expected u64",
+            "the HTTP request's `timeout_ms` must be a whole number of milliseconds, at least 1",
         ),
-        (json!({"url": url, "timeout_ms": 0}), "the HTTP request's `timeout_ms` must be at least 1"),
+        (
+            json!({"url": url, "timeout_ms": 0}),
+            "the HTTP request's `timeout_ms` must be a whole number of milliseconds, at least 1",
+        ),
         (
             json!({"url": url, "method": "TRACE"}),
             "the HTTP request's `method` must be GET, HEAD, OPTIONS, POST, PUT, PATCH or DELETE",
@@ -45,12 +54,24 @@ fn an_error_names_the_member_and_what_it_must_be() {
             json!({"url": url, "method": "POST", "body_base64": "?"}),
             "the HTTP request's `body_base64` is not base64 (the standard alphabet, padded)",
         ),
-        (
-            json!({"url": url, "body": "x"}),
-            "the HTTP request's `body` cannot be sent with GET: use another method",
-        ),
+        (json!({"url": url, "body": "x"}), "the HTTP request's `body` cannot be sent with GET: use another method"),
     ] {
         assert_eq!(refused(request), message);
+    }
+}
+
+#[test]
+fn an_error_is_short_however_long_a_member_is() {
+    let long = "x".repeat(10_000);
+    for request in [
+        json!({"url": "https://a.test/", (&long): 1}),
+        json!({"url": "https://a.test/", "headers": {(&long): 1}}),
+        json!({"url": "https://a.test/", "headers": {(&long): "ü"}}),
+        json!({"url": "https://a.test/", "query": {(&long): {}}}),
+        json!({"url": &long}),
+        json!({"url": "https://a.test/", "method": &long}),
+    ] {
+        assert!(refused(request).len() < 500);
     }
 }
 
@@ -64,18 +85,9 @@ fn a_url_that_two_readers_could_take_differently_is_refused() {
         ("https://user@a.test/", "must not hold a user name or password: send an `authorization` header"),
         ("https://:secret@a.test/", "must not hold a user name or password: send an `authorization` header"),
         ("https://a.test:0/", "must not name port 0"),
-        (
-            "https://*.test/",
-            "must name a host of letters, digits, hyphens, underscores and dots, or an IP address",
-        ),
-        (
-            "https://a..test/",
-            "must name a host of letters, digits, hyphens, underscores and dots, or an IP address",
-        ),
-        (
-            "https://a.test\\@b.test/",
-            "must not hold spaces, control characters or backslashes: percent-encode them",
-        ),
+        ("https://*.test/", "must name a host of letters, digits, hyphens, underscores and dots, or an IP address"),
+        ("https://a..test/", "must name a host of letters, digits, hyphens, underscores and dots, or an IP address"),
+        ("https://a.test\\@b.test/", "must not hold spaces, control characters or backslashes: percent-encode them"),
         ("https://a.te\nst/", "must not hold spaces, control characters or backslashes: percent-encode them"),
         (" https://a.test/", "must not hold spaces, control characters or backslashes: percent-encode them"),
     ] {
@@ -90,8 +102,20 @@ fn a_url_that_two_readers_could_take_differently_is_refused() {
 #[test]
 fn a_header_that_could_smuggle_a_second_request_is_refused() {
     for name in [
-        "Host", "content-length", "Transfer-Encoding", "TE", "Trailer", "Connection", "Keep-Alive", "Upgrade",
-        "Proxy-Connection", "Proxy-Authorization", "Expect", "HTTP2-Settings", "Via", "Accept-Encoding",
+        "Host",
+        "content-length",
+        "Transfer-Encoding",
+        "TE",
+        "Trailer",
+        "Connection",
+        "Keep-Alive",
+        "Upgrade",
+        "Proxy-Connection",
+        "Proxy-Authorization",
+        "Expect",
+        "HTTP2-Settings",
+        "Via",
+        "Accept-Encoding",
     ] {
         let message = refused(json!({"url": "https://a.test/", "headers": {name: "1"}}));
         assert_eq!(message, format!("the HTTP request's `headers.{name}` is set by the host: leave it out"));
@@ -107,6 +131,20 @@ fn a_header_that_could_smuggle_a_second_request_is_refused() {
     }
     let message = refused(json!({"url": "https://a.test/", "headers": {"X-One": "1", "x-one": "2"}}));
     assert!(message.contains("`headers.x-one` is there twice"), "{message}");
+}
+
+#[test]
+fn a_request_of_any_size_is_parsed_in_bounded_time_and_does_not_panic() {
+    let begun = std::time::Instant::now();
+    let many: serde_json::Map<_, _> = (0..40_000).map(|n| (format!("x-{n}"), json!("1"))).collect();
+    let message = refused(json!({"url": "https://a.test/", "headers": many}));
+    assert_eq!(message, "the HTTP request's `headers` has more than 100 fields, which is the limit");
+    let message = refused(json!({"url": format!("https://a.test/{}", "x".repeat(1 << 20))}));
+    assert_eq!(message, "the HTTP request's `url` must not have more than 65536 bytes");
+    for host in ["ü".repeat(30_000), "%C3%BC".repeat(10_000), "ü.".repeat(20_000), "1.".repeat(30_000)] {
+        refused(json!({"url": format!("https://{host}/")}));
+    }
+    assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -137,8 +175,15 @@ async fn a_request_reaches_the_server_as_it_was_meant() {
     let host = format!("host: a.test:{}", server.port);
     let agent = concat!("user-agent: toolbay/", env!("CARGO_PKG_VERSION"));
     let expected = [
-        "", "accept-encoding: identity", "accept: */*", "connection: close", "content-length: 9",
-        "content-type: application/json", &host, agent, "x-key: k",
+        "",
+        "accept-encoding: identity",
+        "accept: */*",
+        "connection: close",
+        "content-length: 9",
+        "content-type: application/json",
+        &host,
+        agent,
+        "x-key: k",
     ];
     assert_eq!(lines, expected);
 }

@@ -194,10 +194,7 @@ impl Resolver for Names {
 
 /// A client that reaches 127.0.0.1, without TLS too, and knows the names of [`Names::loopback`].
 pub(crate) fn builder() -> HttpClientBuilder {
-    HttpClient::builder()
-        .allow_network("127.0.0.1/32".parse().unwrap())
-        .allow_plain_http()
-        .resolver(Names::loopback())
+    HttpClient::builder().allow_network("127.0.0.1/32".parse().unwrap()).allow_plain_http().resolver(Names::loopback())
 }
 
 pub(crate) fn client() -> HttpClient {

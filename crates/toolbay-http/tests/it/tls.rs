@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{builder, error, send, to};
+use crate::support::{builder, error, ok, send, to};
 
 /// Serves `a.test` with a certificate of an authority of its own; gives the port and the authority in PEM.
 async fn serve(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> (u16, String) {
@@ -50,7 +50,7 @@ async fn serve(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> (u16, Strin
 
 #[tokio::test]
 async fn a_root_that_the_host_adds_is_trusted_for_the_names_in_its_certificates() {
-    let (port, root) = serve(crate::support::ok).await;
+    let (port, root) = serve(|protocol| ok(protocol)).await;
     let client = builder().add_roots_pem(root).build().unwrap();
     let grant = format!("http:GET:a.test:{port}");
     let answer = send(&client, json!({"url": format!("https://a.test:{port}/")}), &[&grant]).await.unwrap();
@@ -64,7 +64,7 @@ async fn a_root_that_the_host_adds_is_trusted_for_the_names_in_its_certificates(
 
 #[tokio::test]
 async fn a_certificate_of_an_unknown_authority_is_refused() {
-    let (port, _) = serve(crate::support::ok).await;
+    let (port, _) = serve(|protocol| ok(protocol)).await;
     let client = builder().build().unwrap();
     let error = send(&client, json!({"url": format!("https://a.test:{port}/")}), &["*"]).await.unwrap_err();
     assert_eq!(error.message, format!("no connection to `a.test:{port}`; try again later"));

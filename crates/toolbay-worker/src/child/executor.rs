@@ -14,8 +14,8 @@ use std::{
 use serde::{Deserialize, de::IntoDeserializer};
 use serde_json::Value;
 use toolbay_api::{
-    Assets, CallId, Caller, CancelFlag, ErrorKind, Hook, HookContext, HookPoint, Limit, LoadError, Plugin, RunId, Runner,
-    TenantId, Tool, ToolContext, ToolContextParts, ToolError,
+    Assets, CallId, Caller, CancelFlag, ErrorKind, Hook, HookContext, HookPoint, Limit, LoadError, Plugin, RunId,
+    Runner, TenantId, Tool, ToolContext, ToolContextParts, ToolError,
 };
 use toolbay_rhai::RhaiRunner;
 

@@ -132,7 +132,7 @@ impl Inner {
             if let Some(frame) = self.buffered() {
                 return Some(frame);
             }
-            match sys::receive(self.inbox.space(), wait) {
+            match sys::receive(sys::socket(), self.inbox.space(), wait) {
                 Ok(0) => sys::exit(0),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

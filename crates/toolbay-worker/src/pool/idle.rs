@@ -26,11 +26,11 @@ impl Pool {
         let (now, mut next) = (self.now(), u64::MAX);
         let mut expired = Vec::new();
         for worker in state.owned.values().flat_map(|owned| &owned.workers) {
-            // One that is busy is looked at again as if it had been used just now.
-            let expiry = if worker.load() > 0 { expiry(now) } else { expiry(worker.last_used.load(Relaxed)) };
-            if expiry <= now {
+            let is_idle = worker.load() == 0;
+            let expiry = expiry(worker.last_used.load(Relaxed));
+            if is_idle && expiry <= now {
                 expired.push(Arc::clone(worker));
-            } else {
+            } else if is_idle {
                 next = next.min(expiry);
             }
         }
@@ -41,7 +41,7 @@ impl Pool {
             state.is_watched = false;
             return None;
         }
-        // A worker that is only just starting is found after this.
+        // One that is busy now, or only just starting, cannot be due before this.
         let wait = next.min(expiry(now)).saturating_sub(now);
         Some(Instant::now() + Duration::from_micros(wait).clamp(SHORTEST, LONGEST))
     }

@@ -3,17 +3,13 @@
 
 use std::{io, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use tokio::{
-    io::AsyncReadExt as _,
-    net::{UnixStream, unix::OwnedReadHalf, unix::pipe},
-    sync::oneshot,
-};
+use tokio::{io::AsyncReadExt as _, net::unix::pipe, sync::oneshot};
 use toolbay_api::ToolError;
 
 use super::{Owner, Pool, State, unavailable};
 use crate::{
     death::Death,
-    driver,
+    driver::{self, Reader},
     frame::{FromWorker, Ready},
     isolation::Isolation,
     scale::Scale,
@@ -29,7 +25,7 @@ const LOG_BYTES: usize = 16 << 10;
 /// A worker that is ready, and what its driver needs.
 struct Fresh {
     worker: Arc<Worker>,
-    reader: OwnedReadHalf,
+    reader: Reader,
     inbox: Inbox,
 }
 
@@ -109,7 +105,7 @@ impl Pool {
         if let Some(log) = started.log.and_then(|log| pipe::Receiver::from_owned_fd(log.into()).ok()) {
             tokio::spawn(forward_log(log, started.process.id()));
         }
-        let (mut reader, writer) = UnixStream::from_std(started.socket).map_err(problem)?.into_split();
+        let mut reader = driver::reader(&started.socket).map_err(problem)?;
         let mut inbox = Inbox::default();
         let ready = tokio::time::timeout(START_TIME, ready(&mut reader, &mut inbox)).await;
         let ready = ready.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(problem)?;
@@ -128,13 +124,13 @@ impl Pool {
         }
         let id = self.last_id.fetch_add(1, Relaxed);
         let scale = Scale::of(started.process.id());
-        let worker = Arc::new(Worker::new(id, started.process, writer, scale, self.config.grace));
+        let worker = Arc::new(Worker::new(id, started.process, started.socket, scale, self.config.grace));
         Ok(Fresh { worker, reader, inbox })
     }
 }
 
 /// Waits for a worker's first frame.
-async fn ready(reader: &mut OwnedReadHalf, inbox: &mut Inbox) -> io::Result<Ready> {
+async fn ready(reader: &mut Reader, inbox: &mut Inbox) -> io::Result<Ready> {
     let malformed = |malformed: Malformed| io::Error::new(io::ErrorKind::InvalidData, malformed);
     loop {
         if let Some(content) = inbox.next(64).map_err(malformed)? {
@@ -143,7 +139,7 @@ async fn ready(reader: &mut OwnedReadHalf, inbox: &mut Inbox) -> io::Result<Read
                 _ => Err(malformed(Malformed("the first frame does not say that the worker is ready"))),
             };
         }
-        if reader.read_buf(inbox.space()).await? == 0 {
+        if driver::read(reader, inbox).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }

@@ -166,18 +166,16 @@ async fn memory_left_behind_is_seen_beside_calls_that_wait() {
         while bay.runner.workers().iter().all(|worker| worker.calls < 2) {
             tokio::task::yield_now().await;
         }
-        let first = bay.pid_of("acme");
+        let before = bay.pids();
         for _ in 0..20 {
             assert_eq!(bay.data("m.leaky", json!({})).await, json!(1));
         }
-        (first, bay.pids())
+        (before, bay.pids())
     };
     // One that is to be replaced takes no further call, and does not count as its tenant's only one.
-    let (waiting, (first, pids)) = tokio::join!(bay.call("acme", "m.waits", json!({})), beside);
+    let (waiting, (before, after)) = tokio::join!(bay.call("acme", "m.waits", json!({})), beside);
     assert_eq!(waiting.result.unwrap_err().kind, ErrorKind::TimedOut);
-    let first = first.unwrap();
-    let theirs = pids.iter().filter(|pid| **pid > first).count();
-    assert!(pids.contains(&first) && theirs >= 1, "{first} {pids:?}");
+    assert!(after.iter().any(|pid| !before.contains(pid)), "{before:?} {after:?}");
 }
 
 #[tokio::test]
@@ -198,9 +196,12 @@ async fn a_worker_is_replaced_after_a_crash() {
     assert_eq!(bay.data("x.ok", json!({})).await, json!(1));
     let pid = bay.pid_of("acme").unwrap();
     assert!(std::process::Command::new("kill").args(["-SEGV", &pid.to_string()]).status().unwrap().success());
-    while bay.pid_of("acme").is_some() {
-        tokio::task::yield_now().await;
-    }
+    let is_noticed = async {
+        while bay.pid_of("acme").is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), is_noticed).await.unwrap();
     assert_eq!(bay.data("x.ok", json!({})).await, json!(1));
     assert_ne!(bay.pid_of("acme"), Some(pid));
 }
