@@ -22,9 +22,6 @@ use crate::{
     meter::{self, Account},
 };
 
-/// How long a script runs before it lets others run.
-const SLICE: Duration = Duration::from_micros(200);
-
 /// Operations between two looks at the clock where operations are quick.
 const LONGEST_WINDOW: u64 = 32;
 
@@ -62,6 +59,7 @@ pub(crate) struct Call {
     spent: Cell<u64>,
     window_began: Cell<Instant>,
     slice_began: Cell<Instant>,
+    slice: Cell<Duration>,
     cancelled: Cell<bool>,
     /// Whether functions of the script capture variables: then a stopped call is unwound rather than told to end.
     captures: bool,
@@ -101,6 +99,7 @@ impl Call {
             // Both are set when the first slice begins.
             window_began: Cell::new(deadline),
             slice_began: Cell::new(deadline),
+            slice: Cell::default(),
             cancelled: Cell::new(false),
             captures: false,
             account: Cell::default(),
@@ -242,7 +241,7 @@ impl Call {
             self.trip(&self.timed_out());
             return false;
         }
-        if now.duration_since(self.slice_began.get()) >= SLICE {
+        if now.duration_since(self.slice_began.get()) >= self.slice.get() {
             fiber::pause(self);
             if self.cancelled.get() {
                 return false;
@@ -260,8 +259,14 @@ impl Call {
         true
     }
 
-    /// Begins a slice of time. Called by the poller before it lets the script run.
-    pub(crate) fn begin_slice(&self) {
+    /// Whether functions of the script capture variables.
+    pub(crate) fn captures(&self) -> bool {
+        self.captures
+    }
+
+    /// Begins a slice of time. Called by whoever lets the script run, before.
+    pub(crate) fn begin_slice(&self, slice: Duration) {
+        self.slice.set(slice);
         let now = Instant::now();
         if self.started.get().is_none() {
             self.started.set(Some(now));

@@ -18,6 +18,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
@@ -29,10 +30,16 @@ use crate::{
     meter,
 };
 
+use lane::Away;
+pub(crate) use lane::Lanes;
 use stack::Stack;
 pub(crate) use stack::{StackPool, needed_bytes};
 
+mod lane;
 pub(crate) mod stack;
+
+/// How long a script runs on the thread that polls it before it lets others run.
+const SLICE: Duration = Duration::from_micros(200);
 
 /// What a script and a host function answer.
 pub(crate) type Answer = Result<Value, ToolError>;
@@ -139,67 +146,59 @@ fn suspend(call: &Call, with: Suspend) -> Resume {
     unsafe { yielder.as_ref() }.suspend(with)
 }
 
-/// One call of a script, ready to be polled.
-pub(crate) struct Fiber {
+/// What came of one stretch of running.
+enum Stretch {
+    /// Its slice of time is over.
+    Slice,
+    /// It needs this answer to go on.
+    Wait(Wait),
+    /// It ended.
+    Done(Answer),
+}
+
+/// A script's stack with what it needs to run on it.
+struct Body {
     call: Rc<Call>,
     routine: Option<Routine>,
-    wait: Option<Wait>,
     pool: Arc<StackPool>,
 }
 
-// SAFETY: a fiber may be polled by one thread and then by another, so all that it owns, the values on its suspended
-// stack included, must be fit to move between threads.
+// SAFETY: a body may be run by one thread and then by another, so all that it owns, the values on its suspended stack
+// included, must be fit to move between threads.
 // - `call` is an `Rc` whose only clones are this one and the one on the coroutine's stack: they move together, and the
-//   cells in it are touched by whoever polls only. A `Call` is `Send`, which the assertion below holds.
-// - `wait` is `Send` by its type, `pool` is an `Arc` of a `Sync` type.
+//   cells in it are touched by whoever runs the body only. A `Call` is `Send`, which the assertion below holds.
+// - `pool` is an `Arc` of a `Sync` type.
 // - On the stack lie frames of Rhai, of this crate and of the standard library. Rhai is built with its `sync` feature:
 //   its values, modules and errors are `Send + Sync`. The body's captures are `Send` by the bound of `Fiber::new`. A
-//   suspension happens in two places only, the progress callback and `wait`, neither of which holds a guard of ours.
+//   suspension happens in three places only, the progress callback, `wait` and `abandon`, none of which holds a guard of
+//   ours; after the last the stack is never run again.
 //   Rhai may hold a guard of a std `RwLock` there (the value that a method call on a captured variable works on). The
 //   guard is not `Send` for the sake of systems whose locks belong to threads; std's lock on the systems that this
 //   crate builds for is a futex or a queue, and has no owner.
 // - Thread-locals are read anew after each suspension: ours only inside functions that are never inlined; Rhai and the
 //   standard library's pieces used by it keep none across a callback. The panic count is the one that matters: the
 //   script never suspends while it unwinds, since a drop runs no script code.
-unsafe impl Send for Fiber {}
+unsafe impl Send for Body {}
 
 const _: fn() = || {
     fn is_send<T: Send>() {}
     is_send::<Call>();
 };
 
-impl Fiber {
-    /// A call that will run `body` on a stack of `pool`.
-    ///
-    /// # Errors
-    /// `Unavailable` where the system has no room for another stack.
-    pub(crate) fn new(
-        call: Call,
-        pool: Arc<StackPool>,
-        body: impl FnOnce(&Call) -> Answer + Send + 'static,
-    ) -> Result<Self, ToolError> {
-        let stack = pool.take().map_err(|error| {
-            ToolError::new(ErrorKind::Unavailable, "the host has no room for another call now; try again later")
-                .with_source(error)
-        })?;
-        let call = Rc::new(call);
-        let inner = Rc::clone(&call);
-        let routine = Coroutine::with_stack(stack, move |yielder, input| {
-            if matches!(input, Resume::Cancel) {
-                return Err(cancelled());
+impl Body {
+    /// Lets the script run for a slice of this length, or until it ends or waits.
+    fn stretch(&mut self, input: Resume, slice: Duration) -> Stretch {
+        self.call.begin_slice(slice);
+        match self.resume(input) {
+            Some(CoroutineResult::Yield(Suspend::Slice)) => Stretch::Slice,
+            Some(CoroutineResult::Yield(Suspend::Wait(wait))) => Stretch::Wait(wait),
+            Some(CoroutineResult::Yield(Suspend::Abandoned)) => Stretch::Done(Err(self.leave_behind())),
+            Some(CoroutineResult::Return(answer)) => {
+                self.retire();
+                Stretch::Done(answer)
             }
-            inner.way_back().0.set(Some(ptr::NonNull::from(yielder)));
-            let answer = catch_unwind(AssertUnwindSafe(|| body(&inner)));
-            inner.way_back().0.set(None);
-            answer.unwrap_or_else(|panic| {
-                let stopped = panic.is::<Stopped>();
-                let error = || {
-                    if stopped { inner.take_trip().unwrap_or_else(cancelled) } else { panicked(&*panic) }
-                };
-                Err(meter::outside(error))
-            })
-        });
-        Ok(Self { call, routine: Some(routine), wait: None, pool })
+            None => Stretch::Done(Err(cancelled())),
+        }
     }
 
     /// Switches to the script until it suspends or ends.
@@ -249,54 +248,19 @@ impl Fiber {
             self.call.settle();
         }
     }
-}
 
-impl Future for Fiber {
-    type Output = Answer;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let this = &mut *self;
-        loop {
-            let polled = this.wait.as_mut().map(|wait| catch_unwind(AssertUnwindSafe(|| wait.as_mut().poll(cx))));
-            let input = match polled {
-                None => Resume::Go,
-                Some(Ok(Poll::Pending)) => return Poll::Pending,
-                Some(Ok(Poll::Ready(answer))) => {
-                    this.wait = None;
-                    Resume::Answer(answer)
-                }
-                Some(Err(panic)) => {
-                    this.wait = None;
-                    this.call.trip(&panicked(&*panic));
-                    Resume::Cancel
-                }
-            };
-            this.call.begin_slice();
-            match this.resume(input) {
-                Some(CoroutineResult::Yield(Suspend::Wait(wait))) => this.wait = Some(wait),
-                Some(CoroutineResult::Yield(Suspend::Abandoned)) => return Poll::Ready(Err(this.leave_behind())),
-                Some(CoroutineResult::Yield(Suspend::Slice)) => {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Some(CoroutineResult::Return(answer)) => {
-                    this.retire();
-                    return Poll::Ready(answer);
-                }
-                None => return Poll::Ready(Err(cancelled())),
-            }
-        }
+    /// Whether the script stands in the middle.
+    fn is_suspended(&self) -> bool {
+        self.routine.as_ref().is_some_and(|routine| routine.started() && !routine.done())
     }
 }
 
-impl Drop for Fiber {
+impl Drop for Body {
     /// Cancels: the script is resumed with the cancel flag set, on which its next operation and its host functions end
     /// it with an error that it cannot catch. That runs its destructors in the usual way; unwinding it by force would
     /// meet the `catch_unwind` in Rhai's sort.
     fn drop(&mut self) {
-        self.wait = None;
-        let suspended = self.routine.as_ref().is_some_and(|routine| routine.started() && !routine.done());
-        if suspended {
+        if self.is_suspended() {
             self.call.cancel();
             let _ = self.resume(Resume::Cancel);
         }
@@ -307,6 +271,137 @@ impl Drop for Fiber {
             let _ = catch_unwind(AssertUnwindSafe(|| routine.force_unwind()));
         }
         self.retire();
+    }
+}
+
+/// One call of a script, ready to be polled.
+pub(crate) struct Fiber {
+    /// The script, unless it is away.
+    body: Option<Body>,
+    away: Option<Arc<Away>>,
+    wait: Option<Wait>,
+    /// Where the script goes on when it takes long.
+    lanes: Option<Arc<Lanes>>,
+    takes_long: bool,
+}
+
+impl Fiber {
+    /// A call that will run `body` on a stack of `pool`: on the thread that polls it while it is short, in `lanes` when it
+    /// takes long, and from the beginning where it captures variables.
+    ///
+    /// # Errors
+    /// `Unavailable` where the system has no room for another stack.
+    pub(crate) fn new(
+        call: Call,
+        pool: Arc<StackPool>,
+        lanes: Option<&Arc<Lanes>>,
+        body: impl FnOnce(&Call) -> Answer + Send + 'static,
+    ) -> Result<Self, ToolError> {
+        let stack = pool.take().map_err(|error| {
+            ToolError::new(ErrorKind::Unavailable, "the host has no room for another call now; try again later")
+                .with_source(error)
+        })?;
+        let call = Rc::new(call);
+        let inner = Rc::clone(&call);
+        let routine = Coroutine::with_stack(stack, move |yielder, input| {
+            if matches!(input, Resume::Cancel) {
+                return Err(cancelled());
+            }
+            inner.way_back().0.set(Some(ptr::NonNull::from(yielder)));
+            let answer = catch_unwind(AssertUnwindSafe(|| body(&inner)));
+            inner.way_back().0.set(None);
+            answer.unwrap_or_else(|panic| {
+                let stopped = panic.is::<Stopped>();
+                let error = || {
+                    if stopped { inner.take_trip().unwrap_or_else(cancelled) } else { panicked(&*panic) }
+                };
+                Err(meter::outside(error))
+            })
+        });
+        let takes_long = call.captures();
+        let body = Body { call, routine: Some(routine), pool };
+        Ok(Self { body: Some(body), away: None, wait: None, lanes: lanes.map(Arc::clone), takes_long })
+    }
+
+    /// Lets the script run where it belongs. `None`: it is away.
+    fn run(&mut self, input: Resume) -> Option<Stretch> {
+        let mut body = self.body.take()?;
+        let mut input = input;
+        if let Some(lanes) = self.lanes.as_ref().filter(|_| self.takes_long) {
+            match lanes.send(body, input) {
+                Ok(away) => {
+                    self.away = Some(away);
+                    return None;
+                }
+                Err(back) => (body, input) = *back,
+            }
+        }
+        let stretch = body.stretch(input, SLICE);
+        self.body = Some(body);
+        Some(stretch)
+    }
+}
+
+impl Future for Fiber {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let this = &mut *self;
+        loop {
+            let stretch = if let Some(away) = &this.away {
+                let Poll::Ready((body, stretch)) = away.poll(cx) else { return Poll::Pending };
+                this.away = None;
+                this.body = Some(body);
+                stretch
+            } else {
+                let polled = this.wait.as_mut().map(|wait| catch_unwind(AssertUnwindSafe(|| wait.as_mut().poll(cx))));
+                let input = match polled {
+                    None => Resume::Go,
+                    Some(Ok(Poll::Pending)) => return Poll::Pending,
+                    Some(Ok(Poll::Ready(answer))) => Resume::Answer(answer),
+                    Some(Err(panic)) => {
+                        let call = this.body.as_ref().map(|body| &body.call);
+                        call.into_iter().for_each(|call| call.trip(&panicked(&*panic)));
+                        Resume::Cancel
+                    }
+                };
+                this.wait = None;
+                match this.run(input) {
+                    Some(stretch) => stretch,
+                    // Away, or polled after its end.
+                    None if this.away.is_some() => continue,
+                    None => return Poll::Ready(Err(cancelled())),
+                }
+            };
+            match stretch {
+                Stretch::Done(answer) => {
+                    this.body = None;
+                    return Poll::Ready(answer);
+                }
+                Stretch::Wait(wait) => {
+                    this.takes_long = this.body.as_ref().is_some_and(|body| body.call.captures());
+                    this.wait = Some(wait);
+                }
+                Stretch::Slice if this.lanes.is_some() => this.takes_long = true,
+                Stretch::Slice => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Fiber {
+    /// Cancels the script, in a lane if it has begun: its end may take as long as any operation.
+    fn drop(&mut self) {
+        self.wait = None;
+        self.away.take().into_iter().for_each(|away| away.forget());
+        if let Some(body) = self.body.take_if(|body| body.is_suspended())
+            && let Some(lanes) = &self.lanes
+        {
+            lanes.bury(body);
+        }
     }
 }
 

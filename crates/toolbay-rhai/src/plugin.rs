@@ -19,7 +19,7 @@ use crate::{
     convert,
     engine::{self, Library, OwnModules},
     fault,
-    fiber::{Answer, Fiber, StackPool},
+    fiber::{Answer, Fiber, Lanes, StackPool},
     meter, program,
     script::Script,
 };
@@ -38,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) limits: Arc<Limits>,
     pub(crate) library: Arc<Library>,
     pub(crate) pool: Arc<StackPool>,
+    pub(crate) lanes: Option<Arc<Lanes>>,
     /// The modules of the imported files; empty where there are none.
     pub(crate) modules: Vec<(String, rhai::Shared<rhai::Module>)>,
     /// Bytes that calls left behind, and how many may be.
@@ -56,6 +57,7 @@ impl Core {
         limits: Limits,
         library: Arc<Library>,
         pool: Arc<StackPool>,
+        lanes: Option<Arc<Lanes>>,
         modules: OwnModules,
         max_left_behind: u64,
     ) -> Self {
@@ -65,6 +67,7 @@ impl Core {
             limits: Arc::new(limits),
             library,
             pool,
+            lanes,
             modules: modules.0,
             left_behind: Arc::default(),
             max_left_behind,
@@ -118,7 +121,7 @@ impl Core {
         let core = Arc::clone(self);
         let entry = Arc::clone(entry);
         let call = call.capturing(self.script.captures()).leaving_to(&self.left_behind);
-        Fiber::new(call, Arc::clone(&self.pool), move |call| core.body(call, &entry, job))?.await
+        Fiber::new(call, Arc::clone(&self.pool), self.lanes.as_ref(), move |call| core.body(call, &entry, job))?.await
     }
 
     /// Refuses to go on with a plugin whose calls leave memory behind: a function that holds what holds it is never

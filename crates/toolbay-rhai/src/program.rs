@@ -12,7 +12,7 @@ use toolbay_api::PermissionSet;
 use crate::{
     call::{self, Call},
     engine::{Library, not_asked, refuse},
-    functions,
+    functions, meter,
 };
 
 /// A plugin's tools, as the value before the dot.
@@ -21,7 +21,8 @@ struct ToolSpace(ImmutableString);
 
 /// Makes a constant for each plugin that has tools, so that they can be called behind a dot.
 pub(crate) fn declare_tools(call: &Call, scope: &mut Scope<'_>) {
-    for tool in call.host().tools() {
+    let tools = meter::Outside::of(meter::outside(|| call.host().tools()));
+    for tool in tools.get().into_iter().flatten() {
         if let Some((plugin, _)) = tool.split_once('.') {
             let name = identifier(plugin);
             if !scope.contains(&name) {
@@ -73,13 +74,15 @@ fn tool_call(
 
 /// The tool that a script calls `name`, behind the dot of a plugin or on its own.
 fn find(call: &Call, space: Option<&str>, name: &str) -> Option<String> {
-    let mut tools = call.host().tools().into_iter();
+    let tools = meter::Outside::of(meter::outside(|| call.host().tools()));
+    let mut tools = tools.get().into_iter().flatten();
     match space {
         Some(space) => tools.find(|tool| {
             tool.split_once('.').is_some_and(|(plugin, local)| plugin == space && identifier(local) == name)
         }),
         None => tools.find(|tool| identifier(&tool.replace('.', "__")) == name),
     }
+    .cloned()
 }
 
 /// A name with `_` for what an identifier cannot have.

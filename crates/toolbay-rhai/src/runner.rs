@@ -17,7 +17,7 @@ use crate::{
     check, declaration,
     engine::{self, Library, OwnModules},
     fault,
-    fiber::{Fiber, StackPool, needed_bytes, on_large_stack},
+    fiber::{Fiber, Lanes, StackPool, needed_bytes, on_large_stack},
     hook, meter,
     no_host::NoHost,
     plugin::{Core, RhaiPlugin, RhaiTool},
@@ -58,6 +58,7 @@ pub struct RhaiRunner {
     pools: Mutex<BTreeMap<usize, Arc<StackPool>>>,
     scripts: ScriptCache,
     max_left_behind: u64,
+    lanes: Option<Arc<Lanes>>,
 }
 
 impl Default for RhaiRunner {
@@ -67,6 +68,7 @@ impl Default for RhaiRunner {
             pools: Mutex::default(),
             scripts: ScriptCache::default(),
             max_left_behind: MAX_LEFT_BEHIND,
+            lanes: Some(Lanes::new()),
         }
     }
 }
@@ -85,6 +87,16 @@ impl RhaiRunner {
     #[must_use]
     pub fn with_max_left_behind(mut self, bytes: u64) -> Self {
         self.max_left_behind = bytes;
+        self
+    }
+
+    /// Runs scripts on the threads that poll them and on no other.
+    ///
+    /// Otherwise a script that takes longer than 0.2 ms, or whose functions capture variables, runs on threads of the
+    /// runner's own, since a single operation of the interpreter can take longer than a host can wait.
+    #[must_use]
+    pub fn without_threads(mut self) -> Self {
+        self.lanes = None;
         self
     }
 
@@ -216,7 +228,7 @@ impl RhaiRunner {
             }
             Err(error) => meter::outside(|| Err(fault::tool_error(&error, call, &inner))),
         };
-        let run = async { Fiber::new(call, pool, body)?.await };
+        let run = async { Fiber::new(call, pool, self.lanes.as_ref(), body)?.await };
         run.await.map_err(|error| in_words(&error, script.entry()))?;
         let modules = made.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(modules.unwrap_or_else(|| OwnModules(Vec::new())))
@@ -235,7 +247,16 @@ impl RhaiRunner {
         pool: Arc<StackPool>,
     ) -> Result<Arc<dyn Plugin>, LoadError> {
         let library = Arc::clone(&self.library);
-        let core = Arc::new(Core::new(manifest, script, limits, library, pool, modules, self.max_left_behind));
+        let core = Arc::new(Core::new(
+            manifest,
+            script,
+            limits,
+            library,
+            pool,
+            self.lanes.clone(),
+            modules,
+            self.max_left_behind,
+        ));
         let check::EntryPoints { mut tools, hooks } = entry_points;
         let mut made: Vec<Arc<dyn Tool>> = Vec::new();
         for definition in core.manifest.tool_definitions() {

@@ -72,7 +72,7 @@ pub fn worker_main() -> ! {
     // Before the lock, behind which no handler can be changed any more.
     sys::catch_signals();
     let isolation = isolation::lock_down(start.layers);
-    let mut executor = Executor::default();
+    let mut executor = Executor::default().on_one_thread();
     let memory_cap = alloc::arm(start.asset_bytes);
     let ready = Ready {
         landlock: isolation.landlock,

@@ -44,6 +44,20 @@ const KEPT_BYTES: usize = 256 << 10;
 /// The size of a page that the check below looks at. Larger system pages only make the check stricter.
 const PAGE_BYTES: usize = 4 << 10;
 
+/// Has the system prefer other threads to this one where it must choose.
+pub(super) fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: takes numbers and changes nothing but the calling thread's own priority, since Linux counts priorities
+        // by thread.
+        let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LANE_NICENESS) };
+    }
+}
+
+/// The niceness of threads for scripts that take long.
+#[cfg(target_os = "linux")]
+const LANE_NICENESS: libc::c_int = 10;
+
 /// Stacks that wait for their next call.
 #[derive(Debug)]
 pub(crate) struct StackPool {

@@ -8,7 +8,7 @@ use toolbay_api::{ErrorKind, Limit, ToolError};
 use super::{fail, register::add};
 use crate::{
     call::{self, Call, HostResult},
-    convert,
+    convert, meter,
 };
 
 /// Bytes of a JSON pointer.
@@ -108,7 +108,7 @@ fn equal(left: &Value, right: &Value) -> bool {
 fn text(name: &str) -> HostResult<ImmutableString> {
     call::with(|call| {
         call.count_host_call()?;
-        let assets = call.host().assets();
+        let assets = meter::outside(|| call.host().assets());
         let bytes = call.give(|| assets.get(name))?.bytes();
         call.admit_string(bytes.len())?;
         call.charge(1 + bytes.len() / 64)?;
@@ -123,7 +123,7 @@ fn text(name: &str) -> HostResult<ImmutableString> {
 fn names() -> HostResult<Array> {
     call::with(|call| {
         call.count_host_call()?;
-        Ok(call.host().assets().names().map(Into::into).collect())
+        Ok(meter::outside(|| call.host().assets()).names().map(Into::into).collect())
     })
 }
 

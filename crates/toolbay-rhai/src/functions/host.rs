@@ -86,7 +86,7 @@ fn log(level: LogLevel, text: &Dynamic) -> HostResult<()> {
 fn config() -> HostResult<Dynamic> {
     call::with(|call| {
         call.count_host_call()?;
-        let config = call.host().config();
+        let config = meter::outside(|| call.host().config());
         call.charge(convert::weight(config))?;
         // A plugin without configuration has an empty one.
         Ok(if config.is_null() { Dynamic::from_map(Map::new()) } else { convert::to_dynamic(config) })
@@ -96,7 +96,7 @@ fn config() -> HostResult<Dynamic> {
 fn config_entry(key: &str) -> HostResult<Dynamic> {
     call::with(|call| {
         call.count_host_call()?;
-        let Some(entry) = call.host().config().get(key) else { return Ok(Dynamic::UNIT) };
+        let Some(entry) = meter::outside(|| call.host().config()).get(key) else { return Ok(Dynamic::UNIT) };
         call.charge(convert::weight(entry))?;
         Ok(convert::to_dynamic(entry))
     })

@@ -58,6 +58,12 @@ pub(crate) struct Executor {
 const LARGE: u64 = 4 << 20;
 
 impl Executor {
+    /// A locked-down process may start no thread, and is killed where a script holds it.
+    pub(crate) fn on_one_thread(mut self) -> Self {
+        self.runner = std::mem::take(&mut self.runner).without_threads();
+        self
+    }
+
     /// Serves until the host is gone.
     pub(crate) fn run(&mut self) -> ! {
         loop {
