@@ -261,9 +261,9 @@ async fn requirements_are_met_in_any_order_of_the_alphabet_and_missing_ones_name
             loaded  a 1.0.0 (global): 1 tool, 0 hooks
             failed  b.rhai (global): Dependency: needs the plugin z ^2, and version 1.0.0 is there
             failed  c.rhai (global): Dependency: needs the plugin gone *, and it is not registered
-            failed  d.rhai (global): Dependency: needs the plugin c *, and it is not registered
-            failed  e.rhai (global): Dependency: needs the plugin f *, and it is not registered
-            failed  f.rhai (global): Dependency: needs the plugin e *, and it is not registered
+            failed  d.rhai (global): Dependency: needs the plugin c *, which needs the plugin gone *, and it is not registered
+            failed  e.rhai (global): Dependency: needs the plugin f *, which needs the plugin e * again: e → f → e is a cycle; take one of the requirements away
+            failed  f.rhai (global): Dependency: needs the plugin e *, which needs the plugin f * again: f → e → f is a cycle; take one of the requirements away
         "#]],
     )
     .await;

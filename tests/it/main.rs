@@ -15,6 +15,7 @@ mod bfcl;
 mod cli;
 mod documents;
 mod keeping;
+mod lifecycle;
 mod loading;
 mod metering;
 mod regressions;

@@ -3,7 +3,11 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::{asset::Assets, error::ToolError, result::ToolOutput};
+use crate::{
+    asset::Assets,
+    error::{ErrorKind, ToolError},
+    result::ToolOutput,
+};
 
 /// How much a log line matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +64,26 @@ pub trait Host: Send + Sync {
     /// does.
     fn tools(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Sends an HTTP request and gives the answer, whatever its status: objects as
+    /// [`HttpSend::send`](crate::HttpSend::send) has them. Needs `http:METHOD:HOST[:PORT]`, for each hop of a redirect
+    /// anew. `Unavailable` where the host sends none.
+    async fn http(&self, request: Value) -> Result<Value, ToolError> {
+        drop(request);
+        Err(ToolError::new(ErrorKind::Unavailable, "this host sends no HTTP requests; tell the operator")
+            .with_retryable(false))
+    }
+
+    /// The secret called `name`, or `secret:name` as configurations write it. Needs `secret:read:NAME`. `NotFound` where
+    /// there is none, `Unavailable` where the host keeps none.
+    ///
+    /// What was read does not come out of the call again: hosts put `***` in its place in the call's log, errors, audit
+    /// record and result.
+    async fn secret(&self, name: &str) -> Result<String, ToolError> {
+        let _ = name;
+        Err(ToolError::new(ErrorKind::Unavailable, "this host keeps no secrets; tell the operator")
+            .with_retryable(false))
     }
 
     /// Milliseconds since the Unix epoch, UTC. Needs `clock`.

@@ -13,12 +13,13 @@
 //! - [`names`]: `TenantId`, `PluginName`, `ToolName`, ids of runs and calls, `Scope`.
 //! - [`mod@tool`]: the `Tool` trait, its definition, typed native tools.
 //! - [`context`]: what a call knows of itself.
-//! - [`host`]: the plugin's only way out.
-//! - [`plugin`]: `Plugin`, `Runner`, `Package`; [`manifest`]: what a plugin says of itself.
+//! - [`host`]: the plugin's only way out; [`reach`]: what a host lends through it, HTTP and secrets.
+//! - [`plugin`]: `Plugin`, `Runner`, `Package`; [`callback`]: a plugin's callbacks; [`manifest`]: what a plugin says of itself.
 //! - [`hook`]: points, inputs, outcomes; [`message`]: the conversation that hooks and models see.
 //! - [`limits`], [`permission`], [`error`], [`result`](mod@result).
 
 pub mod asset;
+pub mod callback;
 pub mod context;
 pub mod error;
 pub mod hook;
@@ -29,12 +30,14 @@ pub mod message;
 pub mod names;
 pub mod permission;
 pub mod plugin;
+pub mod reach;
 pub mod result;
 pub mod tool;
 
 pub use async_trait::async_trait;
 
 pub use asset::{Asset, Assets};
+pub use callback::{Callback, CallbackContext};
 pub use context::{Caller, CancelFlag, Isolation, ToolContext, ToolContextParts, Usage};
 pub use error::{ErrorKind, Limit, ToolError};
 pub use hook::{Hook, HookContext, HookError, HookPoint, HookRegistration};
@@ -45,5 +48,6 @@ pub use message::{Message, ModelRequest, ModelResponse, ToolCall};
 pub use names::{CallId, NameError, PluginName, RunId, Scope, TenantId, ToolName};
 pub use permission::{Grants, Permission, PermissionSet};
 pub use plugin::{LoadError, Package, Plugin, PluginContext, PluginMetadata, Runner};
+pub use reach::{HttpSend, HttpSendContext, Secret, SecretName, SecretProvider};
 pub use result::{ToolOutput, WireResult};
 pub use tool::{Annotations, Execution, Tool, ToolDefinition, blocking_tool, tool};

@@ -7,6 +7,7 @@ use semver::Version;
 
 use crate::{
     asset::Assets,
+    callback::CallbackContext,
     error::{ErrorKind, ToolError},
     hook::HookRegistration,
     limits::Limits,
@@ -40,19 +41,40 @@ pub trait Plugin: Send + Sync {
         Assets::default()
     }
 
-    /// Called once, before its tools can be called.
+    /// Called once, before anything else of it: to check and to prepare. What it requires is active by then.
     ///
     /// # Errors
-    /// Any error keeps the plugin from being registered.
-    async fn on_load(&self) -> Result<(), ToolError> {
+    /// Any error keeps the plugin from being registered; nothing more of it is called.
+    async fn on_load(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        let _ = cx;
         Ok(())
     }
 
-    /// Called once, after its last call.
+    /// Called once, when it and every plugin of its wave is loaded and those that it requires are active; its tools can be
+    /// called after that.
     ///
     /// # Errors
-    /// An error is logged and changes nothing.
-    async fn on_unload(&self) -> Result<(), ToolError> {
+    /// Any error keeps the plugin from being registered; `on_unload` follows.
+    async fn on_start(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Called once where `on_start` succeeded, after its last call.
+    ///
+    /// # Errors
+    /// An error is reported and keeps nothing from going on; `on_unload` follows.
+    async fn on_stop(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Called once where `on_load` succeeded, at the very end.
+    ///
+    /// # Errors
+    /// An error is reported and changes nothing.
+    async fn on_unload(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        let _ = cx;
         Ok(())
     }
 }

@@ -14,6 +14,16 @@
 //! [grants]
 //! host = ["kv:*", "clock"]          # what every plugin is given if it asks, in the place of the standard grants
 //!
+//! [http]                            # plugins' HTTP requests; hosts and methods are granted like everything else
+//! allow_plain_http = true           # whether http:// may be granted, as "http-plain:GET:HOST"
+//! allow_networks = ["10.0.0.0/8"]   # networks that are not public and may be reached all the same
+//! max_response_bytes = 1_048_576    # bytes of an answer; a call's max_string_bytes may be less
+//! timeout_ms = 10_000               # a request's time, where the call's is longer
+//!
+//! [secrets]                         # what `secret("NAME")` reads, where "secret:read:NAME" is granted
+//! environment = "TOOLBAY_SECRET_"   # the variables that begin with this
+//! directory = "/run/secrets"        # then the files of this folder
+//!
 //! [isolation]                       # "process" or "in-process"; a manifest has no say
 //! global = "in-process"             # plugins for everybody
 //! tenants = "process"               # plugins of tenants, and programs
@@ -27,6 +37,7 @@
 //!
 //! [tenants.acme]
 //! isolation = "process"             # where the tenant's own plugins run
+//! secrets = { directory = "acme" }   # the tenant's own, in the place of [secrets]
 //! grants = ["kv:read"]              # what the tenant gives plugins on its behalf; without it whatever the host gives
 //! limits = { timeout_ms = 500 }     # lower limits for the tenant's calls
 //! ```
@@ -40,7 +51,10 @@ use toolbay::{
     ToolbayBuilder,
 };
 
-use crate::exit::CliError;
+use crate::{
+    exit::CliError,
+    outside::{HttpSection, SecretsSection},
+};
 
 /// More is no configuration written by hand.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -52,6 +66,8 @@ pub(crate) struct Config {
     limits: LimitsRequest,
     quota: QuotaSection,
     grants: GrantsSection,
+    http: HttpSection,
+    secrets: SecretsSection,
     isolation: IsolationSection,
     plugins: BTreeMap<PluginName, PluginSection>,
     tenants: BTreeMap<TenantId, TenantSection>,
@@ -91,6 +107,7 @@ struct PluginSection {
 struct TenantSection {
     isolation: Option<Isolation>,
     grants: Option<PermissionSet>,
+    secrets: Option<SecretsSection>,
     limits: LimitsRequest,
 }
 
@@ -148,7 +165,14 @@ impl Config {
                 max_concurrent_calls: self.quota.max_concurrent_calls.unwrap_or(default.max_concurrent_calls),
                 max_calls_per_minute: self.quota.max_calls_per_minute.unwrap_or(default.max_calls_per_minute),
             })
-            .grants(self.grants.host.clone().unwrap_or_else(PermissionSet::standard));
+            .grants(self.grants.host.clone().unwrap_or_else(PermissionSet::standard))
+            .http(self.http.client().map_err(|problem| CliError::usage(format!("--config: http.{problem}")))?);
+        let secrets = |place: String, section: &SecretsSection| {
+            section.provider().map_err(|problem| CliError::usage(format!("--config: {place}.{problem}")))
+        };
+        if let Some(provider) = secrets("secrets".into(), &self.secrets)? {
+            builder = builder.secrets(provider);
+        }
         for (name, section) in &self.plugins {
             if let Some(grants) = &section.grants {
                 builder = builder.plugin_grants(name.clone(), grants.clone());
@@ -162,6 +186,11 @@ impl Config {
         for (name, section) in &self.tenants {
             if let Some(grants) = &section.grants {
                 builder = builder.tenant_grants(name.clone(), grants.clone());
+            }
+            if let Some(section) = &section.secrets {
+                // A section without a place keeps nothing: the tenant then has no secrets.
+                let provider = secrets(format!("tenants.{name}.secrets"), section)?.unwrap_or_default();
+                builder = builder.tenant_secrets(name.clone(), provider);
             }
             if section.limits != LimitsRequest::default() {
                 builder = builder.tenant_limits(name.clone(), section.limits.clone());

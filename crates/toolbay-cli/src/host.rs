@@ -4,7 +4,11 @@ use std::{
     collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use toolbay::{
@@ -23,7 +27,12 @@ use crate::{
 pub(crate) struct Host {
     pub(crate) toolbay: Toolbay,
     pub(crate) report: LoadReport,
+    /// Whether it was said what did not stop.
+    told: AtomicBool,
 }
+
+/// How long plugins and the last calls have when a server is asked to end.
+const STOP_TIME: Duration = Duration::from_secs(10);
 
 /// Makes a Toolbay without plugins.
 pub(crate) fn empty(options: &HostOptions) -> Result<Toolbay, CliError> {
@@ -43,7 +52,7 @@ impl Host {
         refuse_without(config.plugins(), &report)?;
         let named = config.plugins().chain(options.assets.iter().map(|pair| &pair.key));
         warn_of_strangers(named.collect(), &report);
-        Ok(Self { toolbay, report })
+        Ok(Self { toolbay, report, told: AtomicBool::new(false) })
     }
 
     /// Opens the host that a command works at, says what did not load, and gives the tenant's session.
@@ -57,6 +66,14 @@ impl Host {
     /// A session of `tenant`.
     pub(crate) fn session_of(&self, tenant: &TenantId) -> Result<Session, CliError> {
         self.toolbay.session(tenant).map_err(CliError::usage)
+    }
+
+    /// Stops the plugins, and says which did not stop as they should have, once.
+    pub(crate) async fn stop(&self) {
+        let report = self.toolbay.shutdown(STOP_TIME).await.to_string();
+        if !report.is_empty() && !self.told.swap(true, Ordering::Relaxed) {
+            output::note(report.trim_end());
+        }
     }
 
     /// The plugin that did not load and that `tool` seems to be of.

@@ -4,7 +4,8 @@
 //!
 //! - `commands`: the command line, and one file for each command.
 //! - `options`: what several commands take; `values`: how durations, sizes and pairs are written.
-//! - `config`: the configuration file; `host`: options, file and folders put together to a running Toolbay.
+//! - `config`: the configuration file, `outside`: its ways out; `host`: options, file and folders put together to a running Toolbay.
+//! - `signals`: how a server is asked to end.
 //! - `output`: everything that goes to the terminal; `logging`: what goes to standard error by way of `tracing`.
 //! - `exit`: why a command ends, as a status.
 
@@ -15,6 +16,8 @@ mod host;
 mod logging;
 mod options;
 mod output;
+mod outside;
+mod signals;
 mod values;
 
 use std::{process::ExitCode, time::Duration};

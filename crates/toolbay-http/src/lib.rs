@@ -85,6 +85,7 @@
 //!
 //! - `client`: the road of a request; `connection`: one hop of it; `redirect`: what the next hop is.
 //! - `request`, `response`: the forms that plugins see; `target`: a URL in its one spelling.
+//! - `send`: the client as the sender of a host's plugins.
 //! - `address`, `resolve`, `allow`, `limits`, `slots`: what each step of the road asks.
 
 mod address;
@@ -96,6 +97,7 @@ mod redirect;
 mod request;
 mod resolve;
 mod response;
+mod send;
 mod slots;
 mod target;
 

@@ -1,12 +1,15 @@
 //! What a script must keep to before anything of it runs: its functions are there, and it calls no host function that
 //! its manifest does not ask for.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use rhai::Position;
-use toolbay_api::{ErrorKind, HookPoint, LoadError, Manifest, PermissionSet, ToolName};
+use toolbay_api::{Callback, ErrorKind, HookPoint, LoadError, Manifest, PermissionSet, ToolName};
 
-use crate::script::{DECLARATION, FunctionCall, Script};
+use crate::{
+    callback::Callbacks,
+    script::{DECLARATION, FunctionCall, Script},
+};
 
 /// A script function that the plugin calls.
 #[derive(Debug, Clone)]
@@ -36,6 +39,7 @@ impl EntryPoint {
 pub(crate) struct EntryPoints {
     pub(crate) tools: BTreeMap<ToolName, EntryPoint>,
     pub(crate) hooks: BTreeMap<HookPoint, EntryPoint>,
+    pub(crate) callbacks: Callbacks,
 }
 
 /// Finds the function of every declared tool and hook.
@@ -67,7 +71,35 @@ pub(crate) fn entry_points(script: &Script, manifest: &Manifest) -> Result<Entry
         let what = format!("the hook {point}");
         found.hooks.insert(*point, entry_point(script, point.name().to_owned(), "input", &what)?);
     }
+    for callback in Callback::ALL {
+        if let Some(entry) = callback_entry(script, callback, &taken)? {
+            found.callbacks.insert(callback, Arc::new(entry));
+        }
+    }
     Ok(found)
+}
+
+/// The function of a callback, if the script has one.
+fn callback_entry(
+    script: &Script,
+    callback: Callback,
+    tools: &BTreeMap<String, &ToolName>,
+) -> Result<Option<EntryPoint>, LoadError> {
+    let name = callback.name();
+    let definitions: Vec<Vec<&str>> = script.functions(name).collect();
+    if definitions.is_empty() {
+        return Ok(None);
+    }
+    if let Some(tool) = tools.get(name) {
+        let message =
+            format!("the tool {tool:?} would also be called when the plugin's life comes to {name}: rename it");
+        return Err(declared_at(script, ErrorKind::Conflict, message));
+    }
+    if !definitions.iter().any(|parameters| parameters.len() == 1) {
+        let message = format!("the callback {name} takes one parameter: write `fn {name}(cx) {{ ... }}`");
+        return Err(declared_at(script, ErrorKind::Config, message));
+    }
+    Ok(Some(EntryPoint { function: name.to_owned(), takes_context: false, reads_context: false }))
 }
 
 /// The function of a tool: its name with `_` for what a function's name cannot have.
@@ -112,7 +144,8 @@ pub(crate) struct Guarded {
     pub(crate) permission: &'static str,
 }
 
-/// The host functions that need a permission. `call_tool` needs one for each tool.
+/// The host functions that need a permission. `call_tool` needs one for each tool, `http` for each method and host,
+/// `secret` for each name.
 pub(crate) const GUARDED: &[Guarded] = &[
     Guarded { function: "kv_get", parameters: &[1], permission: "kv:read" },
     Guarded { function: "kv_list", parameters: &[1, 2], permission: "kv:read" },
@@ -123,17 +156,34 @@ pub(crate) const GUARDED: &[Guarded] = &[
     Guarded { function: "random", parameters: &[0], permission: "random" },
     Guarded { function: "random_int", parameters: &[2], permission: "random" },
     Guarded { function: "call_tool", parameters: &[2], permission: CALL_TOOL },
+    Guarded { function: "http", parameters: &[1], permission: HTTP },
+    Guarded { function: "http_get", parameters: &[1], permission: HTTP },
+    Guarded { function: "http_post", parameters: &[2], permission: HTTP },
+    Guarded { function: "secret", parameters: &[1], permission: SECRET },
 ];
 
 /// What stands for the permission to call some tool.
 pub(crate) const CALL_TOOL: &str = "tool:call:*";
 
+/// What stands for the permission to send some request.
+pub(crate) const HTTP: &str = "http:METHOD:HOST";
+
+/// What stands for the permission to read some secret.
+pub(crate) const SECRET: &str = "secret:read:NAME";
+
 /// Whether `asked` covers a host function's permission, so that the function exists for the plugin.
 pub(crate) fn is_asked(asked: &PermissionSet, permission: &str) -> bool {
-    if permission == CALL_TOOL {
-        return asked.covers("tool:call:x") || asked.iter().any(|asked| asked.as_str().starts_with("tool:call:"));
+    let some_of = |beginnings: &[&str]| {
+        let begins = |text: &str| beginnings.iter().any(|beginning| text.starts_with(beginning));
+        asked.iter().any(|asked| begins(asked.as_str()))
+            || beginnings.iter().any(|one| asked.covers(&format!("{one}x")))
+    };
+    match permission {
+        CALL_TOOL => some_of(&["tool:call:"]),
+        HTTP => some_of(&["http:", "http-plain:"]),
+        SECRET => some_of(&["secret:read:"]),
+        _ => asked.covers(permission),
     }
-    asked.covers(permission)
 }
 
 /// Functions that the Rhai book has and this sandbox has not.
@@ -171,6 +221,10 @@ fn missing_permission(call: &FunctionCall, asked: &PermissionSet) -> Option<Stri
     match &call.first_text {
         Some(tool) if guarded.permission == CALL_TOOL => {
             let permission = format!("tool:call:{tool}");
+            (!asked.covers(&permission)).then_some(permission)
+        }
+        Some(name) if guarded.permission == SECRET => {
+            let permission = format!("secret:read:{}", name.strip_prefix("secret:").unwrap_or(name));
             (!asked.covers(&permission)).then_some(permission)
         }
         _ => (!is_asked(asked, guarded.permission)).then(|| guarded.permission.to_owned()),

@@ -13,6 +13,7 @@
 //! - `call`, `fiber`, `convert`, `fault`: one call: its budget, its stack, its values, its errors.
 
 mod call;
+mod callback;
 mod check;
 mod convert;
 mod declaration;

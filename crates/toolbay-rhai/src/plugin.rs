@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use rhai::{CallFnOptions, Dynamic, Engine, Map, Scope};
 use serde_json::Value;
 use toolbay_api::{
-    Assets, ErrorKind, HookRegistration, Host, Limit, Limits, Plugin, PluginMetadata, Tool, ToolContext,
-    ToolDefinition, ToolError, ToolOutput,
+    Assets, Callback, CallbackContext, ErrorKind, HookRegistration, Host, Limit, Limits, Plugin, PluginMetadata, Tool,
+    ToolContext, ToolDefinition, ToolError, ToolOutput,
 };
 
 use crate::{
     call::{self, Call},
+    callback::{self, Callbacks},
     check::EntryPoint,
     convert,
     engine::{self, Library, OwnModules},
@@ -198,6 +199,7 @@ pub(crate) struct RhaiPlugin {
     pub(crate) core: Arc<Core>,
     pub(crate) tools: Vec<Arc<dyn Tool>>,
     pub(crate) hooks: Vec<HookRegistration>,
+    pub(crate) callbacks: Callbacks,
     pub(crate) assets: Assets,
 }
 
@@ -217,6 +219,22 @@ impl Plugin for RhaiPlugin {
 
     fn assets(&self) -> Assets {
         self.assets.clone()
+    }
+
+    async fn on_load(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        callback::run(&self.core, &self.callbacks, Callback::Load, cx).await
+    }
+
+    async fn on_start(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        callback::run(&self.core, &self.callbacks, Callback::Start, cx).await
+    }
+
+    async fn on_stop(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        callback::run(&self.core, &self.callbacks, Callback::Stop, cx).await
+    }
+
+    async fn on_unload(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        callback::run(&self.core, &self.callbacks, Callback::Unload, cx).await
     }
 }
 

@@ -59,6 +59,7 @@ pub struct RhaiRunner {
     scripts: ScriptCache,
     max_left_behind: u64,
     lanes: Option<Arc<Lanes>>,
+    refuses_callbacks: bool,
 }
 
 impl Default for RhaiRunner {
@@ -68,6 +69,7 @@ impl Default for RhaiRunner {
             pools: Mutex::default(),
             scripts: ScriptCache::default(),
             max_left_behind: MAX_LEFT_BEHIND,
+            refuses_callbacks: false,
             lanes: Some(Lanes::new()),
         }
     }
@@ -97,6 +99,13 @@ impl RhaiRunner {
     #[must_use]
     pub fn without_threads(mut self) -> Self {
         self.lanes = None;
+        self
+    }
+
+    /// Refuses plugins whose scripts have callbacks, for a place where nobody calls them.
+    #[must_use]
+    pub fn without_callbacks(mut self) -> Self {
+        self.refuses_callbacks = true;
         self
     }
 
@@ -161,7 +170,7 @@ impl RhaiRunner {
                 // The list of names is made here, since within a call it would count as the call's memory.
                 let _ = self.library.has_function("");
                 let tools = manifest.tools.keys().map(|tool| (tool.clone(), check::EntryPoint::program())).collect();
-                (manifest.clone(), check::EntryPoints { tools, hooks: BTreeMap::new() })
+                (manifest.clone(), check::EntryPoints { tools, ..check::EntryPoints::default() })
             }
             (Form::Program, None) => {
                 return Err(LoadError::new(ErrorKind::Config, "a program is loaded with a manifest of the host's"));
@@ -172,6 +181,13 @@ impl RhaiRunner {
                     None => declaration::one_file_manifest(&script)?,
                 };
                 let entry_points = check::entry_points(&script, &manifest)?;
+                if let (true, Some(callback)) = (self.refuses_callbacks, entry_points.callbacks.keys().next()) {
+                    let message = format!(
+                        "{callback}: callbacks are not called in worker processes: leave it out, or have the operator run \
+                         the plugin in process"
+                    );
+                    return Err(LoadError::new(ErrorKind::Config, message).in_file(script.entry()));
+                }
                 (manifest, entry_points)
             }
         };
@@ -257,7 +273,7 @@ impl RhaiRunner {
             modules,
             self.max_left_behind,
         ));
-        let check::EntryPoints { mut tools, hooks } = entry_points;
+        let check::EntryPoints { mut tools, hooks, callbacks } = entry_points;
         let mut made: Vec<Arc<dyn Tool>> = Vec::new();
         for definition in core.manifest.tool_definitions() {
             if let Some(entry) = tools.remove(&definition.name) {
@@ -270,7 +286,8 @@ impl RhaiRunner {
                 registrations.push(hook::registration(&core, point, declaration, entry, &cx.grants)?);
             }
         }
-        Ok(Arc::new(RhaiPlugin { core, tools: made, hooks: registrations, assets: package.assets.clone() }))
+        let assets = package.assets.clone();
+        Ok(Arc::new(RhaiPlugin { core, tools: made, hooks: registrations, callbacks, assets }))
     }
 }
 

@@ -10,12 +10,14 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    Assets, CallId, ErrorKind, Grants, Host, Limit, LogLevel, Scope, ToolError, ToolOutput, async_trait,
+    Assets, CallId, ErrorKind, Grants, Host, HttpSendContext, Limit, Limits, LogLevel, Scope, SecretName, ToolError,
+    ToolOutput, async_trait,
 };
 
 use crate::{
     catalog::Owner,
     kv::KvSpace,
+    redact::Redactor,
     road::{self, Trip},
     run::Run,
 };
@@ -32,11 +34,19 @@ pub(crate) struct CallHost {
     deadline: Instant,
     logged: AtomicUsize,
     of_error_hook: bool,
+    /// Where the call has none, it reads no secrets: nobody would keep them from coming out.
+    redactor: Option<Redactor>,
 }
 
 impl CallHost {
     pub(crate) fn new(run: Run, owner: Arc<Owner>, call: CallId, depth: u32, deadline: Instant) -> Self {
-        Self { run, owner, call, depth, deadline, logged: AtomicUsize::new(0), of_error_hook: false }
+        Self { run, owner, call, depth, deadline, logged: AtomicUsize::new(0), of_error_hook: false, redactor: None }
+    }
+
+    /// Lets the call read secrets, which `redactor` learns.
+    pub(crate) fn redacting(mut self, redactor: Redactor) -> Self {
+        self.redactor = Some(redactor);
+        self
     }
 
     /// Whether an error hook is behind the call, so that what it calls in turn is shown to none.
@@ -60,6 +70,13 @@ impl CallHost {
         })
     }
 
+    /// The host's limits, lowered by the manifest and by the tenant.
+    fn limits(&self) -> Limits {
+        let limits = &self.owner.limits;
+        let tenant = self.run.inner().tenant_limits.as_ref();
+        tenant.map_or_else(|| Limits::clone(limits), |tenant| limits.lowered_by(tenant))
+    }
+
     fn space(&self) -> KvSpace {
         let own = matches!(self.owner.scope, Scope::Tenant(_));
         KvSpace { tenant: self.run.tenant().clone(), plugin: self.owner.name.clone(), own }
@@ -75,7 +92,9 @@ impl Host for CallHost {
             return;
         }
         let left = allowed - before;
-        let shown = message.get(..message.floor_char_boundary(left)).unwrap_or_default();
+        // Before it is cut, or a piece of a secret would be left at the end.
+        let hidden = self.redactor.as_ref().map_or(message.into(), |redactor| redactor.text(message));
+        let shown = hidden.get(..hidden.floor_char_boundary(left)).unwrap_or_default();
         // A script's text must not be able to forge lines or terminal codes in the operator's log.
         let shown: String = shown.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect();
         let (tenant, plugin, call) = (self.run.tenant(), &self.owner.name, &self.call);
@@ -138,12 +157,72 @@ impl Host for CallHost {
             depth,
             deadline: Some(self.deadline),
             of_error_hook: self.of_error_hook,
+            redactor: self.redactor.clone().unwrap_or_default(),
         };
         road::travel(&self.run, trip).await.result
     }
 
     fn tools(&self) -> Vec<String> {
         self.run.tools().iter().map(|tool| String::from(tool.definition.name.clone())).collect()
+    }
+
+    async fn http(&self, request: Value) -> Result<Value, ToolError> {
+        let Some(sender) = &self.run.inner().http else {
+            // Without a sender nothing can be checked either: which action it is, is the sender's to say.
+            let message = "this host sends no HTTP requests; tell the operator";
+            return Err(ToolError::new(ErrorKind::Unavailable, message).with_retryable(false));
+        };
+        let allowed = self.limits().max_string_bytes;
+        let context = HttpSendContext {
+            tenant: self.run.tenant(),
+            require: &|action| self.require(action),
+            deadline: self.deadline,
+            max_response_bytes: allowed,
+        };
+        let answer = sender.send(request, context).await?;
+        // Base64 is longer than the bytes that the sender bounded, and a script's strings are bounded too.
+        match answer.get("body_base64").and_then(Value::as_str) {
+            Some(body) if body.len() > allowed => {
+                let message = format!(
+                    "the server answered with bytes that have {} bytes in base64, and {allowed} are allowed; ask it for \
+                     less at once",
+                    body.len()
+                );
+                Err(ToolError::new(ErrorKind::Unavailable, message)
+                    .with_retryable(false)
+                    .with_details(serde_json::json!({ "limit": "http_response_bytes", "allowed": allowed })))
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    async fn secret(&self, name: &str) -> Result<String, ToolError> {
+        // Configurations refer to secrets by `secret:NAME`; what stands in them is as good as the name, and no better.
+        let name = SecretName::new(name.strip_prefix("secret:").unwrap_or(name))?;
+        self.require(&format!("secret:read:{name}"))?;
+        let unavailable = |message| ToolError::new(ErrorKind::Unavailable, message).with_retryable(false);
+        let Some(redactor) = &self.redactor else {
+            return Err(unavailable("secrets are read in tools and hooks, not in a plugin's callbacks"));
+        };
+        let Some(provider) = &self.run.inner().secrets else {
+            return Err(unavailable("this host keeps no secrets; tell the operator"));
+        };
+        let asked = tokio::time::timeout_at(self.deadline.into(), provider.secret(self.run.tenant(), &name)).await;
+        let late = |_| {
+            let message = format!("the secret {name} was not given in time; try again later");
+            ToolError::new(ErrorKind::TimedOut, message)
+        };
+        let secret = asked.map_err(late)??.ok_or_else(|| {
+            ToolError::new(ErrorKind::NotFound, format!("there is no secret called {name}; the operator can add it"))
+        })?;
+        // Learned before it is given: from then on it can come out of the call anywhere.
+        redactor.learn(&secret)?;
+        tracing::info!(
+            target: "toolbay::audit",
+            tenant = %self.run.tenant(), plugin = %self.owner.name, call = %self.call, %name,
+            "secret read"
+        );
+        Ok(secret.expose().to_owned())
     }
 
     fn now_ms(&self) -> Result<i64, ToolError> {

@@ -13,7 +13,7 @@ use toolbay_api::{
     ToolDefinition, ToolName,
 };
 
-use crate::schema::Schema;
+use crate::{lifecycle::Lifecycle, schema::Schema};
 
 /// The longest name that the APIs of the large providers take for a function.
 const MAX_PROVIDER_NAME: usize = 64;
@@ -69,6 +69,7 @@ pub(crate) struct Owner {
     pub(crate) config: Value,
     pub(crate) assets: Assets,
     pub(crate) origin: Option<PathBuf>,
+    pub(crate) life: Arc<Lifecycle>,
 }
 
 /// A tool, compiled and ready.
@@ -198,41 +199,53 @@ impl Catalog {
     /// # Errors
     /// `Conflict` where a plugin or a tool of that name is there already; the plugins before it are not taken either.
     pub(crate) fn with(&self, added: &[Arc<Registered>]) -> Result<Self, LoadError> {
-        let mut next = Self {
+        let mut next = self.draft();
+        for registered in added {
+            next.admit(registered)?;
+        }
+        Ok(next)
+    }
+
+    /// A copy to change.
+    pub(crate) fn draft(&self) -> Self {
+        Self {
             plugins: self.plugins.clone(),
             tools: self.tools.clone(),
             by_provider_name: self.by_provider_name.clone(),
-        };
-        for registered in added {
-            if let Some(old) = next.plugins.get(&registered.owner.name) {
-                return Err(LoadError::new(
-                    ErrorKind::Conflict,
-                    format!(
-                        "a plugin called {} (version {}) is registered there already: unregister it first or rename this one",
-                        old.owner.name, old.owner.version
-                    ),
-                ));
-            }
-            for entry in &registered.tools {
-                if let Some(old) = next.by_provider_name.get(&entry.info.provider_name) {
-                    return Err(name_clash(&entry.info, &old.info));
-                }
-                next.tools.insert(entry.info.definition.name.shared(), Arc::clone(entry));
-                next.by_provider_name.insert(Arc::clone(&entry.info.provider_name), Arc::clone(entry));
-            }
-            next.plugins.insert(registered.owner.name.clone(), Arc::clone(registered));
         }
-        Ok(next)
+    }
+
+    /// Takes in one plugin, or leaves all as it is.
+    ///
+    /// # Errors
+    /// `Conflict` where a plugin or a tool of that name is there already.
+    pub(crate) fn admit(&mut self, registered: &Arc<Registered>) -> Result<(), LoadError> {
+        if let Some(old) = self.plugins.get(&registered.owner.name) {
+            return Err(LoadError::new(
+                ErrorKind::Conflict,
+                format!(
+                    "a plugin called {} (version {}) is registered there already: unregister it first or rename this one",
+                    old.owner.name, old.owner.version
+                ),
+            ));
+        }
+        for entry in &registered.tools {
+            if let Some(old) = self.by_provider_name.get(&entry.info.provider_name) {
+                return Err(name_clash(&entry.info, &old.info));
+            }
+        }
+        for entry in &registered.tools {
+            self.tools.insert(entry.info.definition.name.shared(), Arc::clone(entry));
+            self.by_provider_name.insert(Arc::clone(&entry.info.provider_name), Arc::clone(entry));
+        }
+        self.plugins.insert(registered.owner.name.clone(), Arc::clone(registered));
+        Ok(())
     }
 
     /// This catalog without one plugin, and that plugin.
     pub(crate) fn without(&self, name: &PluginName) -> Option<(Self, Arc<Registered>)> {
         let removed = Arc::clone(self.plugins.get(name)?);
-        let mut next = Self {
-            plugins: self.plugins.clone(),
-            tools: self.tools.clone(),
-            by_provider_name: self.by_provider_name.clone(),
-        };
+        let mut next = self.draft();
         next.plugins.remove(name);
         for entry in &removed.tools {
             next.tools.remove(entry.info.definition.name.as_str());

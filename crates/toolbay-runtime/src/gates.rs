@@ -22,6 +22,7 @@ use crate::{
     catalog::{HookEntry, Owner},
     guarded::{Failure, guarded},
     observe::RunEvent,
+    redact::Redactor,
     road::Trip,
     run::Run,
 };
@@ -58,6 +59,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) depth: u32,
     /// Whether an error hook made the call that is asked about.
     pub(crate) of_error_hook: bool,
+    /// Secrets that the hooks, and the call that they are asked about, have read.
+    pub(crate) redactor: Redactor,
 }
 
 /// A hook that did not decide, and what its policy makes of that.
@@ -99,18 +102,27 @@ impl HookHosts for LazyHost<'_> {
         let call = self.asking.call.cloned().unwrap_or_else(|| CallId::new("hook"));
         let Asking { run, point, depth, of_error_hook, .. } = *self.asking;
         let host = CallHost::new(run.clone(), Arc::clone(self.owner), call, depth, self.deadline);
-        Arc::new(host.of_error_hook(of_error_hook || point == HookPoint::OnError))
+        let host = host.of_error_hook(of_error_hook || point == HookPoint::OnError);
+        Arc::new(host.redacting(self.asking.redactor.clone()))
     }
 }
 
 impl<'a> Asking<'a> {
     fn new(run: &'a Run, step: u32, point: HookPoint) -> Self {
-        Self { run, step, point, call: None, depth: 0, of_error_hook: false }
+        Self { run, step, point, call: None, depth: 0, of_error_hook: false, redactor: Redactor::default() }
     }
 
     pub(crate) fn of_trip(run: &'a Run, trip: &'a Trip, point: HookPoint) -> Self {
-        let Trip { step, call, depth, of_error_hook, .. } = trip;
-        Self { run, step: *step, point, call: Some(call), depth: *depth, of_error_hook: *of_error_hook }
+        let Trip { step, call, depth, of_error_hook, redactor, .. } = trip;
+        Self {
+            run,
+            step: *step,
+            point,
+            call: Some(call),
+            depth: *depth,
+            of_error_hook: *of_error_hook,
+            redactor: redactor.clone(),
+        }
     }
 
     /// Makes ready what `entry` is asked with.
@@ -135,7 +147,7 @@ impl<'a> Asking<'a> {
             Err(Failure::TimedOut) => format!("no answer within {:?}", entry.registration.timeout.min(MAX_HOOK_TIME)),
             Err(Failure::Panicked(message)) => format!("panicked: {message}"),
         };
-        Err(self.undecided(entry, decisions, cause))
+        Err(self.undecided(entry, decisions, self.redactor.text(&cause).into_owned()))
     }
 
     /// What the failure of a hook means here.
@@ -157,6 +169,7 @@ impl<'a> Asking<'a> {
 
     /// Keeps a decision. Plain consent goes to an observer only: an audit lists what changed the course of things.
     pub(crate) fn record(&self, entry: &HookEntry, decisions: &mut Vec<Decision>, decision: &str) {
+        let decision = &*self.redactor.text(decision);
         let end = decision.floor_char_boundary(MAX_DECISION);
         let decision = decision.get(..end).unwrap_or_default();
         if self.run.is_observed() {
@@ -208,7 +221,7 @@ async fn pass<T: Sync>(asking: Asking<'_>, in_reverse: bool, mut value: T, ask: 
             }
             Ok(Passage::Stopped(reason)) => {
                 asking.record(entry, &mut decisions, &format!("stop: {reason}"));
-                return Gate::Stop(Stop { by: by(), reason });
+                return Gate::Stop(Stop { by: by(), reason }.redacted(&asking.redactor));
             }
             Err(Undecided::PassedOver) => {}
             Err(Undecided::Refused(error)) => {
@@ -307,19 +320,23 @@ impl Run {
     /// Shows a model's failure to the error hooks and gives what they want the model to be told.
     pub async fn on_model_error(&self, step: u32, error: &ToolError) -> Option<String> {
         let input = OnError { origin: toolbay_api::hook::ErrorOrigin::Model, error: error.clone() };
-        self.on_error(step, None, 0, &input, &mut Vec::new()).await
+        let asking = Asking::new(self, step, HookPoint::OnError);
+        let feedback = self.on_error(&asking, &input, &mut Vec::new()).await;
+        feedback.map(|text| asking.redactor.text(&text).into_owned())
     }
 
-    /// Shows an error to the error hooks. One that fails is passed over, and its failure is shown to none.
-    pub(crate) async fn on_error(
+    /// Shows a call's error to the error hooks.
+    pub(crate) async fn on_error_in(
         &self,
-        step: u32,
-        call: Option<&CallId>,
-        depth: u32,
+        trip: &Trip,
         input: &OnError,
         decisions: &mut Vec<Decision>,
     ) -> Option<String> {
-        let asking = Asking { call, depth, ..Asking::new(self, step, HookPoint::OnError) };
+        self.on_error(&Asking::of_trip(self, trip, HookPoint::OnError), input, decisions).await
+    }
+
+    /// Shows an error to the error hooks. One that fails is passed over, and its failure is shown to none.
+    async fn on_error(&self, asking: &Asking<'_>, input: &OnError, decisions: &mut Vec<Decision>) -> Option<String> {
         let mut feedback: Option<String> = None;
         for entry in self.view().hooks(HookPoint::OnError) {
             let sitting = asking.sit(entry);
@@ -334,6 +351,13 @@ impl Run {
             }
         }
         feedback
+    }
+}
+
+impl Stop {
+    /// Without the secrets that `redactor` knows.
+    pub(crate) fn redacted(self, redactor: &Redactor) -> Self {
+        Self { reason: redactor.text(&self.reason).into_owned(), ..self }
     }
 }
 

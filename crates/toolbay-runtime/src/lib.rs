@@ -6,21 +6,29 @@
 //! - [`session`]: a tenant's view of the tools; [`run`](mod@run): one generation of it, from start to end.
 //! - `road`: the road of a tool call, one function. Beside it, one file a step: `view` (look-up), `gates` (hooks),
 //!   [`schema`], [`meter`], [`quarantine`], `call_host` (what a plugin can reach), `shape`.
+//! - [`lifecycle`]: a plugin's states; `callbacks`: its callbacks; `waves`: folders in the order of what requires what;
+//!   `lives`: failures and plugins on their way out; `generation`: when nobody sees those any more; [`shutdown`]: the end.
 //! - `catalog` and `registry`: what is registered, immutable and swapped whole.
-//! - Ports: [`kv`], [`audit`], [`observe`].
+//! - Ports: [`kv`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
 
 mod call_host;
+mod callbacks;
 mod catalog;
 mod expense;
 mod gates;
+mod generation;
 mod guarded;
+mod lives;
+mod redact;
 mod registry;
 mod road;
 mod shape;
 mod view;
+mod waves;
 
 pub mod audit;
 pub mod kv;
+pub mod lifecycle;
 pub mod load;
 pub mod meter;
 pub mod observe;
@@ -28,18 +36,23 @@ pub mod quarantine;
 pub mod reply;
 pub mod run;
 pub mod schema;
+pub mod secrets;
 pub mod session;
+pub mod shutdown;
 pub mod toolbay;
 
 pub use audit::{AuditRecord, AuditSink, TracingAudit};
 pub use catalog::{PluginInfo, RegisterOptions, ToolInfo};
 pub use gates::{Gate, Stop};
 pub use kv::{FileKv, KvQuota, KvSpace, KvStore, MemoryKv};
+pub use lifecycle::{IllegalTransition, PluginState, PluginStatus, Stage};
 pub use load::{Failed, LoadReport, Loaded, Skipped};
 pub use meter::Quota;
 pub use observe::{Observer, RunEvent};
 pub use quarantine::{Quarantine, Quarantined};
 pub use reply::{CallMetadata, Reply};
 pub use run::Run;
+pub use secrets::{EnvSecrets, FileSecrets, SecretChain};
 pub use session::Session;
+pub use shutdown::{ShutdownReport, Unstopped};
 pub use toolbay::{Toolbay, ToolbayBuilder};

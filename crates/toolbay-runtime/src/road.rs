@@ -23,6 +23,7 @@ use crate::{
     guarded::{Failure, guarded},
     meter::Permit,
     observe::RunEvent,
+    redact::Redactor,
     reply::{CallMetadata, Reply},
     run::Run,
     shape,
@@ -40,12 +41,23 @@ pub(crate) struct Trip {
     pub(crate) deadline: Option<Instant>,
     /// Whether an error hook made it, however far up: its errors are shown to no error hook.
     pub(crate) of_error_hook: bool,
+    /// Secrets that the call around it has read, and that this one reads.
+    pub(crate) redactor: Redactor,
 }
 
 impl Trip {
     /// A call that is made from inside of no other.
     pub(crate) fn from_outside(step: u32, call: CallId, name: String, arguments: Value) -> Self {
-        Self { step, call, name, arguments, depth: 0, deadline: None, of_error_hook: false }
+        Self {
+            step,
+            call,
+            name,
+            arguments,
+            depth: 0,
+            deadline: None,
+            of_error_hook: false,
+            redactor: Redactor::default(),
+        }
     }
 }
 
@@ -79,9 +91,12 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
 
     // 1 look-up: one snapshot for the whole run, the tenant's own first, then global.
     let entry = run.view().tool(&trip.name);
-    let mut result = match entry {
-        None => Err(not_found(run, &trip.name)),
-        Some(entry) => {
+    // Held to the end: who waits for the last call of a plugin waits for the hooks around it too.
+    let busy = entry.map(|entry| entry.owner.life.enter(trip.depth > 0)).transpose();
+    let mut result = match (entry, &busy) {
+        (None, _) => Err(not_found(run, &trip.name)),
+        (Some(_), Err(error)) => Err(error.clone()),
+        (Some(entry), Ok(_)) => {
             observe_look_up(run, &trip, entry);
             // 2 to 6
             match admit(run, entry, &mut trip, started, &mut entered, &mut decisions).await {
@@ -89,7 +104,9 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
                     usage = Some(admitted.cx.clone());
                     // 7 plugin, 8 shape
                     let limits = Arc::clone(admitted.cx.limits());
-                    let result = run_plugin(run, admitted).await.and_then(|output| shaped(entry, &limits, output));
+                    // Hooks, schema and audit see what the caller may see: no secret that was read on the way.
+                    let result = trip.redactor.result(run_plugin(run, admitted, &trip.redactor).await);
+                    let result = result.and_then(|output| shaped(entry, &limits, output));
                     if let Err(error) = &result {
                         note_breach(run, entry, error);
                     }
@@ -110,10 +127,11 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
     let mut feedback = None;
     if let Err(error) = &result
         && !trip.of_error_hook
+        && busy.is_ok()
     {
         let origin = ErrorOrigin::Tool { call: trip.call.clone(), tool: trip.name.clone() };
         let input = OnError { origin, error: error.clone() };
-        feedback = run.on_error(trip.step, Some(&trip.call), trip.depth, &input, &mut decisions).await;
+        feedback = run.on_error_in(&trip, &input, &mut decisions).await;
     }
 
     // 9 hooks out: those entered, in reverse.
@@ -122,6 +140,10 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
         result = replaced;
         stop = stop.or(stopped_after);
     }
+    // What hooks made of it; the decisions are without secrets already.
+    result = trip.redactor.result(result);
+    stop = stop.map(|stop| stop.redacted(&trip.redactor));
+    feedback = feedback.map(|text: String| trip.redactor.text(&text).into_owned());
 
     // 10 reply, audit.
     let tool = entry.map_or_else(|| Arc::from(trip.name.as_str()), |entry| entry.info.definition.name.shared());
@@ -195,7 +217,8 @@ async fn admit<'a>(
         Execution::Async => CancelFlag::default(),
     };
     let host = CallHost::new(run.clone(), Arc::clone(&entry.owner), trip.call.clone(), trip.depth, deadline)
-        .of_error_hook(trip.of_error_hook);
+        .of_error_hook(trip.of_error_hook)
+        .redacting(trip.redactor.clone());
     let cx = ToolContext::new(ToolContextParts {
         caller: Arc::clone(run.caller()),
         call: trip.call.clone(),
@@ -326,11 +349,13 @@ async fn hooks_out(
 }
 
 /// Step 7: the plugin's own code, under the deadline, with its panics caught.
-async fn run_plugin(run: &Run, admitted: Admitted<'_>) -> Result<ToolOutput, ToolError> {
+async fn run_plugin(run: &Run, admitted: Admitted<'_>, redactor: &Redactor) -> Result<ToolOutput, ToolError> {
     let Admitted { entry, arguments, cx, cancel, timeout, permit } = admitted;
     if run.is_observed() {
         let (call, tool) = (cx.call().clone(), entry.info.definition.name.to_string());
-        run.observe(RunEvent::ToolCallStarted { call, tool, arguments: arguments.clone() });
+        let mut arguments = arguments.clone();
+        redactor.value(&mut arguments);
+        run.observe(RunEvent::ToolCallStarted { call, tool, arguments });
     }
     let span = tracing::debug_span!(
         target: "toolbay::road", "execute_tool",
@@ -345,10 +370,10 @@ async fn run_plugin(run: &Run, admitted: Admitted<'_>) -> Result<ToolOutput, Too
         }
         Execution::Blocking => {
             let _cancel_when_dropped = CancelOnDrop(cancel);
-            let (tool, cx_there) = (Arc::clone(&entry.tool), cx.clone());
+            let (tool, cx_there, busy) = (Arc::clone(&entry.tool), cx.clone(), entry.owner.life.stay());
             let thread = tokio::task::spawn_blocking(move || {
                 // Kept to the end of the thread, not of the wait: else a caller could fill all threads with late calls.
-                let _permit = permit;
+                let _kept = (permit, busy);
                 span.in_scope(|| tool.call_blocking(arguments, &cx_there))
             });
             match guarded(cx.deadline(), thread).await {
@@ -365,6 +390,7 @@ async fn run_plugin(run: &Run, admitted: Admitted<'_>) -> Result<ToolOutput, Too
             format!("the tool did not answer within its {timeout:?}; ask for less at once or try again"),
         )),
         Err(Failure::Panicked(message)) => {
+            let message = redactor.text(&message).into_owned();
             tracing::error!(target: "toolbay::road", tool = %entry.info.definition.name, message, "a plugin panicked");
             let text = "the tool broke down; this is a fault of the tool, not of the arguments: tell the operator";
             Err(ToolError::new(ErrorKind::Panic, text).with_source(message))

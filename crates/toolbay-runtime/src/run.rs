@@ -9,11 +9,12 @@ use std::{
 };
 
 use serde_json::Value;
-use toolbay_api::{CallId, Caller, PermissionSet, RunId, TenantId, ToolCall};
+use toolbay_api::{CallId, Caller, HttpSend, PermissionSet, RunId, SecretProvider, TenantId, ToolCall};
 
 use crate::{
     audit::AuditSink,
     catalog::ToolInfo,
+    generation::Generation,
     kv::{KvQuota, KvStore},
     meter::Meter,
     observe::{Observer, RunEvent},
@@ -28,6 +29,8 @@ use crate::{
 pub struct Run(Arc<Inner>);
 
 pub(crate) struct Inner {
+    /// Held until the run ends: what it may see is not stopped before that.
+    pub(crate) _generation: Arc<Generation>,
     pub(crate) view: Arc<View>,
     pub(crate) caller: Arc<Caller>,
     pub(crate) rights: Arc<PermissionSet>,
@@ -37,6 +40,9 @@ pub(crate) struct Inner {
     pub(crate) ward: Arc<Ward>,
     pub(crate) kv: Arc<dyn KvStore>,
     pub(crate) kv_quota: KvQuota,
+    pub(crate) http: Option<Arc<dyn HttpSend>>,
+    /// The tenant's own, else those for everybody.
+    pub(crate) secrets: Option<Arc<dyn SecretProvider>>,
     pub(crate) audit: Option<Arc<dyn AuditSink>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) tools: std::sync::OnceLock<Vec<ToolInfo>>,

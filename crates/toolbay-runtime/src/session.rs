@@ -113,6 +113,8 @@ impl Session {
     pub fn run(&self) -> Run {
         let shared = self.toolbay.ports();
         Run::new(run::Inner {
+            // Before the view: an older generation only waits longer.
+            _generation: self.toolbay.registry().generation(),
             view: self.view(),
             caller: Arc::new(Caller {
                 tenant: self.tenant.clone(),
@@ -128,6 +130,8 @@ impl Session {
             ward: Arc::clone(&shared.ward),
             kv: Arc::clone(&shared.kv),
             kv_quota: shared.kv_quota,
+            http: shared.http.clone(),
+            secrets: shared.tenant_secrets.get(&self.tenant).or(shared.secrets.as_ref()).cloned(),
             audit: shared.audit.clone(),
             observer: self.observer.clone(),
             tools: std::sync::OnceLock::new(),

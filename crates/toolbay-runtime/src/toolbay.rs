@@ -14,8 +14,9 @@ use std::{
 
 use serde_json::{Map, Value};
 use toolbay_api::{
-    ErrorKind, HookRegistration, Limits, LimitsRequest, LoadError, Manifest, NameError, Package, PermissionSet, Plugin,
-    PluginContext, PluginName, Runner, RuntimeKind, Scope, TenantId, Tool, ToolError, ToolName, plugin::NativePlugin,
+    ErrorKind, HookRegistration, HttpSend, Limits, LimitsRequest, LoadError, Manifest, NameError, Package,
+    PermissionSet, Plugin, PluginContext, PluginName, Runner, RuntimeKind, Scope, SecretProvider, TenantId, Tool,
+    ToolError, ToolName, plugin::NativePlugin,
 };
 
 use crate::{
@@ -23,15 +24,18 @@ use crate::{
     catalog::{Owner, PluginInfo, RegisterOptions, Registered},
     guarded::{Failure, guarded},
     kv::{KvQuota, KvStore, MemoryKv},
-    load::{self, Failed, LoadReport, Loaded},
+    lifecycle::{Lifecycle, PluginState, Stage},
+    lives::{CALLBACK_TIME, Lives},
+    load::{self, Loaded},
     meter::{Meters, Quota},
     quarantine::{Quarantine, Quarantined, Ward},
-    registry::Registry,
+    registry::{Registry, missing},
     schema::Schema,
     session::Session,
+    waves::in_words,
 };
 
-/// How long loading one plugin and each of its callbacks may take.
+/// How long a runner may take to load one plugin.
 const LOAD_TIME: Duration = Duration::from_secs(10);
 
 /// The host's handle: registers plugins and opens sessions. Cheap to clone.
@@ -45,6 +49,7 @@ struct Inner {
     ports: Ports,
     meters: Meters,
     registrations: AtomicU64,
+    lives: Lives,
 }
 
 /// What the host decides.
@@ -63,6 +68,9 @@ pub(crate) struct Policy {
 pub(crate) struct Ports {
     pub(crate) kv: Arc<dyn KvStore>,
     pub(crate) kv_quota: KvQuota,
+    pub(crate) http: Option<Arc<dyn HttpSend>>,
+    pub(crate) secrets: Option<Arc<dyn SecretProvider>>,
+    pub(crate) tenant_secrets: HashMap<TenantId, Arc<dyn SecretProvider>>,
     pub(crate) ward: Arc<Ward>,
     pub(crate) audit: Option<Arc<dyn AuditSink>>,
 }
@@ -100,11 +108,15 @@ impl Toolbay {
         self.register_with(scope, Arc::new(plugin), RegisterOptions::default()).await
     }
 
-    /// Registers a plugin, after its schemas are compiled, its names checked and its `on_load` done.
+    /// Registers a plugin, after its schemas are compiled, its names checked, and its `on_load` and `on_start` done.
     ///
     /// # Errors
     /// `Config`: manifest, schema or configuration do not fit. `Conflict`: a name is taken or protected.
-    /// `Dependency`: a plugin that it requires is not registered. Else what `on_load` says.
+    /// `Dependency`: a plugin that it requires is not registered. `Unavailable`: the host is shutting down. Else what
+    /// `on_load` or `on_start` say. What was begun is undone.
+    ///
+    /// # Cancel safety
+    /// Dropping the future registers nothing, and calls no further callback of the plugin.
     pub async fn register_with(
         &self,
         scope: Scope,
@@ -112,9 +124,21 @@ impl Toolbay {
         options: RegisterOptions,
     ) -> Result<PluginName, LoadError> {
         let registered = self.prepare(&scope, plugin, &options)?;
-        self.missing_requirement(&scope, &registered, &[]).map_or(Ok(()), Err)?;
-        self.start(&registered).await?;
-        self.0.registry.add(&scope, &[Arc::clone(&registered)])?;
+        let registry = &self.0.registry;
+        registry.check_open()?;
+        registry.clashes(&scope, std::slice::from_ref(&registered)).into_iter().flatten().next().map_or(Ok(()), Err)?;
+        if let Some((needed, found)) = registry.unmet(&scope, &registered) {
+            return Err(missing(needed, &found));
+        }
+        self.bring_up(&registered).await.map_err(|error| in_words(&error))?;
+        self.start_up(&registered).await.map_err(|error| in_words(&error))?;
+        // Somebody may have been quicker in the meantime.
+        if let Err(error) = registry.add(&scope, std::slice::from_ref(&registered)) {
+            let reason = ToolError::new(error.kind, error.message.clone());
+            self.undo_start(&registered, Stage::Register, &reason).await;
+            return Err(error);
+        }
+        self.0.lives.unshelve(&scope, &registered.owner.name);
         Ok(registered.owner.name.clone())
     }
 
@@ -170,81 +194,6 @@ impl Toolbay {
         Ok(self.loaded(&registered, path))
     }
 
-    /// Loads every plugin directly inside `folder`. One bad plugin stops no other.
-    pub async fn load_folder(&self, scope: Scope, folder: impl AsRef<Path>) -> LoadReport {
-        let folder = folder.as_ref();
-        let mut report = LoadReport::default();
-        let fail = |origin: &Path, error| Failed { origin: origin.to_owned(), scope: scope.clone(), error };
-        let found = match load::discover(folder, &self.one_file_extensions()) {
-            Ok((found, skipped)) => {
-                report.skipped = skipped;
-                found
-            }
-            Err(error) => {
-                report.failed.push(fail(folder, error));
-                return report;
-            }
-        };
-        let mut waiting: Vec<(PathBuf, Arc<Registered>)> = Vec::new();
-        for path in found {
-            let opened = self.open(&scope, &path).await;
-            match opened.and_then(|(plugin, options)| self.prepare(&scope, plugin, &options)) {
-                Ok(registered) => waiting.push((path, registered)),
-                Err(error) => report.failed.push(fail(&path, found_in(error, &path))),
-            }
-        }
-        // What is required goes first; what is left when a round adds nothing waits for something that will not come.
-        let mut ready: Vec<(PathBuf, Arc<Registered>)> = Vec::new();
-        loop {
-            let before = waiting.len();
-            for (path, registered) in std::mem::take(&mut waiting) {
-                let sure: Vec<_> = ready.iter().map(|(_, registered)| Arc::clone(registered)).collect();
-                if self.missing_requirement(&scope, &registered, &sure).is_some() {
-                    waiting.push((path, registered));
-                    continue;
-                }
-                match self.start(&registered).await {
-                    Ok(()) => ready.push((path, registered)),
-                    Err(error) => report.failed.push(fail(&path, error)),
-                }
-            }
-            if waiting.is_empty() || waiting.len() == before {
-                break;
-            }
-        }
-        for (path, registered) in waiting {
-            let sure: Vec<_> = ready.iter().map(|(_, registered)| Arc::clone(registered)).collect();
-            if let Some(error) = self.missing_requirement(&scope, &registered, &sure) {
-                report.failed.push(fail(&path, error));
-            }
-        }
-        let all: Vec<_> = ready.iter().map(|(_, registered)| Arc::clone(registered)).collect();
-        // One swap for the whole folder; only if two of them clash, one by one, so that the others stay.
-        let at_once = self.0.registry.add(&scope, &all).is_ok();
-        for (path, registered) in ready {
-            match at_once.then_some(()).map_or_else(|| self.0.registry.add(&scope, &[Arc::clone(&registered)]), Ok) {
-                Ok(()) => report.loaded.push(self.loaded(&registered, &path)),
-                Err(error) => report.failed.push(fail(&path, error)),
-            }
-        }
-        report
-    }
-
-    /// Takes a plugin out. Calls in flight go on with it; its `on_unload` is called.
-    ///
-    /// # Errors
-    /// `NotFound` where it is not registered there.
-    pub async fn unregister(&self, scope: &Scope, plugin: &PluginName) -> Result<(), ToolError> {
-        let Some(removed) = self.0.registry.remove(scope, plugin) else {
-            return Err(ToolError::new(ErrorKind::NotFound, format!("no plugin called {plugin} is registered there")));
-        };
-        let done = guarded(Instant::now() + LOAD_TIME, removed.plugin.on_unload()).await;
-        if !matches!(done, Ok(Ok(()))) {
-            tracing::warn!(target: "toolbay::lifecycle", %plugin, "on_unload failed");
-        }
-        Ok(())
-    }
-
     /// The plugins that are in quarantine now, and why.
     #[must_use]
     pub fn quarantined(&self) -> Vec<Quarantined> {
@@ -267,6 +216,10 @@ impl Toolbay {
         &self.0.registry
     }
 
+    pub(crate) fn lives(&self) -> &Lives {
+        &self.0.lives
+    }
+
     pub(crate) fn policy(&self) -> &Policy {
         &self.0.policy
     }
@@ -280,7 +233,11 @@ impl Toolbay {
     }
 
     /// Reads a plugin's files and has its runner load it.
-    async fn open(&self, scope: &Scope, path: &Path) -> Result<(Arc<dyn Plugin>, RegisterOptions), LoadError> {
+    pub(crate) async fn open(
+        &self,
+        scope: &Scope,
+        path: &Path,
+    ) -> Result<(Arc<dyn Plugin>, RegisterOptions), LoadError> {
         let package = load::read(path, &self.0.policy.limits, &self.one_file_extensions())?;
         let plugin = self.run_loader(scope, package).await?;
         Ok((plugin, RegisterOptions { origin: Some(path.to_owned()), ..RegisterOptions::default() }))
@@ -318,7 +275,7 @@ impl Toolbay {
         })
     }
 
-    fn one_file_extensions(&self) -> Vec<&'static str> {
+    pub(crate) fn one_file_extensions(&self) -> Vec<&'static str> {
         self.0.runners.iter().filter_map(|runner| runner.one_file_extension()).collect()
     }
 
@@ -328,7 +285,7 @@ impl Toolbay {
     }
 
     /// Checks everything that can be checked before a plugin is started.
-    fn prepare(
+    pub(crate) fn prepare(
         &self,
         scope: &Scope,
         plugin: Arc<dyn Plugin>,
@@ -357,51 +314,18 @@ impl Toolbay {
             config,
             assets,
             origin: options.origin.clone(),
+            life: Arc::new(Lifecycle::new(
+                metadata.name.clone(),
+                metadata.version.clone(),
+                scope.clone(),
+                Arc::clone(self.0.registry.closing()),
+            )),
         };
         let sequence = self.0.registrations.fetch_add(1, Ordering::Relaxed);
         Registered::new(plugin, owner, sequence).map(Arc::new)
     }
 
-    /// The first requirement of `registered` that neither `scope`, nor the global one, nor `beside` meets.
-    fn missing_requirement(
-        &self,
-        scope: &Scope,
-        registered: &Registered,
-        beside: &[Arc<Registered>],
-    ) -> Option<LoadError> {
-        let catalogs = [self.0.registry.catalog(scope), self.0.registry.catalog(&Scope::Global)];
-        for needed in &registered.plugin.metadata().requires {
-            let there = catalogs
-                .iter()
-                .filter_map(|catalog| catalog.plugin(&needed.name))
-                .chain(beside.iter().filter(|other| other.owner.name == needed.name))
-                .map(|other| other.owner.version.clone())
-                .collect::<Vec<_>>();
-            if there.iter().any(|version| needed.version.matches(version)) {
-                continue;
-            }
-            let found =
-                there.first().map_or_else(|| "it is not registered".to_owned(), |v| format!("version {v} is there"));
-            return Some(LoadError::new(
-                ErrorKind::Dependency,
-                format!("needs the plugin {} {}, and {found}", needed.name, needed.version),
-            ));
-        }
-        None
-    }
-
-    async fn start(&self, registered: &Registered) -> Result<(), LoadError> {
-        match guarded(Instant::now() + LOAD_TIME, registered.plugin.on_load()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(LoadError::new(error.kind, format!("on_load: {}", error.message))),
-            Err(Failure::TimedOut) => {
-                Err(LoadError::new(ErrorKind::TimedOut, format!("on_load took longer than {LOAD_TIME:?}")))
-            }
-            Err(Failure::Panicked(message)) => Err(LoadError::new(ErrorKind::Panic, format!("on_load: {message}"))),
-        }
-    }
-
-    fn loaded(&self, registered: &Registered, origin: &Path) -> Loaded {
+    pub(crate) fn loaded(&self, registered: &Registered, origin: &Path) -> Loaded {
         let Registered { owner, tools, hooks, .. } = registered;
         let not_granted = |permission: &&toolbay_api::Permission| !owner.host_grants.covers(permission.as_str());
         let warnings = owner
@@ -467,7 +391,7 @@ fn program_manifest(file_name: &str) -> Result<Manifest, LoadError> {
 }
 
 /// Names the plugin's file or folder in an error that knows no place of its own.
-fn found_in(error: LoadError, path: &Path) -> LoadError {
+pub(crate) fn found_in(error: LoadError, path: &Path) -> LoadError {
     match (&error.file, path.file_name()) {
         (None, Some(name)) => error.in_file(name.to_string_lossy()),
         _ => error,
@@ -497,9 +421,13 @@ pub struct ToolbayBuilder {
     configs: HashMap<PluginName, Value>,
     kv: Arc<dyn KvStore>,
     kv_quota: KvQuota,
+    http: Option<Arc<dyn HttpSend>>,
+    secrets: Option<Arc<dyn SecretProvider>>,
+    tenant_secrets: HashMap<TenantId, Arc<dyn SecretProvider>>,
     quarantine: Quarantine,
     audit: Option<Arc<dyn AuditSink>>,
     natives: BTreeMap<usize, Native>,
+    callback_timeout: Duration,
 }
 
 enum Native {
@@ -522,9 +450,13 @@ impl Default for ToolbayBuilder {
             configs: HashMap::new(),
             kv: Arc::new(MemoryKv::default()),
             kv_quota: KvQuota::default(),
+            http: None,
+            secrets: None,
+            tenant_secrets: HashMap::new(),
             quarantine: Quarantine::default(),
             audit: Some(Arc::new(TracingAudit)),
             natives: BTreeMap::new(),
+            callback_timeout: CALLBACK_TIME,
         }
     }
 }
@@ -600,6 +532,28 @@ impl ToolbayBuilder {
         self
     }
 
+    /// Who sends plugins' HTTP requests. Without it: nobody. What may be asked for, and of whom, is up to grants.
+    #[must_use]
+    pub fn http(mut self, sender: impl HttpSend + 'static) -> Self {
+        self.http = Some(Arc::new(sender));
+        self
+    }
+
+    /// Who keeps the secrets that plugins read by `secret()`, for each tenant without a keeper of its own. Without it:
+    /// nobody. Which of them a plugin reads is up to grants.
+    #[must_use]
+    pub fn secrets(mut self, provider: impl SecretProvider + 'static) -> Self {
+        self.secrets = Some(Arc::new(provider));
+        self
+    }
+
+    /// Who keeps one tenant's secrets, in the place of the general keeper: what is not there is nowhere for this tenant.
+    #[must_use]
+    pub fn tenant_secrets(mut self, tenant: TenantId, provider: impl SecretProvider + 'static) -> Self {
+        self.tenant_secrets.insert(tenant, Arc::new(provider));
+        self
+    }
+
     /// When a plugin that keeps running into its limits is put away for a tenant. No breaches: never.
     #[must_use]
     pub fn quarantine(mut self, rule: Quarantine) -> Self {
@@ -618,6 +572,14 @@ impl ToolbayBuilder {
     #[must_use]
     pub fn without_audit(mut self) -> Self {
         self.audit = None;
+        self
+    }
+
+    /// How long each of a plugin's callbacks may take, and how long a plugin that is stopped waits for its last calls: 10 s
+    /// unless this is said.
+    #[must_use]
+    pub fn callback_timeout(mut self, timeout: Duration) -> Self {
+        self.callback_timeout = timeout;
         self
     }
 
@@ -670,15 +632,25 @@ impl ToolbayBuilder {
             ports: Ports {
                 kv: self.kv,
                 kv_quota: self.kv_quota,
+                http: self.http,
+                secrets: self.secrets,
+                tenant_secrets: self.tenant_secrets,
                 ward: Arc::new(Ward::new(self.quarantine)),
                 audit: self.audit,
             },
             meters: Meters::new(self.quota, self.tenant_quotas),
             registrations: AtomicU64::new(0),
+            lives: Lives::new(self.callback_timeout),
         }));
         for native in self.natives.into_values() {
             let plugin = native_plugin(native).map_err(|error| LoadError::new(error.kind, error.message))?;
             let registered = toolbay.prepare(&Scope::Global, Arc::new(plugin), &RegisterOptions::default())?;
+            // It has no callbacks, so there is nothing to wait for.
+            for state in [PluginState::Loading, PluginState::Loaded, PluginState::Active] {
+                let gone = registered.owner.life.go(state);
+                gone.map_err(|error| LoadError::new(ErrorKind::Internal, error.to_string()))?;
+            }
+            registered.owner.life.set_started(toolbay.0.lives.next_start());
             toolbay.0.registry.add(&Scope::Global, &[registered])?;
         }
         Ok(toolbay)

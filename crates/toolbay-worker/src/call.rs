@@ -122,6 +122,10 @@ async fn serve(in_flight: &InFlight, host: &dyn Host, request: Request) {
             let output = host.call_tool(&tool, arguments).await.map(|output| output.data);
             answer(worker, call, output, |frame, data| frame.json(data));
         }
+        Request::Http(request) => {
+            answer(worker, call, host.http(request).await, |frame, answer| frame.json(answer));
+        }
+        Request::Secret(name) => answer(worker, call, host.secret(&name).await, |frame, secret| frame.text(secret)),
         // The driver has answered these.
         Request::Log(..)
         | Request::Config

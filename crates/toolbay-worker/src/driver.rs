@@ -254,9 +254,13 @@ fn is_answered_at_once(request: &Request) -> bool {
         | Request::Uuid
         | Request::Random
         | Request::Tools => true,
-        Request::KvGet(_) | Request::KvSet(..) | Request::KvDelete(_) | Request::KvList(..) | Request::CallTool(..) => {
-            false
-        }
+        Request::KvGet(_)
+        | Request::KvSet(..)
+        | Request::KvDelete(_)
+        | Request::KvList(..)
+        | Request::CallTool(..)
+        | Request::Http(_)
+        | Request::Secret(_) => false,
     }
 }
 
@@ -275,8 +279,13 @@ fn answer_at_once(worker: &Worker, call: u64, host: &dyn Host, request: Request,
         Request::Random => answer(worker, call, host.random(), |frame, bits| frame.u64(*bits)),
         Request::Tools => answer(worker, call, Ok(host.tools()), |frame, tools| frame.json(tools)),
         // These wait; `is_answered_at_once` says so.
-        Request::KvGet(_) | Request::KvSet(..) | Request::KvDelete(_) | Request::KvList(..) | Request::CallTool(..) => {
-        }
+        Request::KvGet(_)
+        | Request::KvSet(..)
+        | Request::KvDelete(_)
+        | Request::KvList(..)
+        | Request::CallTool(..)
+        | Request::Http(_)
+        | Request::Secret(_) => {}
     }));
     if answered.is_err() {
         let error = ToolError::new(ErrorKind::Panic, "the host failed to answer; tell the operator");

@@ -268,6 +268,8 @@ pub(crate) enum Request {
     KvList(String, u64),
     CallTool(String, Value),
     Tools,
+    Http(Value),
+    Secret(String),
 }
 
 /// What a call used.
@@ -359,6 +361,14 @@ pub(crate) fn write_request(out: &mut Vec<u8>, call: u64, request: &Request) {
             frame.json(arguments);
         }
         Request::Tools => frame.u8(11),
+        Request::Http(request) => {
+            frame.u8(12);
+            frame.json(request);
+        }
+        Request::Secret(name) => {
+            frame.u8(13);
+            frame.text(name);
+        }
     }
     frame.end();
 }
@@ -467,6 +477,8 @@ fn read_request(reader: &mut Reader<'_>) -> Result<Request, Malformed> {
         9 => Request::KvList(reader.text()?.to_owned(), reader.u64()?),
         10 => Request::CallTool(reader.text()?.to_owned(), reader.json()?),
         11 => Request::Tools,
+        12 => Request::Http(reader.json()?),
+        13 => Request::Secret(reader.text()?.to_owned()),
         _ => return Err(Malformed("an unknown request")),
     })
 }

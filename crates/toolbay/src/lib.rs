@@ -32,6 +32,8 @@ pub use toolbay_agent::*;
 pub use toolbay_api::*;
 pub use toolbay_runtime::*;
 
+#[cfg(feature = "http")]
+pub use toolbay_http as http;
 #[cfg(feature = "mcp")]
 pub use toolbay_mcp as mcp;
 #[cfg(feature = "worker")]

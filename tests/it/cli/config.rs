@@ -62,6 +62,77 @@ fn a_plugin_gets_its_configuration_once_it_fits() {
     run("[plugins.kit]\nconfig = { base = nan }\n", &["kit.base"]).refuses(&["plugins.kit.config", "no JSON form"]);
 }
 
+/// A plugin that reads a secret and asks a server on loopback, which lives as long as the test.
+const OUTSIDE: &str = r#"
+const PLUGIN = #{ name: "outside", version: "1.0.0", description: "Goes out.", author: "The tests",
+    permissions: ["http-plain:GET:*", "secret:read:*"],
+    tools: #{ get: #{ description: "Asks.", parameters: #{ type: "object" } }, read: #{ description: "Reads.", parameters: #{ type: "object" } } } };
+fn get(args) { http_get(args.url).body.len }
+fn read(args) { secret(args.name).len }
+"#;
+
+fn outside(config: &str, tool: &str, args: &Value, tenant: &str) -> Ran {
+    let config = format!("[grants]\nhost = [\"http-plain:GET:127.0.0.1:*\", \"secret:read:*\"]\n{config}");
+    let files =
+        [("outside.rhai", OUTSIDE), ("toolbay.toml", &config), ("mine/KEY", "12345"), ("theirs/KEY", "1234567")];
+    let desk = Desk::with(&files);
+    let args = args.to_string();
+    let command = ["call", "--json", "--tools", "outside.rhai", "--config", "toolbay.toml", tool, "--args", &args];
+    let mut command = desk.command(&[&command[..], &["--tenant", tenant]].concat());
+    Ran::of(command.env("TEST_SECRET_KEY", "123").output().expect("the binary starts"))
+}
+
+/// A server that answers with 100 bytes, or not at all, and its address.
+fn server(answers: bool) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for mut socket in listener.incoming().flatten() {
+            let _ = socket.read(&mut [0; 4096]);
+            if answers {
+                let _ = write!(socket, "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}", "x".repeat(100));
+            }
+            kept.push(socket);
+        }
+    });
+    format!("http://{address}/")
+}
+
+#[test]
+fn each_key_of_http_opens_or_bounds_something() {
+    let open = "[http]\nallow_plain_http = true\nallow_networks = [\"127.0.0.0/8\"]\n";
+    let get = |config: &str, answers: bool| {
+        outside(config, "outside.get", &json!({ "url": server(answers) }), "local").json()
+    };
+    assert_eq!(get(open, true)["data"], json!(100));
+    assert_eq!(kind(&get("", true)), "PermissionDenied");
+    assert_eq!(kind(&get("[http]\nallow_plain_http = true\n", true)), "PermissionDenied");
+    assert_eq!(kind(&get("[http]\nallow_networks = [\"127.0.0.0/8\"]\n", true)), "PermissionDenied");
+    assert_eq!(get(&format!("{open}max_response_bytes = 99\n"), true)["error"]["details"]["allowed"], json!(99));
+    let late = get(&format!("{open}timeout_ms = 50\n"), false);
+    assert!(late["error"]["message"].as_str().is_some_and(|text| text.contains("was not answered in time")), "{late}");
+    run("[http]\nallow_networks = [\"all\"]\n", &["kit.whoami"]).refuses(&["http.allow_networks", "10.0.0.0/8"]);
+    run("[http]\nproxy = \"x\"\n", &["kit.whoami"]).refuses(&["unknown field `proxy`"]);
+}
+
+#[test]
+fn each_key_of_secrets_is_a_place_and_a_tenants_own_goes_before() {
+    let read = |config: &str, tenant: &str| outside(config, "outside.read", &json!({ "name": "KEY" }), tenant).json();
+    assert_eq!(kind(&read("", "local")), "Unavailable");
+    assert_eq!(read("[secrets]\nenvironment = \"TEST_SECRET_\"\n", "local")["data"], json!(3));
+    let mine = "[secrets]\ndirectory = \"mine\"\n";
+    assert_eq!(read(mine, "local")["data"], json!(5));
+    let theirs = format!("{mine}[tenants.acme]\nsecrets = {{ directory = \"theirs\" }}\n");
+    assert_eq!((&read(&theirs, "acme")["data"], &read(&theirs, "local")["data"]), (&json!(7), &json!(5)));
+    let none = format!("{mine}[tenants.acme]\nsecrets = {{}}\n");
+    assert_eq!(kind(&read(&none, "acme")), "NotFound");
+    run("[secrets]\ndirectory = \"nowhere\"\n", &["kit.whoami"]).refuses(&["secrets.directory", "no folder"]);
+    run("[secrets]\nenvironment = \"\"\n", &["kit.whoami"]).refuses(&["secrets.environment"]);
+    run("[secrets]\nfile = \"x\"\n", &["kit.whoami"]).refuses(&["unknown field `file`"]);
+}
+
 #[test]
 fn a_tenants_limits_bind_that_tenant_only() {
     let config = "[tenants.acme]\nlimits = { max_operations = 1000 }\n[limits]\nmax_operations = 20000\n";

@@ -156,3 +156,58 @@ fn a_port_that_is_taken_is_named() {
     let port = taken.local_addr().unwrap().port().to_string();
     Desk::new().run(&["serve", "--port", &port]).refuses(&["cannot listen on 127.0.0.1", "choose another --port"]);
 }
+
+/// A plugin that ends as `on_stop` says.
+fn ending(on_stop: &str) -> String {
+    format!("{}\nfn on_stop(cx) {{ {on_stop} }}", super::KIT)
+}
+
+#[cfg(unix)]
+#[test]
+fn serve_stops_the_plugins_and_says_which_did_not() {
+    let desk = Desk::with(&[("good.rhai", &ending("log(\"bye\")")), ("bad.rhai", &ending("throw \"still busy\""))]);
+    let problem = "unstopped kit (global): Script: on_stop: still busy";
+    for (plugin, signal, says) in
+        [("good.rhai", "-TERM", false), ("bad.rhai", "-TERM", true), ("bad.rhai", "-INT", true)]
+    {
+        let mut server = Server::start(&desk, &["--tools", plugin]);
+        let mut rest = server.child.stderr.take().unwrap();
+        assert_eq!(server.end_by(signal), Some(0));
+        let mut said = String::new();
+        rest.read_to_string(&mut said).unwrap();
+        assert_eq!(said.contains(problem), says, "{plugin} {signal}: {said}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_script_with_callbacks_is_refused_in_a_worker_process_and_says_so() {
+    let desk = Desk::with(&[("life.rhai", &ending("()"))]);
+    let ran = desk.run(&["tools", "--tenant-tools", "acme=life.rhai", "--tenant", "acme"]);
+    assert!(ran.stderr.contains("on_stop: callbacks are not called in worker processes"), "{}", ran.stderr);
+    let ran = desk.run(&["tools", "--tenant-tools", "acme=life.rhai", "--tenant", "acme", "--isolation", "in-process"]);
+    assert!(ran.stdout.contains("kit.echo") && !ran.stderr.contains("on_stop"), "{} {}", ran.stdout, ran.stderr);
+}
+
+#[cfg(unix)]
+#[test]
+fn mcp_stops_the_plugins_when_its_input_ends_and_when_it_is_asked_to() {
+    let desk = Desk::with(&[("bad.rhai", &ending("throw \"still busy\""))]);
+    for signal in [None, Some("-TERM"), Some("-INT")] {
+        let mut child = desk.command(&["mcp", "--tools", "bad.rhai"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        writeln!(input, "{}", initialize()).unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        match signal {
+            None => drop(input),
+            Some(signal) => {
+                let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+                assert!(sent.success());
+            }
+        }
+        let ran = Ran::of(child.wait_with_output().unwrap()).ends(0);
+        let problem = "unstopped kit (global): Script: on_stop: still busy";
+        assert_eq!(ran.stderr.matches(problem).count(), 1, "{signal:?}: {}", ran.stderr);
+    }
+}

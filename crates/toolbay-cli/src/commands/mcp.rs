@@ -7,7 +7,7 @@ use crate::{
     exit::{CliError, Status},
     host::Host,
     options::SessionOptions,
-    output,
+    output, signals,
 };
 
 /// Options of `toolbay mcp`.
@@ -21,6 +21,12 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let host = Host::open(&options.session.host, &options.session.plugins).await?;
     output::load_report(&host.report);
     let session = host.session_of(&options.session.tenant)?;
-    toolbay::mcp::serve_stdio(session).await.map_err(CliError::usage)?;
-    Ok(Status::Success)
+    let asked_to_end = signals::end()?;
+    // Calls in flight are answered while the host stops, so the server goes on until it has.
+    let served = tokio::select! {
+        served = toolbay::mcp::serve_stdio(session) => served.map_err(CliError::usage),
+        () = async { asked_to_end.await; host.stop().await } => Ok(()),
+    };
+    host.stop().await;
+    served.map(|()| Status::Success)
 }

@@ -18,7 +18,7 @@ use crate::{
     exit::{CliError, Status},
     host::Host,
     options::SessionOptions,
-    output,
+    output, signals,
 };
 
 /// Options of `toolbay serve`.
@@ -43,10 +43,12 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let chosen = host.session_of(&options.session.tenant)?;
     let tenants = tenants(&host, &options)?;
     // Before anybody is told the address, so that nobody who heard it can end the server the hard way.
-    let shutdown = shutdown().map_err(|error| CliError::usage(format!("signals cannot be heard: {error}")))?;
+    let shutdown = signals::end()?;
     announce(&host, &chosen, &tenants, address);
     let router = http_router(chosen, move |tenant| tenants.get(tenant).cloned(), HttpOptions::default());
-    serve_http(listener, router, shutdown).await.map_err(CliError::usage)?;
+    let served = serve_http(listener, router, shutdown).await.map_err(CliError::usage);
+    host.stop().await;
+    served?;
     output::note("stopped");
     Ok(Status::Success)
 }
@@ -72,31 +74,6 @@ fn announce(host: &Host, chosen: &Session, tenants: &BTreeMap<TenantId, Session>
     let snippet = json!({ "mcpServers": { "toolbay": { "type": "http", "url": url } } });
     output::note(&format!("\nto connect an MCP client, give it this configuration:\n{snippet:#}\n"));
     output::note(&format!("listening on {url}"));
-}
-
-/// Listens for Ctrl-C and for the request to end; the future resolves at the first.
-#[cfg(unix)]
-fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
-
-/// Listens for Ctrl-C; the future resolves at the first.
-#[cfg(not(unix))]
-fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
-    Ok(async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // A server that cannot be asked to stop is better than one that stops at once.
-            std::future::pending::<()>().await;
-        }
-    })
 }
 
 fn host_address(text: &str) -> Result<IpAddr, String> {

@@ -29,7 +29,7 @@ const STUCK: Duration = Duration::from_millis(10);
 const LOOK: Duration = Duration::from_millis(4);
 
 /// Lanes, the stuck ones with them.
-const MAX_LANES: usize = 64;
+const MAX_LANES: usize = 32;
 
 /// A lane without work ends after this time.
 const IDLE: Duration = Duration::from_secs(10);

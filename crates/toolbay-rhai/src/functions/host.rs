@@ -1,4 +1,5 @@
-//! The functions that reach the host: log, configuration, key-value store, other tools, clock, random numbers.
+//! The functions that reach the host: log, configuration, key-value store, other tools, HTTP, secrets, clock, random
+//! numbers.
 //!
 //! The host checks each grant again; here a function whose permission the manifest does not ask for is not even
 //! registered.
@@ -12,7 +13,7 @@ use toolbay_api::{ErrorKind, Limit, LogLevel, ToolError};
 use super::{fail, register::add};
 use crate::{
     call::{self, Call, HostResult},
-    check::CALL_TOOL,
+    check::{CALL_TOOL, HTTP, SECRET},
     convert, meter,
 };
 
@@ -44,13 +45,34 @@ pub(super) fn guarded() -> Vec<(&'static str, Module)> {
     add(&mut tools, "call_tool", ["name", "arguments"], |name: ImmutableString, arguments: Map| {
         call_tool(&name, &Dynamic::from_map(arguments))
     });
+    let mut web = Module::new();
+    add(&mut web, "http", ["request"], |request: Map| http(&Dynamic::from_map(request)));
+    add(&mut web, "http_get", ["url"], |url: ImmutableString| http(&request_to("GET", url)));
+    add(&mut web, "http_post", ["url", "json"], |url: ImmutableString, json: Dynamic| {
+        let mut request = request_to("POST", url);
+        if let Some(mut map) = request.write_lock::<Map>() {
+            map.insert("json".into(), json);
+        }
+        http(&request)
+    });
+    let mut secrets = Module::new();
+    add(&mut secrets, "secret", ["name"], |name: ImmutableString| secret(&name));
     let mut clock = Module::new();
     add(&mut clock, "now", [], now);
     let mut random = Module::new();
     add(&mut random, "uuid", [], uuid);
     add(&mut random, "random", [], random_float);
     add(&mut random, "random_int", ["low", "high"], random_int);
-    [("kv:read", read), ("kv:write", write), (CALL_TOOL, tools), ("clock", clock), ("random", random)]
+    let modules = [
+        ("kv:read", read),
+        ("kv:write", write),
+        (CALL_TOOL, tools),
+        (HTTP, web),
+        (SECRET, secrets),
+        ("clock", clock),
+        ("random", random),
+    ];
+    modules
         .into_iter()
         .map(|(permission, mut module)| {
             module.build_index();
@@ -195,6 +217,40 @@ pub(crate) fn call_tool(name: &str, arguments: &Dynamic) -> HostResult<Dynamic> 
             async move { host.call_tool(&name, arguments).await.map(|output| output.data) }
         };
         call.wait_for_tool(ask, |data| weighed(call, data))
+    })
+}
+
+fn request_to(method: &str, url: ImmutableString) -> Dynamic {
+    let mut request = Map::new();
+    request.insert("method".into(), method.into());
+    request.insert("url".into(), url.into());
+    Dynamic::from_map(request)
+}
+
+fn http(request: &Dynamic) -> HostResult<Dynamic> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let request = crossing(call, request, Limit::Arguments)?;
+        let ask = || {
+            let host = Arc::clone(call.host());
+            async move { host.http(request).await }
+        };
+        // As with a tool: that a server did not answer in the time of the request is for the script to know.
+        call.wait_for_tool(ask, |answer| weighed(call, answer))
+    })
+}
+
+fn secret(name: &str) -> HostResult<ImmutableString> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let ask = || {
+            let (host, name) = (Arc::clone(call.host()), name.to_owned());
+            async move { host.secret(&name).await.map(Value::String) }
+        };
+        call.wait(ask, |value| {
+            call.charge(convert::weight(value))?;
+            Ok(value.as_str().unwrap_or_default().into())
+        })
     })
 }
 

@@ -32,6 +32,11 @@ pub(super) fn register(module: &mut Module) {
             printed
         });
     }
+    for name in ["name", "get$name"] {
+        add(module, name, ["function"], |function: &mut FnPtr| {
+            Ok(ImmutableString::from(call::without_seed(function.fn_name())))
+        });
+    }
     for name in ["to_string", "print"] {
         add(module, name, ["value"], |context: Context<'_>, value: &mut Dynamic| {
             text(&context, value, |printer| printer.top(value))

@@ -13,6 +13,7 @@ mod deadline;
 mod fake;
 mod hooks;
 mod hostile;
+mod lanes;
 mod leaks;
 mod loading;
 mod surface;

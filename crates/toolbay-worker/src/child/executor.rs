@@ -60,7 +60,8 @@ const LARGE: u64 = 4 << 20;
 impl Executor {
     /// A locked-down process may start no thread, and is killed where a script holds it.
     pub(crate) fn on_one_thread(mut self) -> Self {
-        self.runner = std::mem::take(&mut self.runner).without_threads();
+        // Its host does not ask workers for callbacks.
+        self.runner = std::mem::take(&mut self.runner).without_threads().without_callbacks();
         self
     }
 

@@ -113,6 +113,14 @@ impl Host for FarHost {
         self.ask(Request::CallTool(tool.to_owned(), arguments), |reader| reader.json()).await.map(ToolOutput::new)
     }
 
+    async fn http(&self, request: Value) -> Result<Value, ToolError> {
+        self.ask(Request::Http(request), |reader| reader.json()).await
+    }
+
+    async fn secret(&self, name: &str) -> Result<String, ToolError> {
+        self.ask(Request::Secret(name.to_owned()), |reader| reader.text().map(str::to_owned)).await
+    }
+
     fn tools(&self) -> Vec<String> {
         self.ask_now(&Request::Tools, |reader| reader.json()).unwrap_or_default()
     }

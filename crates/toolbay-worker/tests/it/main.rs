@@ -13,6 +13,7 @@ static ALLOCATOR: toolbay_worker::CappedAlloc = toolbay_worker::CappedAlloc;
 
 mod calls;
 mod faults;
+mod outside;
 mod parity;
 mod pool;
 mod support;

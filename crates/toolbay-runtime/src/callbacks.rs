@@ -1,0 +1,265 @@
+//! Calls a plugin's callbacks, each under its time limit, and takes the plugin from state to state by what they say.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::Value;
+use toolbay_api::{
+    Assets, CallId, Callback, CallbackContext, ErrorKind, Host, LogLevel, Scope, ToolError, ToolOutput, async_trait,
+};
+
+use crate::{
+    call_host::CallHost,
+    catalog::{Owner, Registered},
+    guarded::{Failure, guarded},
+    lifecycle::{PluginState, Stage},
+    toolbay::Toolbay,
+};
+
+impl Toolbay {
+    /// Unloaded → Loading → Loaded, or Failed.
+    ///
+    /// # Errors
+    /// What `on_load` says.
+    pub(crate) async fn bring_up(&self, registered: &Registered) -> Result<(), ToolError> {
+        let life = &registered.owner.life;
+        life.go(PluginState::Loading).map_err(|error| ToolError::new(ErrorKind::Internal, error.to_string()))?;
+        match self.call_back(registered, Callback::Load, self.callback_timeout()).await {
+            Ok(()) => go_on(registered, PluginState::Loaded),
+            Err(error) => {
+                self.give_up(registered, Stage::Load, &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Loaded → Active, or Failed. What is not registered yet is not called, so it may be active before it is.
+    ///
+    /// # Errors
+    /// What `on_start` says; the plugin is unloaded.
+    pub(crate) async fn start_up(&self, registered: &Registered) -> Result<(), ToolError> {
+        match self.call_back(registered, Callback::Start, self.callback_timeout()).await {
+            Ok(()) => {
+                registered.owner.life.set_started(self.lives().next_start());
+                go_on(registered, PluginState::Active)
+            }
+            Err(error) => {
+                self.give_up(registered, Stage::Start, &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes back a start that came to nothing for a reason outside of the plugin.
+    pub(crate) async fn undo_start(&self, registered: &Registered, stage: Stage, error: &ToolError) {
+        if let Err(stop) = self.call_back(registered, Callback::Stop, self.callback_timeout()).await {
+            registered.owner.life.note(&stop);
+        }
+        self.give_up(registered, stage, error).await;
+    }
+
+    /// Writes down that the plugin failed, and unloads what of it was loaded.
+    pub(crate) async fn give_up(&self, registered: &Registered, stage: Stage, error: &ToolError) {
+        let failed = PluginState::Failed { stage, error: error.clone() };
+        // It is in a state that may fail; where somebody else was first, there is nothing left to write down.
+        if registered.owner.life.go(failed).is_ok() {
+            self.lives().shelve(Arc::clone(&registered.owner.life));
+        }
+        // What goes wrong here stands beside the reason for the failure already.
+        let _ = self.take_down(registered, self.callback_timeout()).await;
+    }
+
+    /// Active → Stopping → Stopped → Unloaded, or Failed; waits `drain` for calls in flight, then goes on without them.
+    /// Does nothing where it was done or is being done.
+    ///
+    /// # Errors
+    /// What `on_stop` or `on_unload` says.
+    pub(crate) async fn wind_down(
+        &self,
+        registered: &Registered,
+        drain: Duration,
+        left: impl Fn() -> Duration,
+    ) -> Result<(), ToolError> {
+        let life = &registered.owner.life;
+        if life.go(PluginState::Stopping).is_err() {
+            return Ok(());
+        }
+        let busy = life.drained(tokio::time::Instant::now() + drain).await;
+        if busy > 0 {
+            tracing::warn!(target: "toolbay::lifecycle", plugin = %life.name(), busy, "stopped with calls in flight");
+        }
+        let stopped = self.call_back(registered, Callback::Stop, left()).await;
+        match &stopped {
+            Ok(()) => go_on(registered, PluginState::Stopped)?,
+            Err(error) => {
+                let _ = life.go(PluginState::Failed { stage: Stage::Stop, error: error.clone() });
+                self.lives().shelve(Arc::clone(life));
+            }
+        }
+        let unloaded = self.take_down(registered, left()).await;
+        if stopped.is_ok() {
+            go_on(registered, PluginState::Unloaded)?;
+        }
+        stopped.and(unloaded)
+    }
+
+    /// Calls `on_unload` where `on_load` succeeded.
+    ///
+    /// # Errors
+    /// What it says.
+    async fn take_down(&self, registered: &Registered, within: Duration) -> Result<(), ToolError> {
+        if !registered.owner.life.take_unload() {
+            return Ok(());
+        }
+        let unloaded = self.call_back(registered, Callback::Unload, within).await;
+        if let Err(error) = &unloaded {
+            registered.owner.life.note(error);
+        }
+        unloaded
+    }
+
+    /// Calls one callback, at most for `within`, its panics caught.
+    async fn call_back(&self, registered: &Registered, callback: Callback, within: Duration) -> Result<(), ToolError> {
+        let (owner, plugin) = (&registered.owner, &registered.plugin);
+        // By tokio's clock, which tests can set.
+        let deadline = tokio::time::Instant::now().into_std() + within;
+        let cx = CallbackContext {
+            scope: owner.scope.clone(),
+            deadline,
+            limits: Arc::clone(&owner.limits),
+            host: self.callback_host(owner, callback, deadline),
+        };
+        let called = match callback {
+            Callback::Load => plugin.on_load(&cx),
+            Callback::Start => plugin.on_start(&cx),
+            Callback::Stop => plugin.on_stop(&cx),
+            Callback::Unload => plugin.on_unload(&cx),
+        };
+        match guarded(deadline, called).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                let mut said = ToolError::new(error.kind, format!("{callback}: {}", error.message));
+                if let Some(detail) = error.operator_detail() {
+                    said = said.with_source(detail.to_string());
+                }
+                Err(said)
+            }
+            Err(Failure::TimedOut) => Err(ToolError::new(
+                ErrorKind::TimedOut,
+                format!("{callback}: took longer than the {within:?} that it had; do less in it, or give it more time"),
+            )),
+            Err(Failure::Panicked(message)) => {
+                Err(ToolError::new(ErrorKind::Panic, format!("{callback}: the plugin broke down: {message}")))
+            }
+        }
+    }
+
+    /// A tenant's plugin has in its callbacks what its tools have; one for everybody has what needs no tenant.
+    fn callback_host(&self, owner: &Arc<Owner>, callback: Callback, deadline: Instant) -> Arc<dyn Host> {
+        match &owner.scope {
+            Scope::Global => Arc::new(TenantlessHost { owner: Arc::clone(owner), callback }),
+            Scope::Tenant(tenant) => {
+                let run = self.session_of(tenant.clone()).run();
+                Arc::new(CallHost::new(run, Arc::clone(owner), CallId::new(callback.name()), 0, deadline))
+            }
+        }
+    }
+}
+
+/// Goes on where nothing but a fault of Toolbay itself can stand in the way.
+fn go_on(registered: &Registered, next: PluginState) -> Result<(), ToolError> {
+    registered.owner.life.go(next).map_err(|error| ToolError::new(ErrorKind::Internal, error.to_string()))
+}
+
+/// What a plugin for everybody can reach in its callbacks: nothing that belongs to a tenant.
+struct TenantlessHost {
+    owner: Arc<Owner>,
+    callback: Callback,
+}
+
+impl TenantlessHost {
+    fn require(&self, action: &str) -> Result<(), ToolError> {
+        if self.owner.asked.covers(action) && self.owner.host_grants.covers(action) {
+            return Ok(());
+        }
+        let message =
+            format!("the permission {action} is not granted: the manifest must ask for it and the host give it");
+        Err(ToolError::new(ErrorKind::PermissionDenied, message))
+    }
+
+    fn refuse<T>(&self) -> Result<T, ToolError> {
+        let message = format!(
+            "{} of a plugin for everybody acts for no tenant, so it has no keys and calls no tools; do it in a tool, or \
+             register the plugin for a tenant",
+            self.callback
+        );
+        Err(ToolError::new(ErrorKind::PermissionDenied, message))
+    }
+}
+
+#[async_trait]
+impl Host for TenantlessHost {
+    fn log(&self, level: LogLevel, message: &str) {
+        let end = message.floor_char_boundary(self.owner.limits.max_log_bytes);
+        let shown = message.get(..end).unwrap_or_default();
+        let shown: String = shown.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect();
+        let (plugin, callback) = (&self.owner.name, self.callback);
+        match level {
+            LogLevel::Trace | LogLevel::Debug => {
+                tracing::debug!(target: "toolbay::plugin", %plugin, %callback, "{shown}");
+            }
+            LogLevel::Info => tracing::info!(target: "toolbay::plugin", %plugin, %callback, "{shown}"),
+            LogLevel::Warn => tracing::warn!(target: "toolbay::plugin", %plugin, %callback, "{shown}"),
+            LogLevel::Error => tracing::error!(target: "toolbay::plugin", %plugin, %callback, "{shown}"),
+        }
+    }
+
+    fn config(&self) -> &Value {
+        &self.owner.config
+    }
+
+    fn assets(&self) -> &Assets {
+        &self.owner.assets
+    }
+
+    async fn kv_get(&self, _: &str) -> Result<Option<Value>, ToolError> {
+        self.refuse()
+    }
+
+    async fn kv_set(&self, _: &str, _: Value) -> Result<(), ToolError> {
+        self.refuse()
+    }
+
+    async fn kv_delete(&self, _: &str) -> Result<bool, ToolError> {
+        self.refuse()
+    }
+
+    async fn kv_list(&self, _: &str, _: usize) -> Result<Vec<String>, ToolError> {
+        self.refuse()
+    }
+
+    async fn call_tool(&self, _: &str, _: Value) -> Result<ToolOutput, ToolError> {
+        self.refuse()
+    }
+
+    fn now_ms(&self) -> Result<i64, ToolError> {
+        self.require("clock")?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+        since
+            .and_then(|since| i64::try_from(since.as_millis()).ok())
+            .ok_or_else(|| ToolError::new(ErrorKind::Internal, "the host's clock is before 1970; tell the operator"))
+    }
+
+    fn uuid(&self) -> Result<String, ToolError> {
+        self.require("random")?;
+        Ok(uuid::Uuid::new_v4().to_string())
+    }
+
+    fn random(&self) -> Result<u64, ToolError> {
+        self.require("random")?;
+        let (high, low) = (uuid::Uuid::new_v4().as_u64_pair().0, uuid::Uuid::new_v4().as_u64_pair().1);
+        Ok(high ^ low.rotate_left(32))
+    }
+}

@@ -1,0 +1,225 @@
+//! Loading a folder: plugins in waves by what they require. All of a wave are loaded before one of it starts, and all
+//! that a wave requires is active before it loads.
+
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::future::join_all;
+use toolbay_api::{ErrorKind, LoadError, PluginName, Scope, ToolError};
+
+use crate::{
+    catalog::Registered,
+    lifecycle::Stage,
+    load::{self, Failed, LoadReport},
+    registry::Found,
+    toolbay::{Toolbay, found_in},
+};
+
+/// Requirements that an error follows from one plugin to the next.
+const MAX_CHAIN: usize = 64;
+
+/// Characters of another plugin's error that an error quotes.
+const MAX_QUOTED: usize = 300;
+
+/// A plugin on its way in, and where it was found.
+type Arrival = (PathBuf, Arc<Registered>);
+
+/// One folder on its way in.
+struct Loading<'a> {
+    bay: &'a Toolbay,
+    scope: Scope,
+    report: LoadReport,
+    /// What is registered, in the order of the starts.
+    started: Vec<Arrival>,
+    /// Why plugins of these names are not there.
+    lost: HashMap<PluginName, String>,
+}
+
+impl Toolbay {
+    /// Loads every plugin directly inside `folder`. One bad plugin stops no other, but for those that require it.
+    pub async fn load_folder(&self, scope: Scope, folder: impl AsRef<Path>) -> LoadReport {
+        Loading::run(self, scope, folder.as_ref()).await.report
+    }
+
+    /// Loads every plugin directly inside `folder`, or none: where one fails, those that started are stopped and unloaded
+    /// in reverse order, and the report has all of them among the failed.
+    pub async fn load_folder_or_nothing(&self, scope: Scope, folder: impl AsRef<Path>) -> LoadReport {
+        let Loading { scope, mut report, started, .. } = Loading::run(self, scope, folder.as_ref()).await;
+        if report.failed.is_empty() {
+            return report;
+        }
+        for (origin, registered) in started.into_iter().rev() {
+            let name = &registered.owner.name;
+            // What somebody else came to require in the meantime stays, and the report says so.
+            if self.unregister(&scope, name).await.is_ok() {
+                report.loaded.retain(|loaded| loaded.name != *name);
+                let message = "was taken back, since another plugin of the folder did not load";
+                let error = LoadError::new(ErrorKind::Dependency, message);
+                report.failed.push(Failed { origin, scope: scope.clone(), error });
+            }
+        }
+        report
+    }
+}
+
+impl<'a> Loading<'a> {
+    async fn run(bay: &'a Toolbay, scope: Scope, folder: &Path) -> Self {
+        let (report, lost) = (LoadReport::default(), HashMap::new());
+        let mut loading = Self { bay, scope, report, started: Vec::new(), lost };
+        let found = match load::discover(folder, &bay.one_file_extensions()) {
+            Ok((found, skipped)) => {
+                loading.report.skipped = skipped;
+                found
+            }
+            Err(error) => {
+                loading.fail(folder, None, error);
+                return loading;
+            }
+        };
+        let mut waiting: Vec<Arrival> = Vec::new();
+        for path in found {
+            let opened = bay.open(&loading.scope, &path).await;
+            match opened.and_then(|(plugin, options)| bay.prepare(&loading.scope, plugin, &options)) {
+                Ok(registered) => waiting.push((path, registered)),
+                Err(error) => {
+                    // A plugin that cannot be read is most likely called like its file.
+                    let name = path.file_stem().and_then(|stem| PluginName::new(stem.to_string_lossy()).ok());
+                    loading.fail(&path, name.as_ref(), found_in(error, &path));
+                }
+            }
+        }
+        loop {
+            let is_met = |(_, registered): &Arrival| bay.registry().unmet(&loading.scope, registered).is_none();
+            let (wave, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_met);
+            waiting = rest;
+            if wave.is_empty() {
+                break;
+            }
+            loading.wave(wave).await;
+        }
+        loading.give_up(waiting);
+        loading
+    }
+
+    /// Loads a wave, starts it, and lets it be called, all at once.
+    async fn wave(&mut self, wave: Vec<Arrival>) {
+        let bay = self.bay;
+        let all: Vec<_> = wave.iter().map(|(_, registered)| Arc::clone(registered)).collect();
+        // Before anything of them is called.
+        let clashes = bay.registry().clashes(&self.scope, &all);
+        let mut candidates = Vec::new();
+        for ((path, registered), clash) in wave.into_iter().zip(clashes) {
+            match clash {
+                None => candidates.push((path, registered)),
+                // One of that name is there, so nobody lacks it.
+                Some(error) => self.fail(&path, None, error),
+            }
+        }
+        let brought = join_all(candidates.iter().map(|(_, registered)| bay.bring_up(registered))).await;
+        let mut loaded = Vec::new();
+        for (found, brought) in candidates.into_iter().zip(brought) {
+            self.keep(&mut loaded, found, brought);
+        }
+        let mut ready = Vec::new();
+        for found in loaded {
+            let started = bay.start_up(&found.1).await;
+            self.keep(&mut ready, found, started);
+        }
+        let all: Vec<_> = ready.iter().map(|(_, registered)| Arc::clone(registered)).collect();
+        // One swap for the whole wave; only if somebody else took a name in the meantime, one by one.
+        let at_once = bay.registry().add(&self.scope, &all).is_ok();
+        let mut turned_away = Vec::new();
+        for (path, registered) in ready {
+            let one = || bay.registry().add(&self.scope, std::slice::from_ref(&registered));
+            match if at_once { Ok(()) } else { one() } {
+                Ok(()) => {
+                    bay.lives().unshelve(&self.scope, &registered.owner.name);
+                    self.report.loaded.push(bay.loaded(&registered, &path));
+                    self.started.push((path, registered));
+                }
+                Err(error) => turned_away.push((path, registered, error)),
+            }
+        }
+        for (path, registered, error) in turned_away.into_iter().rev() {
+            let reason = ToolError::new(error.kind, error.message.clone());
+            bay.undo_start(&registered, Stage::Register, &reason).await;
+            self.fail(&path, Some(&registered.owner.name), error);
+        }
+    }
+
+    fn keep(&mut self, kept: &mut Vec<Arrival>, found: Arrival, outcome: Result<(), ToolError>) {
+        match outcome {
+            Ok(()) => kept.push(found),
+            Err(error) => {
+                self.fail(&found.0, Some(&found.1.owner.name), found_in(in_words(&error), &found.0));
+            }
+        }
+    }
+
+    fn fail(&mut self, origin: &Path, name: Option<&PluginName>, error: LoadError) {
+        if let Some(name) = name {
+            let quoted: String = format!("{}: {}", error.kind, error.message).chars().take(MAX_QUOTED).collect();
+            self.lost.insert(name.clone(), quoted);
+        }
+        self.report.failed.push(Failed { origin: origin.to_owned(), scope: self.scope.clone(), error });
+    }
+
+    /// Reports what waits for something that will not come.
+    fn give_up(&mut self, waiting: Vec<Arrival>) {
+        let by_name: HashMap<_, _> =
+            waiting.iter().rev().map(|(_, waiting)| (waiting.owner.name.clone(), Arc::clone(waiting))).collect();
+        let errors: Vec<_> = waiting.iter().map(|(_, registered)| self.explain(registered, &by_name)).collect();
+        for ((path, _), error) in waiting.iter().zip(errors) {
+            self.fail(path, None, error);
+        }
+    }
+
+    /// Follows what `first` requires to what is missing.
+    fn explain(&self, first: &Arc<Registered>, waiting: &HashMap<PluginName, Arc<Registered>>) -> LoadError {
+        let (mut at, mut chain, mut text) = (first, vec![&first.owner.name], String::new());
+        while let Some((needed, found)) = self.bay.registry().unmet(&self.scope, at) {
+            let (name, range) = (&needed.name, &needed.version);
+            let link = if text.is_empty() { "" } else { ", which " };
+            let _ = write!(text, "{link}needs the plugin {name} {range}");
+            let next = waiting.get(name);
+            let version = match (&found, next) {
+                (Found::Version(version), _) => Some(version),
+                (Found::Nothing, Some(next)) => Some(&next.owner.version).filter(|version| !range.matches(version)),
+                (Found::Nothing, None) => None,
+            };
+            if let Some(version) = version {
+                let _ = write!(text, ", and version {version} is there");
+                break;
+            }
+            let Some(next) = next else {
+                match self.lost.get(name) {
+                    Some(error) => _ = write!(text, ", which did not load: {error}"),
+                    None => text.push_str(", and it is not registered"),
+                }
+                break;
+            };
+            if chain.contains(&name) {
+                let names: Vec<_> = chain.iter().map(|name| name.as_str()).chain([name.as_str()]).collect();
+                let _ = write!(text, " again: {} is a cycle; take one of the requirements away", names.join(" → "));
+                break;
+            }
+            if chain.len() >= MAX_CHAIN {
+                text.push_str(", and so on");
+                break;
+            }
+            chain.push(&next.owner.name);
+            at = next;
+        }
+        LoadError::new(ErrorKind::Dependency, text)
+    }
+}
+
+/// A callback's error for the report, which the operator reads: with its cause.
+pub(crate) fn in_words(error: &ToolError) -> LoadError {
+    let detail = error.operator_detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+    LoadError::new(error.kind, format!("{}{detail}", error.message))
+}
