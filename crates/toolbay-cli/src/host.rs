@@ -133,6 +133,9 @@ pub(crate) fn show_whole_path(failed: &mut Failed) {
 fn build(options: &HostOptions, config: &Config) -> Result<Toolbay, CliError> {
     let limits = options.limits.apply_to(config.limits());
     let mut builder = config.apply_to(Toolbay::builder().limits(limits).runner(runner(options, config)?))?;
+    if options.deterministic {
+        builder = builder.deterministic();
+    }
     for assets in &options.assets {
         readable_folder("--assets", &assets.value)?;
         builder = builder.assets(assets.key.clone(), &assets.value);

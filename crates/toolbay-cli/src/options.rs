@@ -29,6 +29,9 @@ pub(crate) struct HostOptions {
     /// unless the configuration file says otherwise.
     #[arg(long, value_name = "WHERE", value_enum, help_heading = "Host")]
     pub(crate) isolation: Option<Where>,
+    /// Keep clock and random numbers from all plugins, so that the same call gives the same result again
+    #[arg(long, help_heading = "Host")]
+    pub(crate) deterministic: bool,
     #[command(flatten)]
     pub(crate) limits: LimitOptions,
 }

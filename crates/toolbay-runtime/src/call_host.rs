@@ -56,6 +56,11 @@ impl CallHost {
     }
 
     fn require(&self, action: &str) -> Result<(), ToolError> {
+        if self.run.inner().deterministic && matches!(action, "clock" | "random") {
+            let message =
+                format!("`{action}` is not given to any plugin here: the host is to give the same results again");
+            return Err(ToolError::new(ErrorKind::PermissionDenied, message));
+        }
         let grants = Grants {
             asked: Arc::clone(&self.owner.asked),
             host: Arc::clone(&self.owner.host_grants),

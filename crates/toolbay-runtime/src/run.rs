@@ -43,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) http: Option<Arc<dyn HttpSend>>,
     /// The tenant's own, else those for everybody.
     pub(crate) secrets: Option<Arc<dyn SecretProvider>>,
+    pub(crate) deterministic: bool,
     pub(crate) audit: Option<Arc<dyn AuditSink>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) tools: std::sync::OnceLock<Vec<ToolInfo>>,

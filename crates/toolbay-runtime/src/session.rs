@@ -131,6 +131,7 @@ impl Session {
             kv: Arc::clone(&shared.kv),
             kv_quota: shared.kv_quota,
             http: shared.http.clone(),
+            deterministic: shared.deterministic,
             secrets: shared.tenant_secrets.get(&self.tenant).or(shared.secrets.as_ref()).cloned(),
             audit: shared.audit.clone(),
             observer: self.observer.clone(),

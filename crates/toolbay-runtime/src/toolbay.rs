@@ -73,6 +73,8 @@ pub(crate) struct Ports {
     pub(crate) tenant_secrets: HashMap<TenantId, Arc<dyn SecretProvider>>,
     pub(crate) ward: Arc<Ward>,
     pub(crate) audit: Option<Arc<dyn AuditSink>>,
+    /// Whether clock and random numbers are kept from all plugins.
+    pub(crate) deterministic: bool,
 }
 
 impl Policy {
@@ -428,6 +430,7 @@ pub struct ToolbayBuilder {
     audit: Option<Arc<dyn AuditSink>>,
     natives: BTreeMap<usize, Native>,
     callback_timeout: Duration,
+    deterministic: bool,
 }
 
 enum Native {
@@ -457,6 +460,7 @@ impl Default for ToolbayBuilder {
             audit: Some(Arc::new(TracingAudit)),
             natives: BTreeMap::new(),
             callback_timeout: CALLBACK_TIME,
+            deterministic: false,
         }
     }
 }
@@ -501,6 +505,16 @@ impl ToolbayBuilder {
     #[must_use]
     pub fn grants(mut self, grants: PermissionSet) -> Self {
         self.grants = grants;
+        self
+    }
+
+    /// Keeps clock and random numbers from all plugins, whatever their grants: the same call with the same arguments and
+    /// the same stored values then gives the same result by the same number of operations.
+    ///
+    /// What a call tells of itself, such as the run's id and the time that is left, differs all the same.
+    #[must_use]
+    pub fn deterministic(mut self) -> Self {
+        self.deterministic = true;
         self
     }
 
@@ -634,6 +648,7 @@ impl ToolbayBuilder {
                 kv_quota: self.kv_quota,
                 http: self.http,
                 secrets: self.secrets,
+                deterministic: self.deterministic,
                 tenant_secrets: self.tenant_secrets,
                 ward: Arc::new(Ward::new(self.quarantine)),
                 audit: self.audit,

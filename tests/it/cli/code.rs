@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Desk, Ran};
+use crate::support::project;
 
 fn code(program: &str, flags: &[&str]) -> (Ran, Value) {
     let mut arguments = vec!["code", "-"];
@@ -70,5 +71,30 @@ fn a_program_is_granted_nothing_but_tools() {
     for program in ["now()", "uuid()", "kv_get(\"a\")", "kv_set(\"a\", 1)"] {
         let (_, wire) = code(program, &[]);
         assert_eq!(wire["error"]["kind"], json!("PermissionDenied"), "{program}: {wire}");
+    }
+}
+
+#[test]
+fn with_deterministic_there_is_neither_clock_nor_chance() {
+    let tools = project().join("tools");
+    for place in ["process", "in-process"] {
+        let flags = ["call", "datetime.now", "--json", "--tools", tools.to_str().unwrap(), "--isolation", place];
+        assert_eq!(Desk::new().run(&flags).json()["success"], true);
+        let wire = Desk::new().run(&[&flags[..], &["--deterministic"]].concat()).json();
+        assert_eq!(wire["error"]["kind"], "PermissionDenied", "{place}: {wire}");
+    }
+}
+
+#[test]
+fn the_same_program_gives_the_same_result_by_the_same_operations_in_any_process() {
+    let program =
+        "let n = 0; let f = |x| { n += x; n }; [1, 2, 3].map(f); `${f} ${f.name} ${n} ${[1, 2].map(|x| x * 2)}`";
+    let wires: Vec<Value> = ["process", "in-process", "process", "in-process"]
+        .into_iter()
+        .map(|place| code(program, &["--isolation", place]).1)
+        .collect();
+    for wire in &wires {
+        assert_eq!(wire["data"], "Fn(anon) anon 6 [2, 4]", "{wire}");
+        assert_eq!(wire["metadata"]["operations"], wires[0]["metadata"]["operations"]);
     }
 }
