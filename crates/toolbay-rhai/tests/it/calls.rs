@@ -257,3 +257,13 @@ async fn a_tenant_with_lower_limits_has_them() {
     let error = bench.call(&*plugin, "t", json!({})).await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::LimitExceeded { limit: Limit::ArraySize, allowed: 10, .. }), "{error}");
 }
+
+#[tokio::test]
+async fn an_error_says_nothing_of_what_was_computed_with() {
+    for body in ["parse_int(args.secret)", "parse_float(args.secret)", "parse_decimal(args.secret)", "args.secret / 0"]
+    {
+        let error = Bench::default().run_with(body, json!({ "secret": "sk-secret-token-123" })).await.expect_err(body);
+        assert!(!error.message.contains("secret-token"), "{error}");
+        assert!(error.message.len() > 20, "{error}");
+    }
+}

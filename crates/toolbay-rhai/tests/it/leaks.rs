@@ -131,3 +131,39 @@ async fn what_the_host_answers_counts_as_memory_of_the_call() {
     let dropped = "for i in 0..100 { kv_get(\"big\"); } 1";
     assert_eq!(bench.run(dropped).await.unwrap(), json!(1));
 }
+
+#[tokio::test]
+async fn an_operation_that_takes_far_too_much_is_left_where_it_stands() {
+    let bench = Bench::with_limits(|limits| limits.max_memory_bytes = 8 << 20);
+    // Writing a value into a text prints it by Rhai's own hand, what its functions capture included.
+    let body = "let t = \"x\"; while t.len() < 500000 { t += t; } let f = || t; let a = []; a.pad(400, f); \
+                let s = \"ab\"; s[0..1] = a; s.len()";
+    let plugin = bench.source(&tool_source(body)).await.unwrap();
+    let error = bench.call(&*plugin, "t", json!({})).await.expect_err("two hundred megabytes");
+    let ErrorKind::LimitExceeded { limit: toolbay_api::Limit::Memory, used, .. } = error.kind else {
+        panic!("{error}")
+    };
+    assert!(used > 40 << 20, "{used}");
+    // What it held is lost, so there is no second time.
+    let refused = bench.call(&*plugin, "t", json!({})).await.expect_err("out of use");
+    assert_eq!(refused.kind, ErrorKind::Unavailable, "{refused}");
+    assert_eq!(bench.run("40 + 2").await.unwrap(), json!(42));
+}
+
+#[tokio::test]
+async fn a_chain_of_functions_is_bounded_by_the_stack_that_dropping_it_needs() {
+    let bench = Bench::with_limits(|limits| {
+        limits.max_memory_bytes = 8 << 20;
+        limits.max_operations = 100_000_000;
+    });
+    let chain = "let f = || 1; let n = 0; loop { let g = f; f = || g; n += 1; }";
+    let error = bench.run(chain).await.expect_err("a chain without end");
+    let ErrorKind::LimitExceeded { limit: toolbay_api::Limit::Memory, allowed, used } = error.kind else {
+        panic!("{error}")
+    };
+    // The heap that it holds is far from the limit: it is the stack that counts.
+    assert!(used > allowed && used < allowed + (1 << 20), "{used}");
+    let wide =
+        "let n = 1; let a = []; a.pad(90000, 1); for i in 0..3 { let b = a; b[0] = i; a = b; } [1].map(|x| x + n)";
+    assert_eq!(bench.run(wide).await.unwrap(), json!([2]));
+}
