@@ -41,6 +41,9 @@ pub(crate) mod stack;
 /// How long a script runs on the thread that polls it before it lets others run.
 const SLICE: Duration = Duration::from_micros(200);
 
+/// Slices after which a script takes long. Going to a lane and coming back can take as long as one of them.
+const SHORT: u32 = 5;
+
 /// What a script and a host function answer.
 pub(crate) type Answer = Result<Value, ToolError>;
 
@@ -282,7 +285,8 @@ pub(crate) struct Fiber {
     wait: Option<Wait>,
     /// Where the script goes on when it takes long.
     lanes: Option<Arc<Lanes>>,
-    takes_long: bool,
+    /// Slices that it had on the thread that polls it since it last waited.
+    slices: u32,
 }
 
 impl Fiber {
@@ -318,16 +322,15 @@ impl Fiber {
                 Err(meter::outside(error))
             })
         });
-        let takes_long = call.captures();
         let body = Body { call, routine: Some(routine), pool };
-        Ok(Self { body: Some(body), away: None, wait: None, lanes: lanes.map(Arc::clone), takes_long })
+        Ok(Self { body: Some(body), away: None, wait: None, lanes: lanes.map(Arc::clone), slices: 0 })
     }
 
     /// Lets the script run where it belongs. `None`: it is away.
     fn run(&mut self, input: Resume) -> Option<Stretch> {
         let mut body = self.body.take()?;
         let mut input = input;
-        if let Some(lanes) = self.lanes.as_ref().filter(|_| self.takes_long) {
+        if let Some(lanes) = self.lanes.as_ref().filter(|_| body.call.captures() || self.slices >= SHORT) {
             match lanes.send(body, input) {
                 Ok(away) => {
                     self.away = Some(away);
@@ -379,11 +382,11 @@ impl Future for Fiber {
                     return Poll::Ready(answer);
                 }
                 Stretch::Wait(wait) => {
-                    this.takes_long = this.body.as_ref().is_some_and(|body| body.call.captures());
+                    this.slices = 0;
                     this.wait = Some(wait);
                 }
-                Stretch::Slice if this.lanes.is_some() => this.takes_long = true,
                 Stretch::Slice => {
+                    this.slices = this.slices.saturating_add(1);
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }

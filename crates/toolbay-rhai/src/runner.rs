@@ -94,7 +94,7 @@ impl RhaiRunner {
 
     /// Runs scripts on the threads that poll them and on no other.
     ///
-    /// Otherwise a script that takes longer than 0.2 ms, or whose functions capture variables, runs on threads of the
+    /// Otherwise a script that takes longer than a millisecond, or whose functions capture variables, runs on threads of the
     /// runner's own, since a single operation of the interpreter can take longer than a host can wait.
     #[must_use]
     pub fn without_threads(mut self) -> Self {

@@ -10,7 +10,7 @@ use std::{
     alloc::{GlobalAlloc, Layout},
     sync::{
         Arc,
-        atomic::{AtomicIsize, Ordering},
+        atomic::{AtomicBool, AtomicIsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -24,8 +24,13 @@ struct Counting;
 
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 
+/// Threads that count in one place hold each other up, so this is off where they are measured.
+static COUNTS: AtomicBool = AtomicBool::new(true);
+
 fn count(bytes: usize, sign: isize) {
-    LIVE.fetch_add(sign * bytes as isize, Ordering::Relaxed);
+    if COUNTS.load(Ordering::Relaxed) {
+        LIVE.fetch_add(sign * bytes as isize, Ordering::Relaxed);
+    }
 }
 
 // SAFETY: every method hands its arguments on unchanged and returns what that returned.
@@ -56,8 +61,8 @@ fn source(number: usize) -> String {
 }
 
 const WORK: &str = r#"const PLUGIN = #{ name: "work", version: "1.0.0", description: "Works", author: "x",
-    tools: #{ work: #{ description: "Works", parameters: #{ type: "object" } }, none: #{ description: "Ends", parameters: #{ type: "object" } } } };
-    fn work(args) { let sum = 0; for i in 0..1000 { if i % 3 == 0 { sum += i * 2; } } sum }
+    tools: #{ sum: #{ description: "Works", parameters: #{ type: "object" } }, none: #{ description: "Ends", parameters: #{ type: "object" } } } };
+    fn sum(args) { let sum = 0; for i in 0..1000 { if i % 3 == 0 { sum += i * 2; } } sum }
     fn none(args) { 42 }"#;
 
 fn main() {
@@ -95,9 +100,10 @@ fn hold(plugins: usize) {
 
 /// Calls per second on one thread and on two, with one host for both and with one for each.
 fn scale(span: Duration) {
+    COUNTS.store(false, Ordering::Relaxed);
     println!("| calls/s | 1 thread | 2 threads, one host | ratio | 2 threads, a host each | ratio |");
     println!("| --- | --- | --- | --- | --- | --- |");
-    for tool in ["work.none", "work.work"] {
+    for tool in ["work.none", "work.sum"] {
         let (one, shared, apart) = (rate(tool, 1, true, span), rate(tool, 2, true, span), rate(tool, 2, false, span));
         println!("| `{tool}` | {one:.0} | {shared:.0} | {:.2} | {apart:.0} | {:.2} |", shared / one, apart / one);
     }

@@ -2,7 +2,7 @@
 //!
 //! Between two of its operations a script can be suspended; within one it cannot, and an operation of the interpreter can
 //! take long: it drops a large value, or waits for a captured variable that is in use. On a thread of the host's that
-//! would hold the host. So a script runs its first slice where it is polled, which is all that most calls need, and goes
+//! would hold the host. So a script runs its first slices where it is polled, which is all that most calls need, and goes
 //! on in a lane: a thread of this module's own. Whoever waits for it is told by a waker, and may stop waiting at any
 //! time. A script that captures variables begins in a lane.
 //!
