@@ -7,7 +7,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use corosensei::stack::{DefaultStack, Stack as _};
@@ -61,16 +64,32 @@ const LANE_NICENESS: libc::c_int = 10;
 /// Stacks that wait for their next call.
 #[derive(Debug)]
 pub(crate) struct StackPool {
-    // std's Mutex: held for a push or a pop only.
-    idle: Mutex<Vec<Stack>>,
-    max_idle: usize,
+    /// A shelf for each thread, as far as there are enough: each call takes a stack and gives it back.
+    shelves: [Shelf; SHELVES],
+    max_on_a_shelf: usize,
     stack_bytes: usize,
 }
+
+/// Stacks on a line of the processor's cache of their own.
+// std's Mutex: held for a push or a pop only.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shelf(Mutex<Vec<Stack>>);
+
+/// Threads that do not meet when they take stacks.
+const SHELVES: usize = 8;
+
+thread_local! {
+    /// The shelf that this thread goes to first.
+    static OWN_SHELF: usize = NEXT_SHELF.fetch_add(1, Ordering::Relaxed) % SHELVES;
+}
+
+static NEXT_SHELF: AtomicUsize = AtomicUsize::new(0);
 
 impl StackPool {
     /// An empty pool that keeps at most `max_idle` stacks of this size.
     pub(crate) fn new(max_idle: usize, stack_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::new(Vec::new()), max_idle, stack_bytes })
+        Arc::new(Self { shelves: Default::default(), max_on_a_shelf: max_idle.div_ceil(SHELVES), stack_bytes })
     }
 
     /// A stack that nothing runs on.
@@ -78,21 +97,22 @@ impl StackPool {
     /// # Errors
     /// The system's own, where it has no address space left.
     pub(crate) fn take(&self) -> io::Result<Stack> {
-        let idle = self.lock().pop();
+        let own = OWN_SHELF.with(|own| *own);
+        let idle = (own..own + SHELVES).find_map(|shelf| self.lock(shelf)?.pop());
         idle.map_or_else(|| Stack::new(self.stack_bytes), Ok)
     }
 
     /// Takes a stack back.
     pub(crate) fn give(&self, stack: Stack) {
         stack.release_deep_pages();
-        let mut idle = self.lock();
-        if idle.len() < self.max_idle {
+        let Some(mut idle) = self.lock(OWN_SHELF.with(|own| *own)) else { return };
+        if idle.len() < self.max_on_a_shelf {
             idle.push(stack);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Stack>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self, shelf: usize) -> Option<MutexGuard<'_, Vec<Stack>>> {
+        Some(self.shelves.get(shelf % SHELVES)?.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
