@@ -39,8 +39,8 @@ const COMPILING: usize = 1_000;
 /// Bytes of what is said about a pattern that does not compile.
 const MAX_PROBLEM_BYTES: usize = 1 << 10;
 
-/// States of the pattern times bytes of the text up to which even the slowest engine ends within some 50 ms.
-const QUICK_WORK: usize = 1 << 24;
+/// States of the pattern times bytes of the text up to which even the slowest engine ends within some 20 ms.
+const QUICK_WORK: usize = 1 << 23;
 
 /// Most that compiling a pattern may cost, in tables of Unicode that are gone through: some 10 µs each.
 const MAX_EFFORT: usize = 400;
