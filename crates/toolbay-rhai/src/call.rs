@@ -485,10 +485,7 @@ impl Call {
         read: impl FnOnce(&T) -> HostResult<R>,
     ) -> HostResult<R> {
         match answer {
-            Ok(value) => {
-                let value = meter::Outside::of(value);
-                value.get().map_or_else(|| Err(terminated()), read)
-            }
+            Ok(value) => read(&meter::Outside::of(value)),
             Err(error) => Err(self.refuse(error, catchable)),
         }
     }
@@ -496,8 +493,7 @@ impl Call {
     /// The script error for an error that was made outside.
     fn refuse(&self, error: ToolError, catchable: bool) -> Box<EvalAltResult> {
         if is_final(&error) && !catchable {
-            let error = meter::Outside::of(error);
-            error.get().into_iter().for_each(|error| self.trip(error));
+            self.trip(&meter::Outside::of(error));
             return terminated();
         }
         let thrown = thrown_map(&error);

@@ -14,6 +14,8 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    mem::ManuallyDrop,
+    ops::Deref,
     sync::RwLock,
 };
 
@@ -141,24 +143,27 @@ pub(crate) fn outside<R>(body: impl FnOnce() -> R) -> R {
 }
 
 /// A value that was made [`outside`] and is dropped there.
-pub(crate) struct Outside<T>(Option<T>);
+pub(crate) struct Outside<T>(ManuallyDrop<T>);
 
 impl<T> Outside<T> {
     /// A value that is there already.
     pub(crate) fn of(value: T) -> Self {
-        Self(Some(value))
+        Self(ManuallyDrop::new(value))
     }
+}
 
-    /// The value; `None` never, but for the compiler.
-    pub(crate) fn get(&self) -> Option<&T> {
-        self.0.as_ref()
+impl<T> Deref for Outside<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
     }
 }
 
 impl<T> Drop for Outside<T> {
     fn drop(&mut self) {
-        let value = self.0.take();
-        outside(|| drop(value));
+        // SAFETY: nothing else drops the value, and nobody can reach it after this.
+        outside(|| unsafe { ManuallyDrop::drop(&mut self.0) });
     }
 }
 

@@ -25,9 +25,6 @@ use crate::{
     script::Script,
 };
 
-/// Bytes of an error's text at most, whoever wrote it.
-const MAX_MESSAGE_BYTES: usize = 4 << 10;
-
 /// Sets of limits beside the usual one for which a plugin keeps an engine.
 const KEPT_ENGINES: usize = 8;
 
@@ -144,7 +141,7 @@ impl Core {
     /// so that a call which ends holds nothing.
     fn body(&self, call: &Call, entry: &EntryPoint, job: Job) -> Answer {
         let job = meter::Outside::of(job);
-        let Some(Job { input, context }) = job.get() else { return Ok(Value::Null) };
+        let Job { input, context } = &*job;
         if convert::is_nested_deeper_than(input, call.limits().max_nesting) {
             let allowed = call.limits().max_nesting as u64;
             return meter::outside(|| Err(ToolError::limit(Limit::Nesting, allowed, allowed + 1)));
@@ -178,8 +175,8 @@ impl Core {
         meter::outside(|| {
             let answer = call.take_trip().map_or(answer, Err);
             answer.map_err(|mut error| {
-                if error.message.len() > MAX_MESSAGE_BYTES {
-                    error.message = call::cut(&error.message, MAX_MESSAGE_BYTES).to_owned().into();
+                if error.message.len() > fault::MAX_TEXT_BYTES {
+                    error.message = call::cut(&error.message, fault::MAX_TEXT_BYTES).to_owned().into();
                 }
                 error
             })

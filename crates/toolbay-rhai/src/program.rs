@@ -22,7 +22,7 @@ struct ToolSpace(ImmutableString);
 /// Makes a constant for each plugin that has tools, so that they can be called behind a dot.
 pub(crate) fn declare_tools(call: &Call, scope: &mut Scope<'_>) {
     let tools = meter::Outside::of(meter::outside(|| call.host().tools()));
-    for tool in tools.get().into_iter().flatten() {
+    for tool in tools.iter() {
         if let Some((plugin, _)) = tool.split_once('.') {
             let name = identifier(plugin);
             if !scope.contains(&name) {
@@ -75,7 +75,7 @@ fn tool_call(
 /// The tool that a script calls `name`, behind the dot of a plugin or on its own.
 fn find(call: &Call, space: Option<&str>, name: &str) -> Option<String> {
     let tools = meter::Outside::of(meter::outside(|| call.host().tools()));
-    let mut tools = tools.get().into_iter().flatten();
+    let mut tools = tools.iter();
     match space {
         Some(space) => tools.find(|tool| {
             tool.split_once('.').is_some_and(|(plugin, local)| plugin == space && identifier(local) == name)

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use serde_json::Value;
@@ -16,6 +16,7 @@ use toolbay_api::{
 
 use crate::{
     catalog::Owner,
+    chance,
     kv::KvSpace,
     redact::Redactor,
     road::{self, Trip},
@@ -232,23 +233,16 @@ impl Host for CallHost {
 
     fn now_ms(&self) -> Result<i64, ToolError> {
         self.require("clock")?;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        since
-            .ok()
-            .and_then(|since| i64::try_from(since.as_millis()).ok())
-            .ok_or_else(|| ToolError::new(ErrorKind::Internal, "the host's clock is before 1970; tell the operator"))
+        chance::now_ms()
     }
 
     fn uuid(&self) -> Result<String, ToolError> {
         self.require("random")?;
-        Ok(uuid::Uuid::new_v4().to_string())
+        Ok(chance::uuid())
     }
 
     fn random(&self) -> Result<u64, ToolError> {
         self.require("random")?;
-        // A version 4 UUID has six fixed bits, four in its high half and two in its low one. Half a turn lays the two on
-        // random bits of the other, and the four too.
-        let (high, low) = (uuid::Uuid::new_v4().as_u64_pair().0, uuid::Uuid::new_v4().as_u64_pair().1);
-        Ok(high ^ low.rotate_left(32))
+        Ok(chance::random())
     }
 }

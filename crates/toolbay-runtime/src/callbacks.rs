@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -13,6 +13,7 @@ use toolbay_api::{
 use crate::{
     call_host::CallHost,
     catalog::{Owner, Registered},
+    chance,
     guarded::{Failure, guarded},
     lifecycle::{PluginState, Stage},
     toolbay::Toolbay,
@@ -246,20 +247,16 @@ impl Host for TenantlessHost {
 
     fn now_ms(&self) -> Result<i64, ToolError> {
         self.require("clock")?;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).ok();
-        since
-            .and_then(|since| i64::try_from(since.as_millis()).ok())
-            .ok_or_else(|| ToolError::new(ErrorKind::Internal, "the host's clock is before 1970; tell the operator"))
+        chance::now_ms()
     }
 
     fn uuid(&self) -> Result<String, ToolError> {
         self.require("random")?;
-        Ok(uuid::Uuid::new_v4().to_string())
+        Ok(chance::uuid())
     }
 
     fn random(&self) -> Result<u64, ToolError> {
         self.require("random")?;
-        let (high, low) = (uuid::Uuid::new_v4().as_u64_pair().0, uuid::Uuid::new_v4().as_u64_pair().1);
-        Ok(high ^ low.rotate_left(32))
+        Ok(chance::random())
     }
 }

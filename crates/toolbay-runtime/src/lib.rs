@@ -14,6 +14,7 @@
 mod call_host;
 mod callbacks;
 mod catalog;
+mod chance;
 mod expense;
 mod gates;
 mod generation;

@@ -141,9 +141,8 @@ impl Patterns {
             None => self.compile(pattern)?,
         };
         let shared = meter::Outside::of(shared);
-        let Some(regex) = shared.get().map(|pattern| pattern.regex.clone()) else { return fail("no pattern") };
-        let found = Found { regex, shared };
-        found.shared.get().map_or(Ok(()), |pattern| pattern.admit(text, captures))?;
+        let found = Found { regex: shared.regex.clone(), shared };
+        found.shared.admit(text, captures)?;
         Ok(found)
     }
 
@@ -165,8 +164,7 @@ impl Patterns {
         call::with(|call| call.charge(COMPILING))?;
         compiled.or_else(|problem: String| {
             let problem = meter::Outside::of(problem);
-            let text = problem.get().map_or("", String::as_str);
-            fail(format!("the regular expression does not compile: {}", call::cut(text, MAX_PROBLEM_BYTES)))
+            fail(format!("the regular expression does not compile: {}", call::cut(&problem, MAX_PROBLEM_BYTES)))
         })
     }
 

@@ -1,0 +1,29 @@
+//! The host's clock and random numbers, for whichever host a plugin has.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use toolbay_api::{ErrorKind, ToolError};
+
+/// Milliseconds since 1970, UTC.
+///
+/// # Errors
+/// `Internal` where the clock is before that.
+pub(crate) fn now_ms() -> Result<i64, ToolError> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+    since
+        .and_then(|since| i64::try_from(since.as_millis()).ok())
+        .ok_or_else(|| ToolError::new(ErrorKind::Internal, "the host's clock is before 1970; tell the operator"))
+}
+
+/// A random version 4 UUID.
+pub(crate) fn uuid() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// 64 random bits.
+pub(crate) fn random() -> u64 {
+    // A version 4 UUID has six fixed bits, four in its high half and two in its low one. Half a turn lays the two on
+    // random bits of the other, and the four too.
+    let (high, low) = (uuid::Uuid::new_v4().as_u64_pair().0, uuid::Uuid::new_v4().as_u64_pair().1);
+    high ^ low.rotate_left(32)
+}
