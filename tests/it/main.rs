@@ -10,15 +10,18 @@
     reason = "a test that cannot go on fails, and says where"
 )]
 
+mod activation;
 mod arguments;
 mod bfcl;
 mod cli;
 mod documents;
+mod health;
 mod keeping;
 mod lifecycle;
 mod loading;
 mod metering;
 mod regressions;
+mod reload;
 mod retail;
 mod road;
 mod scopes;

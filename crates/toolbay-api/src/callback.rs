@@ -16,6 +16,12 @@ pub enum Callback {
     Load,
     /// When it and every plugin of its wave is loaded, and those that it requires are active.
     Start,
+    /// A tenant may use it from now on; for plugins that are registered for everybody.
+    TenantEnabled,
+    /// A tenant may not use it any more.
+    TenantDisabled,
+    /// Every now and then, while it is active: whether it is well.
+    HealthCheck,
     /// After its last call.
     Stop,
     /// At the very end.
@@ -23,20 +29,35 @@ pub enum Callback {
 }
 
 impl Callback {
-    /// All of them, in the order of a plugin's life.
-    pub const ALL: [Self; 4] = [Self::Load, Self::Start, Self::Stop, Self::Unload];
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Load,
+        Self::Start,
+        Self::TenantEnabled,
+        Self::TenantDisabled,
+        Self::HealthCheck,
+        Self::Stop,
+        Self::Unload,
+    ];
 
-    /// The name of the method and of a script's function: `on_load`, `on_start`, `on_stop`, `on_unload`.
+    /// Those that are called once each, in the order of a plugin's life.
+    pub const ONCE: [Self; 4] = [Self::Load, Self::Start, Self::Stop, Self::Unload];
+
+    /// The name of the method and of a script's function.
     ///
     /// ```
     /// use toolbay_api::Callback;
-    /// assert_eq!(Callback::ALL.map(Callback::name), ["on_load", "on_start", "on_stop", "on_unload"]);
+    /// assert_eq!(Callback::ONCE.map(Callback::name), ["on_load", "on_start", "on_stop", "on_unload"]);
+    /// assert_eq!(Callback::HealthCheck.name(), "on_health_check");
     /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Load => "on_load",
             Self::Start => "on_start",
+            Self::TenantEnabled => "on_tenant_enabled",
+            Self::TenantDisabled => "on_tenant_disabled",
+            Self::HealthCheck => "on_health_check",
             Self::Stop => "on_stop",
             Self::Unload => "on_unload",
         }
@@ -52,7 +73,7 @@ impl fmt::Display for Callback {
 /// What a callback knows of itself. Cheap to clone.
 #[derive(Clone)]
 pub struct CallbackContext {
-    /// Where the plugin is registered.
+    /// Where the plugin is registered; in `on_tenant_enabled` and `on_tenant_disabled` the tenant.
     pub scope: Scope,
     /// When the callback ends, whatever it is doing.
     pub deadline: Instant,

@@ -60,6 +60,34 @@ pub trait Plugin: Send + Sync {
         Ok(())
     }
 
+    /// Called where a plugin for everybody is switched on for a tenant, before the tenant sees it. `cx.scope` is the
+    /// tenant, and the host is narrowed to it.
+    ///
+    /// # Errors
+    /// Any error keeps it switched off for the tenant.
+    async fn on_tenant_enabled(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Called where a plugin for everybody is switched off for a tenant, after no new run of the tenant sees it.
+    ///
+    /// # Errors
+    /// An error is reported and changes nothing.
+    async fn on_tenant_disabled(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Called every now and then where the host checks the health of its plugins, while it is active.
+    ///
+    /// # Errors
+    /// Any error says that it is not well; after a few in a row it is not called until it is well again.
+    async fn on_health_check(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        let _ = cx;
+        Ok(())
+    }
+
     /// Called once where `on_start` succeeded, after its last call.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Callbacks whose code is a script function: `fn on_load(cx)` and its three sisters, each called if it is there.
+//! Callbacks whose code is a script function: `fn on_load(cx)` and its sisters, each called if it is there.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -226,6 +226,18 @@ impl Plugin for RhaiPlugin {
         callback::run(&self.core, &self.callbacks, Callback::Start, cx).await
     }
 
+    async fn on_tenant_enabled(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        callback::run(&self.core, &self.callbacks, Callback::TenantEnabled, cx).await
+    }
+
+    async fn on_tenant_disabled(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        callback::run(&self.core, &self.callbacks, Callback::TenantDisabled, cx).await
+    }
+
+    async fn on_health_check(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        callback::run(&self.core, &self.callbacks, Callback::HealthCheck, cx).await
+    }
+
     async fn on_stop(&self, cx: &CallbackContext) -> Result<(), ToolError> {
         callback::run(&self.core, &self.callbacks, Callback::Stop, cx).await
     }

@@ -57,11 +57,7 @@ impl CallHost {
     }
 
     fn require(&self, action: &str) -> Result<(), ToolError> {
-        if self.run.inner().deterministic && matches!(action, "clock" | "random") {
-            let message =
-                format!("`{action}` is not given to any plugin here: the host is to give the same results again");
-            return Err(ToolError::new(ErrorKind::PermissionDenied, message));
-        }
+        chance::check(action, self.run.inner().deterministic)?;
         let grants = Grants {
             asked: Arc::clone(&self.owner.asked),
             host: Arc::clone(&self.owner.host_grants),
@@ -120,7 +116,7 @@ impl Host for CallHost {
     }
 
     fn config(&self) -> &Value {
-        &self.owner.config
+        self.run.view().config(&self.owner)
     }
 
     fn assets(&self) -> &Assets {

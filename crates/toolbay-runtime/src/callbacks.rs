@@ -7,14 +7,15 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    Assets, CallId, Callback, CallbackContext, ErrorKind, Host, LogLevel, Scope, ToolError, ToolOutput, async_trait,
+    Assets, CallId, Callback, CallbackContext, ErrorKind, Host, LogLevel, Scope, TenantId, ToolError, ToolOutput,
+    async_trait,
 };
 
 use crate::{
     call_host::CallHost,
     catalog::{Owner, Registered},
     chance,
-    guarded::{Failure, guarded},
+    guarded::{Failure, guarded, now},
     lifecycle::{PluginState, Stage},
     toolbay::Toolbay,
 };
@@ -27,7 +28,7 @@ impl Toolbay {
     pub(crate) async fn bring_up(&self, registered: &Registered) -> Result<(), ToolError> {
         let life = &registered.owner.life;
         life.go(PluginState::Loading).map_err(|error| ToolError::new(ErrorKind::Internal, error.to_string()))?;
-        match self.call_back(registered, Callback::Load, self.callback_timeout()).await {
+        match self.call_back(registered, Callback::Load, None, self.callback_timeout()).await {
             Ok(()) => go_on(registered, PluginState::Loaded),
             Err(error) => {
                 self.give_up(registered, Stage::Load, &error).await;
@@ -41,7 +42,7 @@ impl Toolbay {
     /// # Errors
     /// What `on_start` says; the plugin is unloaded.
     pub(crate) async fn start_up(&self, registered: &Registered) -> Result<(), ToolError> {
-        match self.call_back(registered, Callback::Start, self.callback_timeout()).await {
+        match self.call_back(registered, Callback::Start, None, self.callback_timeout()).await {
             Ok(()) => {
                 registered.owner.life.set_started(self.lives().next_start());
                 go_on(registered, PluginState::Active)
@@ -55,7 +56,7 @@ impl Toolbay {
 
     /// Takes back a start that came to nothing for a reason outside of the plugin.
     pub(crate) async fn undo_start(&self, registered: &Registered, stage: Stage, error: &ToolError) {
-        if let Err(stop) = self.call_back(registered, Callback::Stop, self.callback_timeout()).await {
+        if let Err(stop) = self.call_back(registered, Callback::Stop, None, self.callback_timeout()).await {
             registered.owner.life.note(&stop);
         }
         self.give_up(registered, stage, error).await;
@@ -91,7 +92,7 @@ impl Toolbay {
         if busy > 0 {
             tracing::warn!(target: "toolbay::lifecycle", plugin = %life.name(), busy, "stopped with calls in flight");
         }
-        let stopped = self.call_back(registered, Callback::Stop, left()).await;
+        let stopped = self.call_back(registered, Callback::Stop, None, left()).await;
         match &stopped {
             Ok(()) => go_on(registered, PluginState::Stopped)?,
             Err(error) => {
@@ -114,27 +115,40 @@ impl Toolbay {
         if !registered.owner.life.take_unload() {
             return Ok(());
         }
-        let unloaded = self.call_back(registered, Callback::Unload, within).await;
+        let unloaded = self.call_back(registered, Callback::Unload, None, within).await;
         if let Err(error) = &unloaded {
             registered.owner.life.note(error);
         }
         unloaded
     }
 
-    /// Calls one callback, at most for `within`, its panics caught.
-    async fn call_back(&self, registered: &Registered, callback: Callback, within: Duration) -> Result<(), ToolError> {
+    /// Calls one callback, at most for `within`, its panics caught. `tenant` is whose the callback is about, where it is
+    /// another than the plugin's own.
+    ///
+    /// # Errors
+    /// What it says.
+    pub(crate) async fn call_back(
+        &self,
+        registered: &Registered,
+        callback: Callback,
+        tenant: Option<&TenantId>,
+        within: Duration,
+    ) -> Result<(), ToolError> {
         let (owner, plugin) = (&registered.owner, &registered.plugin);
-        // By tokio's clock, which tests can set.
-        let deadline = tokio::time::Instant::now().into_std() + within;
+        let scope = tenant.map_or_else(|| owner.scope.clone(), |tenant| Scope::Tenant(tenant.clone()));
+        let deadline = now() + within;
         let cx = CallbackContext {
-            scope: owner.scope.clone(),
             deadline,
             limits: Arc::clone(&owner.limits),
-            host: self.callback_host(owner, callback, deadline),
+            host: self.callback_host(owner, &scope, callback, deadline),
+            scope,
         };
         let called = match callback {
             Callback::Load => plugin.on_load(&cx),
             Callback::Start => plugin.on_start(&cx),
+            Callback::TenantEnabled => plugin.on_tenant_enabled(&cx),
+            Callback::TenantDisabled => plugin.on_tenant_disabled(&cx),
+            Callback::HealthCheck => plugin.on_health_check(&cx),
             Callback::Stop => plugin.on_stop(&cx),
             Callback::Unload => plugin.on_unload(&cx),
         };
@@ -157,10 +171,13 @@ impl Toolbay {
         }
     }
 
-    /// A tenant's plugin has in its callbacks what its tools have; one for everybody has what needs no tenant.
-    fn callback_host(&self, owner: &Arc<Owner>, callback: Callback, deadline: Instant) -> Arc<dyn Host> {
-        match &owner.scope {
-            Scope::Global => Arc::new(TenantlessHost { owner: Arc::clone(owner), callback }),
+    /// Where a tenant is behind a callback, it has what the plugin's tools have for that tenant; else what needs none.
+    fn callback_host(&self, owner: &Arc<Owner>, scope: &Scope, callback: Callback, deadline: Instant) -> Arc<dyn Host> {
+        match scope {
+            Scope::Global => {
+                let deterministic = self.ports().deterministic;
+                Arc::new(TenantlessHost { owner: Arc::clone(owner), callback, deterministic })
+            }
             Scope::Tenant(tenant) => {
                 let run = self.session_of(tenant.clone()).run();
                 Arc::new(CallHost::new(run, Arc::clone(owner), CallId::new(callback.name()), 0, deadline))
@@ -178,10 +195,12 @@ fn go_on(registered: &Registered, next: PluginState) -> Result<(), ToolError> {
 struct TenantlessHost {
     owner: Arc<Owner>,
     callback: Callback,
+    deterministic: bool,
 }
 
 impl TenantlessHost {
     fn require(&self, action: &str) -> Result<(), ToolError> {
+        chance::check(action, self.deterministic)?;
         if self.owner.asked.covers(action) && self.owner.host_grants.covers(action) {
             return Ok(());
         }

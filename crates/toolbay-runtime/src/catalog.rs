@@ -13,7 +13,7 @@ use toolbay_api::{
     ToolDefinition, ToolName,
 };
 
-use crate::{lifecycle::Lifecycle, schema::Schema};
+use crate::{digest::Digest, health::Vitals, lifecycle::Lifecycle, schema::Schema};
 
 /// The longest name that the APIs of the large providers take for a function.
 const MAX_PROVIDER_NAME: usize = 64;
@@ -25,6 +25,9 @@ pub struct RegisterOptions {
     /// plugin is protected where it has hooks, since a tenant could switch off a guard by shadowing it, and where the
     /// host gave it configuration, grants or assets by its name, since the tenant's would come into them.
     pub protected: Option<bool>,
+    /// Whether tenants have a plugin for everybody before they switch it on or off. `None`: as the host says for it, else
+    /// they have it. A protected plugin is always on.
+    pub enabled_by_default: Option<bool>,
     /// Where the plugin was found, for reports.
     pub origin: Option<PathBuf>,
 }
@@ -54,6 +57,8 @@ pub struct PluginInfo {
     pub tools: Vec<ToolInfo>,
     pub hooks: Vec<HookRegistration>,
     pub origin: Option<PathBuf>,
+    /// How often the plugin was replaced in its place, and one.
+    pub generation: u64,
 }
 
 /// What the host decided about a plugin when it was registered; shared by its tools and hooks.
@@ -63,6 +68,8 @@ pub(crate) struct Owner {
     pub(crate) version: Version,
     pub(crate) scope: Scope,
     pub(crate) protected: bool,
+    pub(crate) enabled_by_default: bool,
+    pub(crate) vitals: Arc<Vitals>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) asked: Arc<PermissionSet>,
     pub(crate) host_grants: Arc<PermissionSet>,
@@ -70,6 +77,12 @@ pub(crate) struct Owner {
     pub(crate) assets: Assets,
     pub(crate) origin: Option<PathBuf>,
     pub(crate) life: Arc<Lifecycle>,
+    /// What its files are, where it came from files: two packages with one digest are the same.
+    pub(crate) digest: Option<Digest>,
+    /// How often the plugin was put in its own place, and one.
+    pub(crate) generation: u64,
+    /// When the plugin was first registered, among all of this host: its hooks keep their place when it is replaced.
+    pub(crate) sequence: u64,
 }
 
 /// A tool, compiled and ready.
@@ -85,8 +98,6 @@ pub(crate) struct ToolEntry {
 pub(crate) struct HookEntry {
     pub(crate) registration: HookRegistration,
     pub(crate) owner: Arc<Owner>,
-    /// When its plugin was registered, among all of this host.
-    pub(crate) sequence: u64,
 }
 
 /// A plugin with its tools and hooks.
@@ -102,7 +113,7 @@ impl Registered {
     ///
     /// # Errors
     /// `Config` with the tool and the place in its schema; `Conflict` where two tools would have one name.
-    pub(crate) fn new(plugin: Arc<dyn Plugin>, owner: Owner, sequence: u64) -> Result<Self, LoadError> {
+    pub(crate) fn new(plugin: Arc<dyn Plugin>, owner: Owner) -> Result<Self, LoadError> {
         let owner = Arc::new(owner);
         let mut tools: Vec<Arc<ToolEntry>> = Vec::new();
         for tool in plugin.tools() {
@@ -116,7 +127,7 @@ impl Registered {
         let hooks = plugin
             .hooks()
             .into_iter()
-            .map(|registration| Arc::new(HookEntry { registration, owner: Arc::clone(&owner), sequence }))
+            .map(|registration| Arc::new(HookEntry { registration, owner: Arc::clone(&owner) }))
             .collect();
         Ok(Self { owner, plugin, tools, hooks })
     }
@@ -129,6 +140,7 @@ impl Registered {
             tools: self.tools.iter().map(|entry| entry.info.clone()).collect(),
             hooks: self.hooks.iter().map(|entry| entry.registration.clone()).collect(),
             origin: self.owner.origin.clone(),
+            generation: self.owner.generation,
         }
     }
 }
@@ -244,14 +256,19 @@ impl Catalog {
 
     /// This catalog without one plugin, and that plugin.
     pub(crate) fn without(&self, name: &PluginName) -> Option<(Self, Arc<Registered>)> {
-        let removed = Arc::clone(self.plugins.get(name)?);
         let mut next = self.draft();
-        next.plugins.remove(name);
-        for entry in &removed.tools {
-            next.tools.remove(entry.info.definition.name.as_str());
-            next.by_provider_name.remove(&entry.info.provider_name);
-        }
+        let removed = next.take(name)?;
         Some((next, removed))
+    }
+
+    /// Takes out one plugin.
+    pub(crate) fn take(&mut self, name: &PluginName) -> Option<Arc<Registered>> {
+        let removed = self.plugins.remove(name)?;
+        for entry in &removed.tools {
+            self.tools.remove(entry.info.definition.name.as_str());
+            self.by_provider_name.remove(&entry.info.provider_name);
+        }
+        Some(removed)
     }
 
     pub(crate) fn plugin(&self, name: &PluginName) -> Option<&Arc<Registered>> {

@@ -4,6 +4,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use toolbay_api::{ErrorKind, ToolError};
 
+/// `Ok` where the host lends clock and chance at all, or `action` is neither.
+///
+/// # Errors
+/// `PermissionDenied`.
+pub(crate) fn check(action: &str, deterministic: bool) -> Result<(), ToolError> {
+    if deterministic && matches!(action, "clock" | "random") {
+        let message = format!("`{action}` is not given to any plugin here: the host is to give the same results again");
+        return Err(ToolError::new(ErrorKind::PermissionDenied, message));
+    }
+    Ok(())
+}
+
 /// Milliseconds since 1970, UTC.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use crate::{
     audit::Decision,
     call_host::CallHost,
     catalog::{HookEntry, Owner},
-    guarded::{Failure, guarded},
+    guarded::{Failure, guarded, now},
     observe::RunEvent,
     redact::Redactor,
     road::Trip,
@@ -127,7 +127,7 @@ impl<'a> Asking<'a> {
 
     /// Makes ready what `entry` is asked with.
     pub(crate) fn sit<'b>(&'b self, entry: &'b HookEntry) -> Sitting<'b> {
-        let deadline = Instant::now() + entry.registration.timeout.min(MAX_HOOK_TIME);
+        let deadline = now() + entry.registration.timeout.min(MAX_HOOK_TIME);
         Sitting { step: self.step, hosts: LazyHost { asking: self, owner: &entry.owner, deadline } }
     }
 

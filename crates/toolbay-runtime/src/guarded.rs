@@ -12,6 +12,11 @@ pub(crate) enum Failure {
     Panicked(String),
 }
 
+/// Now, by tokio's clock, which tests can set.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// Drives `future` until it is ready, at most until `deadline`.
 ///
 /// # Cancel safety

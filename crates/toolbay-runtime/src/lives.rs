@@ -2,6 +2,7 @@
 //! the settings of callbacks.
 
 use std::{
+    cmp::Reverse,
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError,
@@ -13,6 +14,7 @@ use std::{
 use toolbay_api::{ErrorKind, PluginName, Scope, TenantId, ToolError};
 
 use crate::{
+    activation::Switching,
     catalog::Registered,
     lifecycle::{Lifecycle, PluginState, PluginStatus},
     registry::{Kept, Removed, required},
@@ -36,6 +38,9 @@ pub(crate) struct Lives {
     /// Taken out, and not stopped yet since a run may see them.
     leaving: Mutex<Vec<Arc<Registered>>>,
     pub(crate) shutdown: Mutex<Option<SharedReport>>,
+    pub(crate) switching: Switching,
+    /// Held while a folder is taken over, so that two do not take it over at once. tokio's, since plugins load meanwhile.
+    pub(crate) syncing: tokio::sync::Mutex<()>,
 }
 
 impl Lives {
@@ -46,6 +51,8 @@ impl Lives {
             failed: Mutex::default(),
             leaving: Mutex::default(),
             shutdown: Mutex::default(),
+            switching: Switching::default(),
+            syncing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -165,11 +172,12 @@ impl Toolbay {
         Ok(gone)
     }
 
-    /// Stops a plugin that was taken out when no run sees it any more, and waits for that where it is now.
+    /// Stops plugins that were taken out, those that started last first, when no run sees them any more, and waits for
+    /// that where it is now.
     pub(crate) async fn retire(&self, removed: Removed) {
-        let Removed { registered, mut unseen } = removed;
-        let lives = self.lives();
-        lives.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&registered));
+        let Removed { mut all, mut unseen } = removed;
+        all.sort_by_key(|registered| Reverse(registered.owner.life.started()));
+        self.lives().leaving.lock().unwrap_or_else(PoisonError::into_inner).extend(all.iter().cloned());
         let seen = matches!(unseen.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Empty));
         let bay = self.clone();
         // A task of its own, so that a caller who gives up leaves no plugin half stopped.
@@ -178,10 +186,12 @@ impl Toolbay {
                 let _ = unseen.await;
             }
             let time = bay.callback_timeout();
-            // What went wrong is in the log and in the plugin's status.
-            let _ = bay.wind_down(&registered, time, || time).await;
-            let mut leaving = bay.lives().leaving.lock().unwrap_or_else(PoisonError::into_inner);
-            leaving.retain(|other| !Arc::ptr_eq(other, &registered));
+            for registered in &all {
+                // What went wrong is in the log and in the plugin's status.
+                let _ = bay.wind_down(registered, time, || time).await;
+                let mut leaving = bay.lives().leaving.lock().unwrap_or_else(PoisonError::into_inner);
+                leaving.retain(|other| !Arc::ptr_eq(other, registered));
+            }
         });
         if !seen {
             let _ = stopping.await;

@@ -12,6 +12,8 @@ use dashmap::DashMap;
 use serde_json::json;
 use toolbay_api::{ErrorKind, Limit, TenantId, ToolError};
 
+use crate::guarded;
+
 /// What one tenant may use together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
@@ -27,23 +29,37 @@ impl Default for Quota {
     }
 }
 
-/// The meters of all tenants. A tenant's is made at its first session and is 100 bytes or so.
+/// Meters below which nothing is swept.
+const SWEEP_AT: usize = 4_096;
+
+/// The meters of all tenants. A tenant's is made at its first session and is 100 bytes or so; it goes when no session
+/// holds it and its minute is over.
 pub(crate) struct Meters {
     start: Instant,
     default: Quota,
     own: std::collections::HashMap<TenantId, Quota>,
     tenants: DashMap<TenantId, Arc<Meter>>,
+    /// The number of meters at which those that nobody needs are looked for.
+    sweep_at: AtomicUsize,
 }
 
 impl Meters {
     pub(crate) fn new(default: Quota, own: std::collections::HashMap<TenantId, Quota>) -> Self {
-        Self { start: Instant::now(), default, own, tenants: DashMap::new() }
+        Self { start: guarded::now(), default, own, tenants: DashMap::new(), sweep_at: AtomicUsize::new(SWEEP_AT) }
     }
 
     /// The meter of `tenant`.
     pub(crate) fn of(&self, tenant: &TenantId) -> Arc<Meter> {
         if let Some(meter) = self.tenants.get(tenant) {
             return Arc::clone(&meter);
+        }
+        if self.tenants.len() >= self.sweep_at.load(Ordering::Relaxed) {
+            let minute = guarded::now().saturating_duration_since(self.start).as_secs() / 60;
+            // A meter is cloned only out of the map, so one that nobody else holds stays so while the map's part is locked.
+            self.tenants.retain(|_, meter| {
+                Arc::strong_count(meter) > 1 || meter.window.load(Ordering::Acquire) >> 32 >= minute
+            });
+            self.sweep_at.store((self.tenants.len() * 2).max(SWEEP_AT), Ordering::Relaxed);
         }
         let quota = self.own.get(tenant).copied().unwrap_or(self.default);
         let meter = Meter { start: self.start, quota, in_flight: AtomicUsize::new(0), window: AtomicU64::new(0) };

@@ -5,12 +5,18 @@
 
 use std::{
     collections::VecDeque,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 use dashmap::DashMap;
 use serde_json::json;
 use toolbay_api::{ErrorKind, Limit, PluginName, TenantId, ToolError};
+
+use crate::guarded;
+
+/// Entries below which nothing is swept.
+const SWEEP_AT: usize = 1_024;
 
 /// When a plugin goes into quarantine and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +53,8 @@ pub(crate) struct Ward {
     rule: Quarantine,
     // Tenant and plugin are two fields of the key, never one joined string.
     entries: DashMap<(TenantId, PluginName), Entry>,
+    /// The number of entries at which those of the past are looked for: what tenants come and go leaves no trace.
+    sweep_at: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -59,7 +67,7 @@ struct Entry {
 
 impl Ward {
     pub(crate) fn new(rule: Quarantine) -> Self {
-        Self { rule, entries: DashMap::new() }
+        Self { rule, entries: DashMap::new(), sweep_at: AtomicUsize::new(SWEEP_AT) }
     }
 
     /// `Ok` where the plugin may be called for the tenant at `now`.
@@ -100,6 +108,10 @@ impl Ward {
         if !is_breach(error.kind) || self.rule.breaches == 0 {
             return None;
         }
+        if self.entries.len() >= self.sweep_at.load(Ordering::Relaxed) {
+            self.sweep(now);
+            self.sweep_at.store((self.entries.len() * 2).max(SWEEP_AT), Ordering::Relaxed);
+        }
         let mut entry = self.entries.entry((tenant.clone(), plugin.clone())).or_default();
         let window = self.rule.window;
         while entry.breaches.front().is_some_and(|first| now.saturating_duration_since(*first) > window) {
@@ -118,15 +130,20 @@ impl Ward {
     /// Lets the plugin be called again; says whether it was in quarantine.
     pub(crate) fn release(&self, tenant: &TenantId, plugin: &PluginName) -> bool {
         let removed = self.entries.remove(&(tenant.clone(), plugin.clone()));
-        removed.is_some_and(|(_, entry)| entry.until.is_some_and(|until| until > Instant::now()))
+        removed.is_some_and(|(_, entry)| entry.until.is_some_and(|until| until > guarded::now()))
+    }
+
+    /// Forgets what is long past.
+    fn sweep(&self, now: Instant) {
+        let recent = |at: &Instant| now.saturating_duration_since(*at) <= self.rule.window;
+        self.entries
+            .retain(|_, entry| entry.until.is_some_and(|until| until > now) || entry.breaches.iter().any(recent));
     }
 
     /// Everything in quarantine now, by tenant and plugin. Forgets what is long past.
     pub(crate) fn list(&self) -> Vec<Quarantined> {
-        let now = Instant::now();
-        let recent = |at: &Instant| now.saturating_duration_since(*at) <= self.rule.window;
-        self.entries
-            .retain(|_, entry| entry.until.is_some_and(|until| until > now) || entry.breaches.iter().any(recent));
+        let now = guarded::now();
+        self.sweep(now);
         let mut list: Vec<_> = self
             .entries
             .iter()

@@ -5,6 +5,7 @@
 //! checked under the writer's lock, so that it stays true.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     fmt::Write as _,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -13,11 +14,13 @@ use std::{
 };
 
 use dashmap::DashMap;
+use serde_json::Value;
 use tokio::sync::oneshot;
 use toolbay_api::{ErrorKind, LoadError, PluginName, Scope, TenantId, ToolError, manifest::Requirement};
 
 use crate::{
-    catalog::{Catalog, Registered},
+    activation::{Activation, Activations},
+    catalog::{Catalog, Owner, Registered},
     generation::Generation,
     view::View,
 };
@@ -26,6 +29,8 @@ pub(crate) struct Registry {
     /// The view of a tenant that has nothing of its own, which holds the global catalog.
     global: RwLock<Arc<View>>,
     tenants: DashMap<TenantId, Arc<Catalog>>,
+    /// What tenants decided about their plugins; a tenant that decided nothing is not in it.
+    activations: DashMap<TenantId, Arc<Activations>>,
     /// Held by writers only, from the check of a change to its publication.
     writer: Mutex<()>,
     generation: RwLock<Arc<Generation>>,
@@ -33,11 +38,18 @@ pub(crate) struct Registry {
     closing: Arc<AtomicBool>,
 }
 
-/// A plugin that was taken out.
+/// Plugins that were taken out together.
 pub(crate) struct Removed {
-    pub(crate) registered: Arc<Registered>,
-    /// Resolves, with an error, when the last run that may see it has ended.
+    pub(crate) all: Vec<Arc<Registered>>,
+    /// Resolves, with an error, when the last run that may see one of them has ended.
     pub(crate) unseen: oneshot::Receiver<()>,
+}
+
+/// A plugin that is to take another's place.
+#[derive(Clone)]
+pub(crate) struct Exchange {
+    pub(crate) old: Arc<Registered>,
+    pub(crate) new: Arc<Registered>,
 }
 
 /// Why a plugin was not taken out.
@@ -51,10 +63,12 @@ pub(crate) enum Kept {
 }
 
 impl Registry {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(activations: HashMap<TenantId, BTreeMap<PluginName, Activation>>) -> Self {
+        let decided = |(tenant, all): (TenantId, BTreeMap<_, _>)| (tenant, Arc::new(all.into_iter().collect()));
         Self {
-            global: RwLock::new(Arc::new(View::new(Arc::default(), None))),
+            global: RwLock::new(Arc::new(View::new(Arc::default(), None, None))),
             tenants: DashMap::new(),
+            activations: activations.into_iter().map(decided).collect(),
             writer: Mutex::new(()),
             generation: RwLock::default(),
             closing: Arc::default(),
@@ -75,11 +89,7 @@ impl Registry {
     pub(crate) fn close(&self) -> Vec<Arc<Registered>> {
         let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         self.closing.store(true, Ordering::SeqCst);
-        let mut all: Vec<_> = self.catalog(&Scope::Global).plugins().cloned().collect();
-        for own in &self.tenants {
-            all.extend(own.plugins().cloned());
-        }
-        all
+        self.all()
     }
 
     /// `Ok` while the host is not closing.
@@ -97,14 +107,67 @@ impl Registry {
     pub(crate) fn view(&self, tenant: &TenantId, known: Option<&Arc<View>>) -> Arc<View> {
         let global = self.global();
         let own = self.tenants.get(tenant).map(|own| Arc::clone(&own));
-        let Some(own) = own else { return global };
+        let decided = self.activations.get(tenant).map(|decided| Arc::clone(&decided));
+        if own.is_none() && decided.is_none() {
+            return global;
+        }
         if let Some(known) = known
             && Arc::ptr_eq(&known.global, &global.global)
-            && known.own.as_ref().is_some_and(|known| Arc::ptr_eq(known, &own))
+            && is_same(known.own.as_ref(), own.as_ref())
+            && is_same(known.decided.as_ref(), decided.as_ref())
         {
             return Arc::clone(known);
         }
-        Arc::new(View::new(Arc::clone(&global.global), Some(own)))
+        Arc::new(View::new(Arc::clone(&global.global), own, decided))
+    }
+
+    /// What `tenant` decided about `plugin`.
+    pub(crate) fn activation(&self, tenant: &TenantId, plugin: &PluginName) -> Option<Activation> {
+        self.activations.get(tenant)?.of(plugin).cloned()
+    }
+
+    /// The configurations that tenants have of a plugin, by tenant.
+    pub(crate) fn configs_of(&self, owner: &Owner) -> Vec<(TenantId, Value)> {
+        let is_theirs = |tenant: &TenantId| match &owner.scope {
+            Scope::Global => self.tenants.get(tenant).is_none_or(|own| own.plugin(&owner.name).is_none()),
+            Scope::Tenant(own) => own == tenant,
+        };
+        let config = |decided: &Activations| decided.of(&owner.name)?.config.clone();
+        let decided: Vec<_> =
+            self.activations.iter().filter_map(|of| Some((of.key().clone(), config(of.value())?))).collect();
+        let mut theirs: Vec<_> = decided.into_iter().filter(|(tenant, _)| is_theirs(tenant)).collect();
+        theirs.sort_by(|a, b| a.0.cmp(&b.0));
+        theirs
+    }
+
+    /// Changes what `tenant` decided about `plugin`.
+    ///
+    /// # Errors
+    /// `LimitExceeded` where it has decided about too many.
+    pub(crate) fn activate(
+        &self,
+        tenant: &TenantId,
+        plugin: &PluginName,
+        change: impl FnOnce(&mut Activation),
+    ) -> Result<(), ToolError> {
+        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.activations.get(tenant).map(|decided| Activations::clone(&decided)).unwrap_or_default();
+        next.change(plugin, change)?;
+        if next.is_empty() {
+            self.activations.remove(tenant);
+        } else {
+            self.activations.insert(tenant.clone(), Arc::new(next));
+        }
+        Ok(())
+    }
+
+    /// All plugins, of whatever scope.
+    pub(crate) fn all(&self) -> Vec<Arc<Registered>> {
+        let mut all: Vec<_> = self.catalog(&Scope::Global).plugins().cloned().collect();
+        for own in &self.tenants {
+            all.extend(own.plugins().cloned());
+        }
+        all
     }
 
     /// The catalog of `scope`.
@@ -146,17 +209,7 @@ impl Registry {
 
     /// The first requirement of `registered` that is not met in `scope`, and what is there of that name.
     pub(crate) fn unmet<'a>(&self, scope: &Scope, registered: &'a Registered) -> Option<(&'a Requirement, Found)> {
-        registered.plugin.metadata().requires.iter().find_map(|needed| {
-            let found = self.found(scope, &needed.name);
-            let met = matches!(&found, Found::Version(version) if needed.version.matches(version));
-            (!met).then_some((needed, found))
-        })
-    }
-
-    /// The plugin of that name as `scope` sees it: the tenant's own first, then the global one.
-    fn found(&self, scope: &Scope, name: &PluginName) -> Found {
-        let version = |scope| self.catalog(scope).plugin(name).map(|there| there.owner.version.clone());
-        version(scope).or_else(|| version(&Scope::Global)).map_or(Found::Nothing, Found::Version)
+        unmet_among(&self.catalog(scope), Some(&self.global().global), registered)
     }
 
     /// Takes a plugin out of `scope` and gives it back. It stays where another requires it.
@@ -171,10 +224,81 @@ impl Registry {
             return Err(Kept::Required(dependants));
         }
         self.publish(scope, next);
+        Ok(Removed { all: vec![registered], unseen: self.succeed() })
+    }
+
+    /// Puts new plugins in the places of old ones, in one swap: tools, hooks and all. All of them or none.
+    ///
+    /// # Errors
+    /// As [`misfit`](Self::misfit), without the place; `Unavailable`: the host is closing.
+    pub(crate) fn exchange(&self, scope: &Scope, exchanges: &[Exchange]) -> Result<Removed, LoadError> {
+        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_open()?;
+        let next = self.exchanged(scope, exchanges).map_err(|(_, error)| error)?;
+        self.publish(scope, next);
+        let all = exchanges.iter().map(|exchange| Arc::clone(&exchange.old)).collect();
+        Ok(Removed { all, unseen: self.succeed() })
+    }
+
+    /// The first of `exchanges` that cannot be made together with the others, and why.
+    ///
+    /// `Conflict`: what it is to replace is not there any more, or a name is taken. `Dependency`: what it requires is not
+    /// there, or a plugin requires another version of it.
+    pub(crate) fn misfit(&self, scope: &Scope, exchanges: &[Exchange]) -> Option<(usize, LoadError)> {
+        self.exchanged(scope, exchanges).err()
+    }
+
+    fn exchanged(&self, scope: &Scope, exchanges: &[Exchange]) -> Result<Catalog, (usize, LoadError)> {
+        let mut next = self.catalog(scope).draft();
+        for (at, Exchange { old, .. }) in exchanges.iter().enumerate() {
+            if !next.take(&old.owner.name).is_some_and(|there| Arc::ptr_eq(&there, old)) {
+                let message = format!("the plugin {} was changed by somebody else at the same time", old.owner.name);
+                return Err((at, LoadError::new(ErrorKind::Conflict, message)));
+            }
+        }
+        let beside = self.beside(scope);
+        for (at, Exchange { new, .. }) in exchanges.iter().enumerate() {
+            let placed = self.check_place(scope, new, &beside).and_then(|()| next.admit(new));
+            placed.map_err(|error| (at, error))?;
+        }
+        let global = self.global();
+        let behind = match scope {
+            Scope::Global => None,
+            Scope::Tenant(_) => Some(&*global.global),
+        };
+        for (at, Exchange { new, .. }) in exchanges.iter().enumerate() {
+            if let Some((needed, found)) = unmet_among(&next, behind, new) {
+                return Err((at, missing(needed, &found)));
+            }
+        }
+        // What was met before must be met after.
+        let names = |needed: &Requirement| exchanges.iter().position(|exchange| exchange.new.owner.name == needed.name);
+        let left_alone = next.plugins().map(|plugin| (plugin, &next, behind));
+        let tenants: Vec<_> = match scope {
+            Scope::Global => self.tenants.iter().map(|own| Arc::clone(&own)).collect(),
+            Scope::Tenant(_) => Vec::new(),
+        };
+        let of_tenants = tenants.iter().flat_map(|own| own.plugins().map(|plugin| (plugin, &**own, Some(&next))));
+        for (plugin, own, behind) in left_alone.chain(of_tenants) {
+            if let Some((needed, found)) = unmet_among(own, behind, plugin)
+                && let Some(at) = names(needed)
+            {
+                let Found::Version(version) = found else { continue };
+                let (name, scope) = (&plugin.owner.name, &plugin.owner.scope);
+                let message =
+                    format!("the plugin {name} ({scope}) needs {} of it, and this is {version}", needed.version);
+                return Err((at, LoadError::new(ErrorKind::Dependency, message)));
+            }
+        }
+        Ok(next)
+    }
+
+    /// Begins a generation; gives what resolves when all from before it are gone.
+    fn succeed(&self) -> oneshot::Receiver<()> {
         let mut current = self.generation.write().unwrap_or_else(PoisonError::into_inner);
         let (generation, unseen) = current.succeed();
         *current = generation;
-        Ok(Removed { registered, unseen })
+        unseen
     }
 
     /// The plugins that require `name` of `scope` and would have none without it.
@@ -223,7 +347,7 @@ impl Registry {
     fn publish(&self, scope: &Scope, next: Catalog) {
         match scope {
             Scope::Global => {
-                let view = Arc::new(View::new(Arc::new(next), None));
+                let view = Arc::new(View::new(Arc::new(next), None, None));
                 *self.global.write().unwrap_or_else(PoisonError::into_inner) = view;
             }
             Scope::Tenant(tenant) if next.is_empty() => {
@@ -240,10 +364,32 @@ impl Registry {
     }
 }
 
+fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        _ => false,
+    }
+}
+
 /// What there is of a required plugin.
 pub(crate) enum Found {
     Nothing,
     Version(semver::Version),
+}
+
+/// The first requirement of `registered` that neither `own` meets nor, where nothing of that name is there, `behind`.
+fn unmet_among<'a>(
+    own: &Catalog,
+    behind: Option<&Catalog>,
+    registered: &'a Registered,
+) -> Option<(&'a Requirement, Found)> {
+    registered.plugin.metadata().requires.iter().find_map(|needed| {
+        let there = own.plugin(&needed.name).or_else(|| behind?.plugin(&needed.name));
+        let found = there.map_or(Found::Nothing, |there| Found::Version(there.owner.version.clone()));
+        let met = matches!(&found, Found::Version(version) if needed.version.matches(version));
+        (!met).then_some((needed, found))
+    })
 }
 
 /// The error for a requirement that is not met.

@@ -20,7 +20,8 @@ use crate::{
     call_host::CallHost,
     catalog::ToolEntry,
     gates::{Asking, Stop, Undecided},
-    guarded::{Failure, guarded},
+    guarded::{Failure, guarded, now},
+    health::Trial,
     meter::Permit,
     observe::RunEvent,
     redact::Redactor,
@@ -69,6 +70,8 @@ struct Admitted<'a> {
     cancel: CancelFlag,
     timeout: Duration,
     permit: Permit,
+    /// Held until the plugin has answered, where this call is the one that tells whether it is back.
+    trial: Option<Trial>,
 }
 
 /// Why a call did not reach its plugin.
@@ -84,7 +87,7 @@ enum Turned {
 /// Dropping the future gives the permit back and drops the plugin's future; no after-hook and no audit record follows,
 /// since there is no reply.
 pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
-    let started = Instant::now();
+    let started = now();
     let mut decisions = Vec::new();
     let mut entered = 0;
     let (mut raw, mut stop, mut usage) = (None, None, None);
@@ -105,11 +108,10 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
                     // 7 plugin, 8 shape
                     let limits = Arc::clone(admitted.cx.limits());
                     // Hooks, schema and audit see what the caller may see: no secret that was read on the way.
-                    let result = trip.redactor.result(run_plugin(run, admitted, &trip.redactor).await);
-                    let result = result.and_then(|output| shaped(entry, &limits, output));
-                    if let Err(error) = &result {
-                        note_breach(run, entry, error);
-                    }
+                    let (answer, trial) = run_plugin(run, admitted, &trip.redactor).await;
+                    let result = trip.redactor.result(answer).and_then(|output| shaped(entry, &limits, output));
+                    note_health(run, entry, started, result.as_ref().err());
+                    drop(trial);
                     // The audit keeps the raw result, so it is copied where a hook may yet replace it.
                     raw = (run.inner().audit.is_some() && entered > 0).then(|| result.clone());
                     result
@@ -149,7 +151,7 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
     let tool = entry.map_or_else(|| Arc::from(trip.name.as_str()), |entry| entry.info.definition.name.shared());
     let usage = usage.as_ref().map(ToolContext::usage);
     let metadata = CallMetadata {
-        duration: started.elapsed(),
+        duration: now().saturating_duration_since(started),
         operations: usage.map_or(0, toolbay_api::Usage::operations),
         peak_bytes: usage.map_or(0, toolbay_api::Usage::peak_bytes),
         host_calls: usage.map_or(0, toolbay_api::Usage::host_calls),
@@ -208,6 +210,7 @@ async fn admit<'a>(
 
     // 6 meter
     run.inner().ward.check(run.tenant(), &entry.owner.name, started).map_err(Turned::Refused)?;
+    let trial = entry.owner.vitals.admit(&entry.owner.name, run.tenant()).map_err(Turned::Refused)?;
     let permit = run.inner().meter.reserve(started).map_err(Turned::Refused)?;
 
     let timeout = entry.info.definition.timeout.map_or(limits.timeout, |own| own.min(limits.timeout));
@@ -229,7 +232,7 @@ async fn admit<'a>(
         host: Arc::new(host),
         cancelled: cancel.clone(),
     });
-    Ok(Admitted { entry, arguments, cx, cancel, timeout: deadline - started, permit })
+    Ok(Admitted { entry, arguments, cx, cancel, timeout: deadline - started, permit, trial })
 }
 
 /// Step 2: by priority, global before tenant; rewrites chain; whatever is not `continue` or a rewrite turns the call.
@@ -349,8 +352,12 @@ async fn hooks_out(
 }
 
 /// Step 7: the plugin's own code, under the deadline, with its panics caught.
-async fn run_plugin(run: &Run, admitted: Admitted<'_>, redactor: &Redactor) -> Result<ToolOutput, ToolError> {
-    let Admitted { entry, arguments, cx, cancel, timeout, permit } = admitted;
+async fn run_plugin(
+    run: &Run,
+    admitted: Admitted<'_>,
+    redactor: &Redactor,
+) -> (Result<ToolOutput, ToolError>, Option<Trial>) {
+    let Admitted { entry, arguments, cx, cancel, timeout, permit, trial } = admitted;
     if run.is_observed() {
         let (call, tool) = (cx.call().clone(), entry.info.definition.name.to_string());
         let mut arguments = arguments.clone();
@@ -383,7 +390,7 @@ async fn run_plugin(run: &Run, admitted: Admitted<'_>, redactor: &Redactor) -> R
             }
         }
     };
-    match outcome {
+    let answer = match outcome {
         Ok(result) => result,
         Err(Failure::TimedOut) => Err(ToolError::new(
             ErrorKind::TimedOut,
@@ -395,7 +402,8 @@ async fn run_plugin(run: &Run, admitted: Admitted<'_>, redactor: &Redactor) -> R
             let text = "the tool broke down; this is a fault of the tool, not of the arguments: tell the operator";
             Err(ToolError::new(ErrorKind::Panic, text).with_source(message))
         }
-    }
+    };
+    (answer, trial)
 }
 
 /// Tells a tool on a blocking thread that nobody waits for it any more.
@@ -424,10 +432,15 @@ fn effective_limits(run: &Run, entry: &ToolEntry) -> Arc<Limits> {
     }
 }
 
-/// Counts a call that used more than it may, and says so where the plugin goes into quarantine for it.
-fn note_breach(run: &Run, entry: &ToolEntry, error: &ToolError) {
+/// Counts how a call ended, and says so where the plugin is not called any more for it: since it used more than it may,
+/// or since it is not there.
+fn note_health(run: &Run, entry: &ToolEntry, started: Instant, error: Option<&ToolError>) {
     let plugin = &entry.owner.name;
-    let Some(duration) = run.inner().ward.note(run.tenant(), plugin, error, Instant::now()) else { return };
+    if entry.owner.vitals.note(run.tenant(), now().saturating_duration_since(started), error) {
+        tracing::warn!(target: "toolbay::health", tenant = %run.tenant(), %plugin, cause = ?error, "circuit open");
+    }
+    let Some(error) = error else { return };
+    let Some(duration) = run.inner().ward.note(run.tenant(), plugin, error, now()) else { return };
     tracing::warn!(target: "toolbay::quarantine", tenant = %run.tenant(), %plugin, cause = %error, "in quarantine");
     run.observe(RunEvent::PluginQuarantined {
         plugin: plugin.clone(),
@@ -448,6 +461,10 @@ fn observe_look_up(run: &Run, trip: &Trip, entry: &ToolEntry) {
 }
 
 fn not_found(run: &Run, name: &str) -> ToolError {
+    if let Some(plugin) = run.view().switched_off(name) {
+        let message = format!("the plugin {plugin} is switched off for this tenant, and its tools with it");
+        return ToolError::new(ErrorKind::NotEnabled, message);
+    }
     let near = run.view().suggestions(name, &run.inner().rights);
     let shown: String = name.chars().take(80).collect();
     let hint = if near.is_empty() {

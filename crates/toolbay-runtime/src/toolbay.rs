@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use toolbay_api::{
     ErrorKind, HookRegistration, HttpSend, Limits, LimitsRequest, LoadError, Manifest, NameError, Package,
     PermissionSet, Plugin, PluginContext, PluginName, Runner, RuntimeKind, Scope, SecretProvider, TenantId, Tool,
@@ -20,9 +20,12 @@ use toolbay_api::{
 };
 
 use crate::{
+    activation::Activation,
     audit::{AuditSink, TracingAudit},
     catalog::{Owner, PluginInfo, RegisterOptions, Registered},
+    digest::Digest,
     guarded::{Failure, guarded},
+    health::{Breaker, Vitals},
     kv::{KvQuota, KvStore, MemoryKv},
     lifecycle::{Lifecycle, PluginState, Stage},
     lives::{CALLBACK_TIME, Lives},
@@ -30,8 +33,8 @@ use crate::{
     meter::{Meters, Quota},
     quarantine::{Quarantine, Quarantined, Ward},
     registry::{Registry, missing},
-    schema::Schema,
     session::Session,
+    settings::{self, Environment},
     waves::in_words,
 };
 
@@ -62,6 +65,9 @@ pub(crate) struct Policy {
     pub(crate) tenant_limits: HashMap<TenantId, Arc<LimitsRequest>>,
     assets: HashMap<PluginName, PathBuf>,
     configs: HashMap<PluginName, Value>,
+    environment: Environment,
+    enabled_by_default: HashMap<PluginName, bool>,
+    breaker: Breaker,
 }
 
 /// What the host plugs in.
@@ -80,7 +86,10 @@ pub(crate) struct Ports {
 impl Policy {
     /// Whether the operator gave `plugin` something by its name. A tenant's plugin of that name must not come into it.
     fn speaks_of(&self, plugin: &PluginName) -> bool {
-        self.plugin_grants.contains_key(plugin) || self.configs.contains_key(plugin) || self.assets.contains_key(plugin)
+        self.plugin_grants.contains_key(plugin)
+            || self.configs.contains_key(plugin)
+            || self.assets.contains_key(plugin)
+            || self.environment.speaks_to(plugin)
     }
 }
 
@@ -125,22 +134,26 @@ impl Toolbay {
         plugin: Arc<dyn Plugin>,
         options: RegisterOptions,
     ) -> Result<PluginName, LoadError> {
-        let registered = self.prepare(&scope, plugin, &options)?;
+        let registered = self.prepare(&scope, Opened { plugin, options, digest: None })?;
+        self.bring_in(&scope, registered).await
+    }
+
+    async fn bring_in(&self, scope: &Scope, registered: Arc<Registered>) -> Result<PluginName, LoadError> {
         let registry = &self.0.registry;
         registry.check_open()?;
-        registry.clashes(&scope, std::slice::from_ref(&registered)).into_iter().flatten().next().map_or(Ok(()), Err)?;
-        if let Some((needed, found)) = registry.unmet(&scope, &registered) {
+        registry.clashes(scope, std::slice::from_ref(&registered)).into_iter().flatten().next().map_or(Ok(()), Err)?;
+        if let Some((needed, found)) = registry.unmet(scope, &registered) {
             return Err(missing(needed, &found));
         }
         self.bring_up(&registered).await.map_err(|error| in_words(&error))?;
         self.start_up(&registered).await.map_err(|error| in_words(&error))?;
         // Somebody may have been quicker in the meantime.
-        if let Err(error) = registry.add(&scope, std::slice::from_ref(&registered)) {
+        if let Err(error) = registry.add(scope, std::slice::from_ref(&registered)) {
             let reason = ToolError::new(error.kind, error.message.clone());
             self.undo_start(&registered, Stage::Register, &reason).await;
             return Err(error);
         }
-        self.0.lives.unshelve(&scope, &registered.owner.name);
+        self.0.lives.unshelve(scope, &registered.owner.name);
         Ok(registered.owner.name.clone())
     }
 
@@ -151,8 +164,9 @@ impl Toolbay {
     /// broken, with file and line.
     pub async fn load(&self, scope: Scope, path: impl AsRef<Path>) -> Result<PluginName, LoadError> {
         let path = path.as_ref();
-        let (plugin, options) = self.open(&scope, path).await?;
-        self.register_with(scope, plugin, options).await.map_err(|error| found_in(error, path))
+        let opened = self.open(&scope, path).await?;
+        let registered = self.prepare(&scope, opened).map_err(|error| found_in(error, path))?;
+        self.bring_in(&scope, registered).await.map_err(|error| found_in(error, path))
     }
 
     /// Loads a one-file plugin from text. `file_name` picks the runner by its extension and stands in messages.
@@ -191,8 +205,8 @@ impl Toolbay {
     /// As [`load`](Self::load).
     pub async fn check(&self, scope: Scope, path: impl AsRef<Path>) -> Result<Loaded, LoadError> {
         let path = path.as_ref();
-        let (plugin, options) = self.open(&scope, path).await?;
-        let registered = self.prepare(&scope, plugin, &options).map_err(|error| found_in(error, path))?;
+        let opened = self.open(&scope, path).await?;
+        let registered = self.prepare(&scope, opened).map_err(|error| found_in(error, path))?;
         Ok(self.loaded(&registered, path))
     }
 
@@ -235,14 +249,21 @@ impl Toolbay {
     }
 
     /// Reads a plugin's files and has its runner load it.
-    pub(crate) async fn open(
-        &self,
-        scope: &Scope,
-        path: &Path,
-    ) -> Result<(Arc<dyn Plugin>, RegisterOptions), LoadError> {
-        let package = load::read(path, &self.0.policy.limits, &self.one_file_extensions())?;
+    pub(crate) async fn open(&self, scope: &Scope, path: &Path) -> Result<Opened, LoadError> {
+        self.open_package(scope, path, self.read(path)?).await
+    }
+
+    /// Reads a plugin's files.
+    pub(crate) fn read(&self, path: &Path) -> Result<Package, LoadError> {
+        load::read(path, &self.0.policy.limits, &self.one_file_extensions())
+    }
+
+    /// Has a plugin's runner load it.
+    pub(crate) async fn open_package(&self, scope: &Scope, path: &Path, package: Package) -> Result<Opened, LoadError> {
+        let digest = Some(Digest::of(&package));
         let plugin = self.run_loader(scope, package).await?;
-        Ok((plugin, RegisterOptions { origin: Some(path.to_owned()), ..RegisterOptions::default() }))
+        let options = RegisterOptions { origin: Some(path.to_owned()), ..RegisterOptions::default() };
+        Ok(Opened { plugin, options, digest })
     }
 
     async fn run_loader(&self, scope: &Scope, package: Package) -> Result<Arc<dyn Plugin>, LoadError> {
@@ -290,21 +311,31 @@ impl Toolbay {
     pub(crate) fn prepare(
         &self,
         scope: &Scope,
-        plugin: Arc<dyn Plugin>,
-        options: &RegisterOptions,
+        Opened { plugin, options, digest }: Opened,
     ) -> Result<Arc<Registered>, LoadError> {
         let metadata = plugin.metadata();
         metadata.validate().map_err(|error| LoadError::new(ErrorKind::Config, error.to_string()))?;
         let policy = &self.0.policy;
-        let config = policy.configs.get(&metadata.name).cloned().unwrap_or_else(|| Value::Object(Map::new()));
-        if let Some(schema) = &metadata.config_schema {
-            check_config(schema, &config)?;
-        }
+        let schema = metadata.config_schema.as_ref();
+        let config =
+            settings::of_host(&metadata.name, schema, policy.configs.get(&metadata.name), &policy.environment)?;
+        let enabled_by_default = options
+            .enabled_by_default
+            .or_else(|| policy.enabled_by_default.get(&metadata.name).copied())
+            .unwrap_or(true);
         let assets = match policy.assets.get(&metadata.name) {
             Some(folder) => load::read_assets(folder)?,
             None => plugin.assets(),
         };
+        // One that is put in its own place goes on where it was.
+        let before = self.0.registry.catalog(scope).plugin(&metadata.name).map(|before| Arc::clone(&before.owner));
+        let next_sequence = || self.0.registrations.fetch_add(1, Ordering::Relaxed);
         let owner = Owner {
+            enabled_by_default: enabled_by_default || *scope != Scope::Global,
+            vitals: Arc::new(Vitals::new(policy.breaker)),
+            digest,
+            generation: before.as_ref().map_or(1, |before| before.generation + 1),
+            sequence: before.map_or_else(next_sequence, |before| before.sequence),
             name: metadata.name.clone(),
             version: metadata.version.clone(),
             scope: scope.clone(),
@@ -323,8 +354,7 @@ impl Toolbay {
                 Arc::clone(self.0.registry.closing()),
             )),
         };
-        let sequence = self.0.registrations.fetch_add(1, Ordering::Relaxed);
-        Registered::new(plugin, owner, sequence).map(Arc::new)
+        Registered::new(plugin, owner).map(Arc::new)
     }
 
     pub(crate) fn loaded(&self, registered: &Registered, origin: &Path) -> Loaded {
@@ -348,6 +378,13 @@ impl Toolbay {
             warnings,
         }
     }
+}
+
+/// A plugin as its runner gave it, not checked yet.
+pub(crate) struct Opened {
+    pub(crate) plugin: Arc<dyn Plugin>,
+    pub(crate) options: RegisterOptions,
+    pub(crate) digest: Option<Digest>,
 }
 
 impl fmt::Debug for Toolbay {
@@ -400,15 +437,6 @@ pub(crate) fn found_in(error: LoadError, path: &Path) -> LoadError {
     }
 }
 
-fn check_config(schema: &Value, config: &Value) -> Result<(), LoadError> {
-    let problem = |text| LoadError::new(ErrorKind::Config, text);
-    let schema = Schema::compile(schema).map_err(|text| problem(format!("config_schema: {text}")))?;
-    match schema.problems(config).first() {
-        None => Ok(()),
-        Some(first) => Err(problem(format!("the configuration does not fit config_schema: {}", first.sentence()))),
-    }
-}
-
 /// Puts a [`Toolbay`] together. Everything is closed until it is opened here: no grants, no runners.
 pub struct ToolbayBuilder {
     runners: Vec<Arc<dyn Runner>>,
@@ -421,6 +449,10 @@ pub struct ToolbayBuilder {
     tenant_limits: HashMap<TenantId, Arc<LimitsRequest>>,
     assets: HashMap<PluginName, PathBuf>,
     configs: HashMap<PluginName, Value>,
+    environment: Environment,
+    enabled_by_default: HashMap<PluginName, bool>,
+    activations: HashMap<TenantId, BTreeMap<PluginName, Activation>>,
+    breaker: Breaker,
     kv: Arc<dyn KvStore>,
     kv_quota: KvQuota,
     http: Option<Arc<dyn HttpSend>>,
@@ -451,6 +483,10 @@ impl Default for ToolbayBuilder {
             tenant_limits: HashMap::new(),
             assets: HashMap::new(),
             configs: HashMap::new(),
+            environment: Environment::default(),
+            enabled_by_default: HashMap::new(),
+            activations: HashMap::new(),
+            breaker: Breaker::default(),
             kv: Arc::new(MemoryKv::default()),
             kv_quota: KvQuota::default(),
             http: None,
@@ -611,6 +647,36 @@ impl ToolbayBuilder {
         self
     }
 
+    /// The variables from which plugins' configurations are taken, before those of [`plugin_config`](Self::plugin_config):
+    /// `PREFIX` `PLUGIN` `__` `FIELD`, in capitals, with `_` for what a variable's name cannot have and `__` before each
+    /// further field. A variable that names no field of its plugin's `config_schema` keeps the plugin from loading.
+    #[must_use]
+    pub fn plugin_environment(mut self, prefix: &str, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.environment = Environment::new(prefix, variables);
+        self
+    }
+
+    /// Whether tenants have a plugin for everybody before they switch it on or off. Without it: they do.
+    #[must_use]
+    pub fn enabled_by_default(mut self, plugin: PluginName, enabled: bool) -> Self {
+        self.enabled_by_default.insert(plugin, enabled);
+        self
+    }
+
+    /// What a tenant has decided about a plugin already. A configuration that does not fit keeps the plugin off for it.
+    #[must_use]
+    pub fn activation(mut self, tenant: TenantId, plugin: PluginName, activation: Activation) -> Self {
+        self.activations.entry(tenant).or_default().insert(plugin, activation);
+        self
+    }
+
+    /// When a plugin is not called any more since it fails, and when it is tried again.
+    #[must_use]
+    pub fn breaker(mut self, rule: Breaker) -> Self {
+        self.breaker = rule;
+        self
+    }
+
     /// Registers a native tool for everybody, as a plugin of its own that is called like it.
     #[must_use]
     pub fn tool(mut self, tool: impl Tool + 'static) -> Self {
@@ -631,7 +697,7 @@ impl ToolbayBuilder {
     /// Whatever is wrong with a native tool or hook: a name that is no plugin name, a bad schema, two of one name.
     pub fn build(self) -> Result<Toolbay, LoadError> {
         let toolbay = Toolbay(Arc::new(Inner {
-            registry: Registry::new(),
+            registry: Registry::new(self.activations),
             runners: self.runners,
             policy: Policy {
                 limits: self.limits,
@@ -642,6 +708,9 @@ impl ToolbayBuilder {
                 tenant_limits: self.tenant_limits,
                 assets: self.assets,
                 configs: self.configs,
+                environment: self.environment,
+                enabled_by_default: self.enabled_by_default,
+                breaker: self.breaker,
             },
             ports: Ports {
                 kv: self.kv,
@@ -659,7 +728,9 @@ impl ToolbayBuilder {
         }));
         for native in self.natives.into_values() {
             let plugin = native_plugin(native).map_err(|error| LoadError::new(error.kind, error.message))?;
-            let registered = toolbay.prepare(&Scope::Global, Arc::new(plugin), &RegisterOptions::default())?;
+            let plugin = Arc::new(plugin);
+            let opened = Opened { plugin, options: RegisterOptions::default(), digest: None };
+            let registered = toolbay.prepare(&Scope::Global, opened)?;
             // It has no callbacks, so there is nothing to wait for.
             for state in [PluginState::Loading, PluginState::Loaded, PluginState::Active] {
                 let gone = registered.owner.life.go(state);

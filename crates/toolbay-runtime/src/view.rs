@@ -1,11 +1,16 @@
 //! What one tenant sees: its own catalog over the global one, with the hooks of both in order. Immutable; a run keeps
 //! the one that it began with.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use toolbay_api::{HookPoint, PermissionSet};
+use serde_json::Value;
+use toolbay_api::{HookPoint, PermissionSet, PluginName};
 
-use crate::catalog::{Catalog, HookEntry, Registered, ToolEntry, ToolInfo};
+use crate::{
+    activation::Activations,
+    catalog::{Catalog, HookEntry, Owner, Registered, ToolEntry, ToolInfo},
+    settings,
+};
 
 /// Names that a "not found" suggests at most.
 const MAX_SUGGESTIONS: usize = 3;
@@ -14,17 +19,22 @@ const MAX_SUGGESTIONS: usize = 3;
 pub(crate) struct View {
     pub(crate) global: Arc<Catalog>,
     pub(crate) own: Option<Arc<Catalog>>,
+    pub(crate) decided: Option<Arc<Activations>>,
+    /// The configurations of those plugins that have one from the tenant. A plugin whose configuration does not fit is off.
+    configs: HashMap<PluginName, Option<Value>>,
     by_point: [Vec<Arc<HookEntry>>; HookPoint::ALL.len()],
     around_tools: Vec<Arc<HookEntry>>,
 }
 
 impl View {
-    pub(crate) fn new(global: Arc<Catalog>, own: Option<Arc<Catalog>>) -> Self {
-        let mut view = Self { global, own, by_point: Default::default(), around_tools: Vec::new() };
+    pub(crate) fn new(global: Arc<Catalog>, own: Option<Arc<Catalog>>, decided: Option<Arc<Activations>>) -> Self {
+        let (by_point, around_tools) = (Default::default(), Vec::new());
+        let mut view = Self { global, own, decided, configs: HashMap::new(), by_point, around_tools };
+        view.configs = view.tenant_configs();
         let mut hooks: Vec<_> = view.plugins().flat_map(|plugin| plugin.hooks.iter().cloned()).collect();
         hooks.sort_by_key(|hook| {
             let tenants_own = matches!(hook.owner.scope, toolbay_api::Scope::Tenant(_));
-            (hook.registration.priority, tenants_own, hook.sequence)
+            (hook.registration.priority, tenants_own, hook.owner.sequence)
         });
         for hook in hooks {
             let takes = |point| hook.registration.points.contains(&point);
@@ -63,9 +73,51 @@ impl View {
             && let Some(entry) = look_up(own)
             && !self.is_protected(&entry.owner.name)
         {
-            return Some(entry);
+            return Some(entry).filter(|entry| self.is_on(&entry.owner));
         }
-        look_up(&self.global).filter(|entry| entry.owner.protected || !self.is_shadowed(&entry.owner.name))
+        look_up(&self.global)
+            .filter(|entry| entry.owner.protected || !self.is_shadowed(&entry.owner.name))
+            .filter(|entry| self.is_on(&entry.owner))
+    }
+
+    /// Whether the tenant has a plugin switched on.
+    pub(crate) fn is_on(&self, owner: &Owner) -> bool {
+        let Some(decided) = &self.decided else { return owner.enabled_by_default || owner.protected };
+        let by_tenant = decided.of(&owner.name).and_then(|activation| activation.enabled);
+        let fits = !matches!(self.configs.get(&owner.name), Some(None));
+        owner.protected || (by_tenant.unwrap_or(owner.enabled_by_default) && fits)
+    }
+
+    /// The plugin of a tool that is not there since the tenant switched the plugin off.
+    pub(crate) fn switched_off(&self, tool: &str) -> Option<PluginName> {
+        let decided = self.decided.as_ref()?;
+        let of = |catalog: &'_ Arc<Catalog>| {
+            let entry = catalog.tool(tool).or_else(|| catalog.tool_by_provider_name(tool))?;
+            decided.of(&entry.owner.name).filter(|activation| activation.enabled == Some(false))?;
+            Some(entry.owner.name.clone())
+        };
+        self.own.as_ref().and_then(of).or_else(|| of(&self.global))
+    }
+
+    /// The configuration that a plugin has here.
+    pub(crate) fn config<'a>(&'a self, owner: &'a Owner) -> &'a Value {
+        self.configs.get(&owner.name).and_then(Option::as_ref).unwrap_or(&owner.config)
+    }
+
+    fn tenant_configs(&self) -> HashMap<PluginName, Option<Value>> {
+        let Some(decided) = &self.decided else { return HashMap::new() };
+        let own = |plugin: &Arc<Registered>| {
+            let config = decided.of(&plugin.owner.name)?.config.as_ref()?;
+            let schema = plugin.plugin.metadata().config_schema.as_ref();
+            let settled = settings::of_tenant(schema, &plugin.owner.config, config)
+                .inspect_err(|problem| {
+                    let plugin = &plugin.owner.name;
+                    tracing::warn!(target: "toolbay::lifecycle", %plugin, problem, "off for a tenant");
+                })
+                .ok();
+            Some((plugin.owner.name.clone(), settled))
+        };
+        self.plugins_on_or_off().filter_map(own).collect()
     }
 
     /// The tool called `name`, if a user with `rights` may see it.
@@ -85,8 +137,13 @@ impl View {
         tools
     }
 
-    /// The plugins that the tenant sees: shadowed ones are not among them.
+    /// The plugins that the tenant sees: neither shadowed ones nor those that are switched off.
     pub(crate) fn plugins(&self) -> impl Iterator<Item = &Arc<Registered>> {
+        self.plugins_on_or_off().filter(|plugin| self.is_on(&plugin.owner))
+    }
+
+    /// The plugins that are the tenant's: shadowed ones are not among them.
+    pub(crate) fn plugins_on_or_off(&self) -> impl Iterator<Item = &Arc<Registered>> {
         let own = self.own.iter().flat_map(|own| own.plugins()).filter(|p| !self.is_protected(&p.owner.name));
         let global = self.global.plugins().filter(|p| p.owner.protected || !self.is_shadowed(&p.owner.name));
         own.chain(global)

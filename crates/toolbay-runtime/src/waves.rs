@@ -26,7 +26,7 @@ const MAX_CHAIN: usize = 64;
 const MAX_QUOTED: usize = 300;
 
 /// A plugin on its way in, and where it was found.
-type Arrival = (PathBuf, Arc<Registered>);
+pub(crate) type Arrival = (PathBuf, Arc<Registered>);
 
 /// One folder on its way in.
 struct Loading<'a> {
@@ -66,10 +66,20 @@ impl Toolbay {
     }
 }
 
+/// Loads and starts what was found and prepared already.
+pub(crate) async fn load_found(bay: &Toolbay, scope: Scope, found: Vec<Arrival>) -> LoadReport {
+    let mut loading = Loading::new(bay, scope);
+    loading.all(found).await;
+    loading.report
+}
+
 impl<'a> Loading<'a> {
+    fn new(bay: &'a Toolbay, scope: Scope) -> Self {
+        Self { bay, scope, report: LoadReport::default(), started: Vec::new(), lost: HashMap::new() }
+    }
+
     async fn run(bay: &'a Toolbay, scope: Scope, folder: &Path) -> Self {
-        let (report, lost) = (LoadReport::default(), HashMap::new());
-        let mut loading = Self { bay, scope, report, started: Vec::new(), lost };
+        let mut loading = Self::new(bay, scope);
         let found = match load::discover(folder, &bay.one_file_extensions()) {
             Ok((found, skipped)) => {
                 loading.report.skipped = skipped;
@@ -83,7 +93,7 @@ impl<'a> Loading<'a> {
         let mut waiting: Vec<Arrival> = Vec::new();
         for path in found {
             let opened = bay.open(&loading.scope, &path).await;
-            match opened.and_then(|(plugin, options)| bay.prepare(&loading.scope, plugin, &options)) {
+            match opened.and_then(|opened| bay.prepare(&loading.scope, opened)) {
                 Ok(registered) => waiting.push((path, registered)),
                 Err(error) => {
                     // A plugin that cannot be read is most likely called like its file.
@@ -92,17 +102,23 @@ impl<'a> Loading<'a> {
                 }
             }
         }
+        loading.all(waiting).await;
+        loading
+    }
+
+    /// Loads and starts what was found, wave after wave.
+    async fn all(&mut self, mut waiting: Vec<Arrival>) {
+        let bay = self.bay;
         loop {
-            let is_met = |(_, registered): &Arrival| bay.registry().unmet(&loading.scope, registered).is_none();
+            let is_met = |(_, registered): &Arrival| bay.registry().unmet(&self.scope, registered).is_none();
             let (wave, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_met);
             waiting = rest;
             if wave.is_empty() {
                 break;
             }
-            loading.wave(wave).await;
+            self.wave(wave).await;
         }
-        loading.give_up(waiting);
-        loading
+        self.give_up(waiting);
     }
 
     /// Loads a wave, starts it, and lets it be called, all at once.

@@ -154,7 +154,7 @@ struct Counted {
 
 impl Counted {
     fn count(&self, callback: toolbay_api::Callback) {
-        let at = toolbay_api::Callback::ALL.into_iter().position(|other| other == callback);
+        let at = toolbay_api::Callback::ONCE.into_iter().position(|other| other == callback);
         if let Some(count) = at.and_then(|at| self.calls.0.get(at)) {
             count.fetch_add(1, Ordering::SeqCst);
         }

@@ -1,0 +1,487 @@
+//! Hot reload: a new version of a plugin is loaded and started beside the old one, takes its place in one swap, and the
+//! old one is stopped when the last run that began with it has ended.
+//!
+//! Where anything of the new one fails, the old one goes on as if nothing had been.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::future::join_all;
+use toolbay_api::{ErrorKind, LoadError, Package, Plugin, PluginName, Scope, ToolError};
+
+use crate::{
+    catalog::{RegisterOptions, Registered},
+    digest::Digest,
+    evolution::Upgrade,
+    lifecycle::Stage,
+    load::{self, Failed, LoadReport, Loaded, Skipped},
+    registry::Exchange,
+    settings,
+    toolbay::{Opened, Toolbay, found_in},
+    waves::{in_words, load_found},
+};
+
+/// How plugins are replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReloadOptions {
+    /// Whether a new version may break those who call the old one's tools. Otherwise it is refused.
+    pub allow_breaking: bool,
+}
+
+/// A plugin that was replaced.
+#[derive(Debug, Clone)]
+pub struct Reloaded {
+    /// From which version to which, and what that changes.
+    pub upgrade: Upgrade,
+    /// How often the plugin was replaced in its place, and one.
+    pub generation: u64,
+}
+
+/// What became of a folder's plugins when it was taken over anew.
+#[derive(Debug, Default)]
+pub struct SyncReport {
+    /// New there, and registered.
+    pub loaded: Vec<Loaded>,
+    /// Changed, and replaced.
+    pub reloaded: Vec<Reloaded>,
+    /// Gone from there, and unregistered.
+    pub removed: Vec<PluginName>,
+    /// New or changed and not taken, or gone and still needed, with the reason. What was registered goes on.
+    pub failed: Vec<Failed>,
+    /// Not a plugin.
+    pub skipped: Vec<Skipped>,
+    /// Plugins that are as they were.
+    pub unchanged: usize,
+}
+
+impl SyncReport {
+    /// Whether nothing was done and nothing failed.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.loaded.is_empty() && self.reloaded.is_empty() && self.removed.is_empty() && self.failed.is_empty()
+    }
+}
+
+impl fmt::Display for SyncReport {
+    /// One line for each plugin that is not as it was, with the changes of those that were replaced.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for reloaded in &self.reloaded {
+            writeln!(f, "reloaded {}", reloaded.upgrade)?;
+        }
+        for name in &self.removed {
+            writeln!(f, "removed {name}")?;
+        }
+        let report = LoadReport { loaded: self.loaded.clone(), ..LoadReport::default() };
+        write!(f, "{report}")?;
+        for Failed { origin, scope, error } in &self.failed {
+            writeln!(f, "failed  {} ({scope}): {error}", origin.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// A plugin that is to take another's place, where it was found, and what that changes.
+struct Change {
+    origin: PathBuf,
+    exchange: Exchange,
+    upgrade: Upgrade,
+    progress: Progress,
+}
+
+/// How far a new plugin has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Prepared,
+    Loaded,
+    Started,
+}
+
+impl Toolbay {
+    /// Loads the plugin at `path` beside the one of its name and puts it in that one's place.
+    ///
+    /// Runs that began before go on with the old one, which is stopped when the last of them has ended; where there is
+    /// none, before this returns. Nothing changes where the file is what is registered already.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and the old one goes on; `NotFound` where none of that name is registered in `scope`;
+    /// `Conflict` where its tools would break callers, with what changed, unless `options` allow it, and where somebody
+    /// else replaced it meanwhile; `Dependency` where a plugin that requires it does not take the new version.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the old one or has put the new one in its place. A new one that was started and not put
+    /// there is dropped without its last callbacks.
+    pub async fn reload(
+        &self,
+        scope: Scope,
+        path: impl AsRef<Path>,
+        options: ReloadOptions,
+    ) -> Result<Reloaded, LoadError> {
+        let path = path.as_ref();
+        let opened = self.open(&scope, path).await?;
+        self.put(&scope, opened, options).await.map_err(|error| found_in(error, path))
+    }
+
+    /// Loads a one-file plugin from text and puts it in the place of the one of its name, as [`reload`](Self::reload)
+    /// does.
+    ///
+    /// # Errors
+    /// As [`reload`](Self::reload).
+    pub async fn reload_source(
+        &self,
+        scope: Scope,
+        file_name: &str,
+        source: &str,
+        options: ReloadOptions,
+    ) -> Result<Reloaded, LoadError> {
+        let path = Path::new(file_name);
+        let opened = self.open_package(&scope, path, Package::one_file(file_name, source)).await?;
+        self.put(&scope, opened, options).await.map_err(|error| found_in(error, path))
+    }
+
+    /// Puts a native plugin in the place of the one of its name, as [`reload`](Self::reload) does.
+    ///
+    /// # Errors
+    /// As [`reload`](Self::reload).
+    pub async fn replace(
+        &self,
+        scope: Scope,
+        plugin: Arc<dyn Plugin>,
+        register: RegisterOptions,
+        options: ReloadOptions,
+    ) -> Result<Reloaded, LoadError> {
+        self.put(&scope, Opened { plugin, options: register, digest: None }, options).await
+    }
+
+    /// What putting the plugin at `path` in the place of the one of its name would change; nothing is called of it.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check); `NotFound` where none of that name is registered in `scope`.
+    pub async fn compare(&self, scope: Scope, path: impl AsRef<Path>) -> Result<Upgrade, LoadError> {
+        let path = path.as_ref();
+        let opened = self.open(&scope, path).await?;
+        let new = self.prepare(&scope, opened).map_err(|error| found_in(error, path))?;
+        let old = self.old_of(&scope, &new).map_err(|error| found_in(error, path))?;
+        Ok(Upgrade::between(&old, &new))
+    }
+
+    /// Makes what is registered in `scope` from `folder` what lies there now: new plugins are loaded, changed ones
+    /// replaced, all in one swap, and those that are gone unregistered. What fails stays as it was.
+    ///
+    /// # Cancel safety
+    /// As [`reload`](Self::reload); what was done by then stays done.
+    pub async fn sync_folder(&self, scope: Scope, folder: impl AsRef<Path>, options: ReloadOptions) -> SyncReport {
+        let _one_at_a_time = self.lives().syncing.lock().await;
+        Sync { bay: self, scope, folder: folder.as_ref(), options, report: SyncReport::default() }.run().await
+    }
+
+    async fn put(&self, scope: &Scope, opened: Opened, options: ReloadOptions) -> Result<Reloaded, LoadError> {
+        let new = self.prepare(scope, opened)?;
+        let old = self.old_of(scope, &new)?;
+        let origin = new.owner.origin.clone().unwrap_or_default();
+        if new.owner.digest.is_some() && new.owner.digest == old.owner.digest {
+            return Ok(Reloaded { upgrade: Upgrade::between(&old, &new), generation: old.owner.generation });
+        }
+        let change = self.rehearse(origin, old, new, options)?;
+        let (mut done, failed) = self.exchange_all(scope, vec![change]).await;
+        let failed = failed.into_iter().next().map(|(_, error)| error);
+        let lost = || LoadError::new(ErrorKind::Internal, "the plugin was neither replaced nor refused");
+        done.pop().ok_or_else(|| failed.unwrap_or_else(lost))
+    }
+
+    /// Checks that `new` may take the place of `old`: for those who call it, and for those who configured it.
+    fn rehearse(
+        &self,
+        origin: PathBuf,
+        old: Arc<Registered>,
+        new: Arc<Registered>,
+        options: ReloadOptions,
+    ) -> Result<Change, LoadError> {
+        let upgrade = Upgrade::between(&old, &new);
+        if !options.allow_breaking {
+            let breaking: Vec<_> = upgrade.breaking().take(5).map(ToString::to_string).collect();
+            if !breaking.is_empty() {
+                let more = upgrade.breaking().count() - breaking.len();
+                let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+                let message = format!(
+                    "would break those who call its tools: {}{more}; keep what they rely on, or allow it",
+                    breaking.join("; ")
+                );
+                return Err(LoadError::new(ErrorKind::Conflict, message));
+            }
+            let schema = new.plugin.metadata().config_schema.as_ref();
+            for (tenant, config) in self.registry().configs_of(&new.owner) {
+                if let Err(problem) = settings::of_tenant(schema, &new.owner.config, &config) {
+                    let problem =
+                        problem.replacen("configuration", &format!("configuration of the tenant {tenant}"), 1);
+                    let message =
+                        format!("{problem}; mend it first, or allow it, which keeps the plugin off for the tenant");
+                    return Err(LoadError::new(ErrorKind::Config, message));
+                }
+            }
+        }
+        Ok(Change { origin, exchange: Exchange { old, new }, upgrade, progress: Progress::Prepared })
+    }
+
+    fn old_of(&self, scope: &Scope, new: &Registered) -> Result<Arc<Registered>, LoadError> {
+        let name = &new.owner.name;
+        let catalog = self.registry().catalog(scope);
+        catalog.plugin(name).map(Arc::clone).ok_or_else(|| {
+            LoadError::new(
+                ErrorKind::NotFound,
+                format!("no plugin called {name} is registered in {scope}: load it first"),
+            )
+        })
+    }
+
+    /// Loads and starts all that fit together, puts them in their places in one swap, and stops the old ones. Gives what
+    /// was replaced and what was not.
+    async fn exchange_all(&self, scope: &Scope, changes: Vec<Change>) -> (Vec<Reloaded>, Vec<(PathBuf, LoadError)>) {
+        let mut failed = Vec::new();
+        let mut going = self.fitting(scope, changes, &mut failed).await;
+        let brought = join_all(going.iter().map(|change| self.bring_up(&change.exchange.new))).await;
+        going = keep(going, brought, Progress::Loaded, &mut failed);
+        going = self.fitting(scope, going, &mut failed).await;
+        going = in_order(going);
+        let mut started = Vec::new();
+        for change in going {
+            let outcome = self.start_up(&change.exchange.new).await;
+            started.extend(keep(vec![change], vec![outcome], Progress::Started, &mut failed));
+        }
+        loop {
+            started = self.fitting(scope, started, &mut failed).await;
+            if started.is_empty() {
+                return (Vec::new(), failed);
+            }
+            let exchanges: Vec<_> = started.iter().map(|change| change.exchange.clone()).collect();
+            match self.registry().exchange(scope, &exchanges) {
+                Ok(removed) => {
+                    for change in &started {
+                        self.lives().unshelve(scope, &change.exchange.new.owner.name);
+                    }
+                    self.retire(removed).await;
+                    let done = started.into_iter().map(|Change { exchange, upgrade, .. }| {
+                        let generation = exchange.new.owner.generation;
+                        tracing::info!(
+                            target: "toolbay::lifecycle", plugin = %upgrade.plugin, %scope, from = %upgrade.from,
+                            to = %upgrade.to, generation, "replaced"
+                        );
+                        Reloaded { upgrade, generation }
+                    });
+                    return (done.collect(), failed);
+                }
+                // Somebody changed something between the look and the swap: looked at once more, unless it is the end.
+                Err(error) if error.kind == ErrorKind::Unavailable => {
+                    for change in started.drain(..).rev() {
+                        self.turn_away(change, error.clone(), &mut failed).await;
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Those of `changes` that can be made together; the others are undone.
+    async fn fitting(
+        &self,
+        scope: &Scope,
+        mut changes: Vec<Change>,
+        failed: &mut Vec<(PathBuf, LoadError)>,
+    ) -> Vec<Change> {
+        loop {
+            let exchanges: Vec<_> = changes.iter().map(|change| change.exchange.clone()).collect();
+            match self.registry().misfit(scope, &exchanges) {
+                Some((at, error)) if at < changes.len() => {
+                    let change = changes.remove(at);
+                    self.turn_away(change, error, failed).await;
+                }
+                _ => return changes,
+            }
+        }
+    }
+
+    /// Takes back what was done of a change that is not made.
+    async fn turn_away(&self, change: Change, error: LoadError, failed: &mut Vec<(PathBuf, LoadError)>) {
+        let reason = ToolError::new(error.kind, error.message.clone());
+        match change.progress {
+            Progress::Prepared => {}
+            Progress::Loaded => self.give_up(&change.exchange.new, Stage::Register, &reason).await,
+            Progress::Started => self.undo_start(&change.exchange.new, Stage::Register, &reason).await,
+        }
+        failed.push((change.origin, error));
+    }
+}
+
+/// Those of which the last step succeeded.
+fn keep(
+    changes: Vec<Change>,
+    outcomes: Vec<Result<(), ToolError>>,
+    progress: Progress,
+    failed: &mut Vec<(PathBuf, LoadError)>,
+) -> Vec<Change> {
+    let mut kept = Vec::new();
+    for (change, outcome) in changes.into_iter().zip(outcomes) {
+        match outcome {
+            Ok(()) => kept.push(Change { progress, ..change }),
+            // What of it was loaded is unloaded already.
+            Err(error) => failed.push((change.origin, in_words(&error))),
+        }
+    }
+    kept
+}
+
+/// Those that others require before those others. What requires each other goes last: it cannot be met anyway.
+fn in_order(mut waiting: Vec<Change>) -> Vec<Change> {
+    let mut ordered = Vec::new();
+    loop {
+        let names: Vec<_> = waiting.iter().map(|change| change.exchange.new.owner.name.clone()).collect();
+        let waits = |change: &Change| {
+            let own = &change.exchange.new.owner.name;
+            let requires = &change.exchange.new.plugin.metadata().requires;
+            requires.iter().any(|needed| needed.name != *own && names.contains(&needed.name))
+        };
+        let (later, now): (Vec<_>, Vec<_>) = waiting.into_iter().partition(waits);
+        if now.is_empty() {
+            ordered.extend(later);
+            return ordered;
+        }
+        ordered.extend(now);
+        waiting = later;
+    }
+}
+
+/// A folder that is taken over anew.
+struct Sync<'a> {
+    bay: &'a Toolbay,
+    scope: Scope,
+    folder: &'a Path,
+    options: ReloadOptions,
+    report: SyncReport,
+}
+
+impl Sync<'_> {
+    async fn run(mut self) -> SyncReport {
+        let (bay, scope) = (self.bay, self.scope.clone());
+        let found = match load::discover(self.folder, &bay.one_file_extensions()) {
+            Ok((found, skipped)) => {
+                self.report.skipped = skipped;
+                found
+            }
+            Err(error) => {
+                self.fail(self.folder, error);
+                return self.report;
+            }
+        };
+        let catalog = bay.registry().catalog(&scope);
+        let here: Vec<_> = catalog.plugins().filter(|plugin| self.is_from_here(plugin)).cloned().collect();
+        // Of which files nothing can be told, since they could not be read: what came from them stays.
+        let (mut unknown, mut seen) = (Vec::new(), Vec::new());
+        let (mut changed, mut new) = (Vec::new(), Vec::new());
+        for path in found {
+            let package = match bay.read(&path) {
+                Ok(package) => package,
+                Err(error) => {
+                    self.fail(&path, error);
+                    unknown.push(path);
+                    continue;
+                }
+            };
+            let digest = Some(Digest::of(&package));
+            let same = here.iter().find(|old| old.owner.digest == digest && is_at(old, &path));
+            if let Some(same) = same {
+                self.report.unchanged += 1;
+                seen.push(same.owner.name.clone());
+                continue;
+            }
+            let opened = bay.open_package(&scope, &path, package).await;
+            match opened.and_then(|opened| bay.prepare(&scope, opened)) {
+                Ok(registered) => {
+                    let name = registered.owner.name.clone();
+                    // One that was found under another path is moved where nothing lies at that path any more.
+                    let moved = |old: &&Arc<Registered>| {
+                        is_at(old, &path) || old.owner.origin.as_ref().is_some_and(|origin| !origin.exists())
+                    };
+                    match here.iter().filter(|old| old.owner.name == name).find(moved) {
+                        Some(old) => changed.push((path, Arc::clone(old), registered)),
+                        None => new.push((path, registered)),
+                    }
+                    seen.push(name);
+                }
+                Err(error) => {
+                    self.fail(&path, found_in(error, &path));
+                    unknown.push(path);
+                }
+            }
+        }
+        self.exchange(changed).await;
+        let gone =
+            here.iter().filter(|old| !seen.contains(&old.owner.name) && !unknown.iter().any(|path| is_at(old, path)));
+        self.remove(gone.map(|old| old.owner.name.clone()).collect()).await;
+        if !new.is_empty() {
+            let LoadReport { loaded, failed, .. } = load_found(bay, scope, new).await;
+            self.report.loaded = loaded;
+            self.report.failed.extend(failed);
+        }
+        self.report
+    }
+
+    fn fail(&mut self, origin: &Path, error: LoadError) {
+        self.report.failed.push(Failed { origin: origin.to_owned(), scope: self.scope.clone(), error });
+    }
+
+    fn is_from_here(&self, plugin: &Registered) -> bool {
+        let parent = plugin.owner.origin.as_deref().and_then(Path::parent);
+        parent.is_some_and(|parent| parent == self.folder || same_place(parent, self.folder))
+    }
+
+    async fn exchange(&mut self, changed: Vec<(PathBuf, Arc<Registered>, Arc<Registered>)>) {
+        let mut changes = Vec::new();
+        for (path, old, new) in changed {
+            match self.bay.rehearse(path.clone(), old, new, self.options) {
+                Ok(change) => changes.push(change),
+                Err(error) => self.fail(&path, found_in(error, &path)),
+            }
+        }
+        if changes.is_empty() {
+            return;
+        }
+        let (done, failed) = self.bay.exchange_all(&self.scope, changes).await;
+        self.report.reloaded = done;
+        for (path, error) in failed {
+            self.fail(&path, found_in(error, &path));
+        }
+    }
+
+    /// Unregisters what is gone, those that require others before those.
+    async fn remove(&mut self, mut gone: Vec<PluginName>) {
+        loop {
+            let (before, mut kept) = (gone.len(), Vec::new());
+            for name in gone {
+                match self.bay.unregister(&self.scope, &name).await {
+                    Ok(()) => self.report.removed.push(name),
+                    Err(error) if error.kind == ErrorKind::NotFound => {}
+                    Err(error) => kept.push((name, error)),
+                }
+            }
+            if kept.is_empty() || kept.len() == before {
+                for (name, error) in kept {
+                    let error =
+                        LoadError::new(error.kind, format!("its file is gone, and it stays: {}", error.message));
+                    self.fail(&self.folder.join(name.as_str()), error);
+                }
+                return;
+            }
+            gone = kept.into_iter().map(|(name, _)| name).collect();
+        }
+    }
+}
+
+fn is_at(plugin: &Registered, path: &Path) -> bool {
+    plugin.owner.origin.as_deref().is_some_and(|origin| origin.file_name() == path.file_name())
+}
+
+fn same_place(one: &Path, other: &Path) -> bool {
+    matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
+}

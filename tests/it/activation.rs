@@ -1,0 +1,283 @@
+//! What a tenant decides about its plugins, and the layers of their configuration.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use expect_test::expect;
+use serde_json::{Value, json};
+use toolbay::{
+    Activation, CallbackContext, ErrorKind, Plugin, PluginMetadata, PluginName, RegisterOptions, ReloadOptions, Scope,
+    TenantId, Tool, ToolContext, ToolError, Toolbay, ToolbayBuilder, plugin::NativePlugin, tool,
+};
+
+use crate::support::{Nothing, names, outcome, plugin_that_says, tenant};
+
+fn acme() -> TenantId {
+    TenantId::new("acme").unwrap()
+}
+
+fn plugin(name: &str) -> PluginName {
+    PluginName::new(name).unwrap()
+}
+
+/// A plugin whose tool tells its configuration and that writes down for whom it is switched.
+struct Teller {
+    inner: NativePlugin,
+    switched: Arc<Mutex<Vec<String>>>,
+    refuses: bool,
+}
+
+impl Teller {
+    fn new() -> Self {
+        let config = tool("config", "Tells its configuration", async |_: Nothing, cx: ToolContext| {
+            Ok::<_, ToolError>(cx.host().config().clone())
+        });
+        let schema = json!({ "type": "object", "additionalProperties": false, "properties": {
+            "unit": { "type": "string", "enum": ["c", "f"], "default": "c" },
+            "size": { "type": "integer" },
+            "server": { "type": "object", "properties": { "host-name": { "type": "string" },
+                "port": { "type": "integer", "default": 80 } } } } });
+        let inner = NativePlugin::new("teller", "1.0.0", "A test's").unwrap().tool(config);
+        let inner = inner.with(|metadata| metadata.config_schema = Some(schema));
+        Self { inner, switched: Arc::default(), refuses: false }
+    }
+
+    fn note(&self, what: &str, cx: &CallbackContext) {
+        self.switched.lock().unwrap().push(format!("{what} {}", cx.scope));
+    }
+}
+
+#[async_trait]
+impl Plugin for Teller {
+    fn metadata(&self) -> &PluginMetadata {
+        self.inner.metadata()
+    }
+
+    fn tools(&self) -> Vec<Arc<dyn Tool>> {
+        self.inner.tools()
+    }
+
+    async fn on_tenant_enabled(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        self.note("on", cx);
+        if self.refuses { Err(ToolError::failed("not for you")) } else { Ok(()) }
+    }
+
+    async fn on_tenant_disabled(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        self.note("off", cx);
+        Err(ToolError::failed("nobody listens"))
+    }
+}
+
+async fn host(builder: ToolbayBuilder, teller: Teller) -> Toolbay {
+    let bay = builder.build().unwrap();
+    bay.register(Scope::Global, teller).await.unwrap();
+    bay
+}
+
+async fn config_of(bay: &Toolbay, tenant: &str) -> Value {
+    outcome(&bay.session(tenant).unwrap(), "teller.config", json!({})).await
+}
+
+#[tokio::test]
+async fn a_plugin_that_a_tenant_switches_off_is_gone_for_it_alone_from_the_next_run_on() {
+    let teller = Teller::new();
+    let switched = Arc::clone(&teller.switched);
+    let bay = host(Toolbay::builder(), teller).await;
+    let (acmes, globex) = (bay.session("acme").unwrap(), bay.session("globex").unwrap());
+    let begun_before = acmes.run();
+    bay.disable(&acme(), &plugin("teller")).await.unwrap();
+    bay.disable(&acme(), &plugin("teller")).await.unwrap();
+    assert_eq!((names(&acmes).len(), names(&globex).len(), begun_before.tools().len()), (0, 1, 1));
+    assert_eq!(
+        outcome(&acmes, "teller.config", json!({})).await,
+        "NotEnabled: the plugin teller is switched off for this tenant, and its tools with it"
+    );
+    bay.enable(&acme(), &plugin("teller")).await.unwrap();
+    bay.enable(&acme(), &plugin("teller")).await.unwrap();
+    assert_eq!(names(&acmes), ["teller.config"]);
+    // Each switch is told once, with the tenant; what off says changes nothing.
+    assert_eq!(*switched.lock().unwrap(), ["off tenant acme", "on tenant acme"]);
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_off_by_default_is_unknown_to_tenants_until_it_is_switched_on() {
+    let by_option = RegisterOptions { enabled_by_default: Some(false), ..RegisterOptions::default() };
+    let by_host = Toolbay::builder().enabled_by_default(plugin("teller"), false);
+    for (builder, options) in [(Toolbay::builder(), by_option), (by_host, RegisterOptions::default())] {
+        let bay = builder.build().unwrap();
+        bay.register_with(Scope::Global, Arc::new(Teller::new()), options).await.unwrap();
+        let session = bay.session("acme").unwrap();
+        assert!(config_of(&bay, "acme").await.as_str().unwrap().starts_with("NotFound"));
+        bay.enable(&acme(), &plugin("teller")).await.unwrap();
+        assert_eq!(names(&session), ["teller.config"]);
+        assert!(config_of(&bay, "globex").await.as_str().unwrap().starts_with("NotFound"));
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_that_refuses_a_tenant_stays_off_for_it() {
+    let teller = Teller { refuses: true, ..Teller::new() };
+    let bay = host(Toolbay::builder().enabled_by_default(plugin("teller"), false), teller).await;
+    let error = bay.enable(&acme(), &plugin("teller")).await.unwrap_err();
+    assert_eq!(error.to_string(), "Script: on_tenant_enabled: not for you");
+    assert!(names(&bay.session("acme").unwrap()).is_empty());
+}
+
+#[tokio::test]
+async fn a_protected_plugin_is_on_for_every_tenant() {
+    let bay = Toolbay::builder().build().unwrap();
+    let options = RegisterOptions { protected: Some(true), enabled_by_default: Some(false), ..Default::default() };
+    bay.register_with(Scope::Global, Arc::new(plugin_that_says("guard", "on")), options).await.unwrap();
+    let error = bay.disable(&acme(), &plugin("guard")).await.unwrap_err();
+    assert_eq!(error.to_string(), "PermissionDenied: the plugin guard is protected: it is on for every tenant");
+    assert_eq!(names(&bay.session("acme").unwrap()), ["guard.what"]);
+}
+
+#[tokio::test]
+async fn a_tenants_own_plugin_that_is_off_uncovers_nothing() {
+    let bay = Toolbay::builder().build().unwrap();
+    bay.register(Scope::Global, plugin_that_says("p", "everybody's")).await.unwrap();
+    bay.register(tenant("acme"), plugin_that_says("p", "acme's")).await.unwrap();
+    bay.disable(&acme(), &plugin("p")).await.unwrap();
+    assert!(names(&bay.session("acme").unwrap()).is_empty());
+    assert_eq!(outcome(&bay.session("globex").unwrap(), "p.what", json!({})).await, json!("everybody's"));
+}
+
+#[tokio::test]
+async fn a_tenant_decides_only_about_plugins_that_it_has() {
+    let bay = Toolbay::builder().build().unwrap();
+    bay.register(tenant("globex"), plugin_that_says("p", "globex's")).await.unwrap();
+    let (acme, p) = (acme(), plugin("p"));
+    let errors = [
+        bay.enable(&acme, &p).await.unwrap_err(),
+        bay.disable(&acme, &p).await.unwrap_err(),
+        bay.put_config(&acme, &p, Some(json!({}))).unwrap_err(),
+        bay.put_priority(&acme, &p, Some(1)).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.to_string(), "NotFound: the tenant has no plugin called p");
+    }
+}
+
+#[tokio::test]
+async fn configuration_comes_from_defaults_file_environment_and_tenant_in_this_order() {
+    let variables = [
+        ("BAY_TELLER__SERVER__PORT", "8080"),
+        ("BAY_TELLER__SERVER__HOST_NAME", "env.example.com"),
+        ("TELLER__SIZE", "99"),
+        ("BAY_OTHER__SIZE", "98"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let file = json!({ "size": 1, "server": { "host-name": "file.example.com", "port": 81 } });
+    let builder = Toolbay::builder().plugin_config(plugin("teller"), file).plugin_environment("BAY_", variables);
+    let bay = host(builder, Teller::new()).await;
+    let of_host = json!({ "unit": "c", "size": 1, "server": { "host-name": "env.example.com", "port": 8080 } });
+    assert_eq!(config_of(&bay, "acme").await, of_host);
+    let own = json!({ "unit": "f", "server": { "port": 1 } });
+    bay.put_config(&acme(), &plugin("teller"), Some(own)).unwrap();
+    let of_acme = json!({ "unit": "f", "size": 1, "server": { "host-name": "env.example.com", "port": 1 } });
+    assert_eq!(config_of(&bay, "acme").await, of_acme);
+    assert_eq!(config_of(&bay, "globex").await, of_host);
+    bay.put_config(&acme(), &plugin("teller"), None).unwrap();
+    assert_eq!(config_of(&bay, "acme").await, of_host);
+}
+
+#[tokio::test]
+async fn defaults_alone_are_a_configuration() {
+    let bay = host(Toolbay::builder(), Teller::new()).await;
+    assert_eq!(config_of(&bay, "acme").await, json!({ "unit": "c", "server": { "port": 80 } }));
+}
+
+#[tokio::test]
+async fn a_variable_that_fits_no_field_keeps_the_plugin_from_loading_and_is_not_quoted() {
+    let mut text = String::new();
+    for (name, value) in [("TELLER__PORT", "hunter2"), ("TELLER__SERVER__PORT", "hunter2"), ("TELLER__UNIT", "k")] {
+        let bay = Toolbay::builder().plugin_environment("", [(name.to_owned(), value.to_owned())]).build().unwrap();
+        let error = bay.register(Scope::Global, Teller::new()).await.unwrap_err();
+        text.push_str(&format!("{error}\n"));
+    }
+    expect![[r#"
+        Config: the environment variable …TELLER__PORT names no field of the plugin's config_schema: mend its name or take it away
+        Config: the environment variable …TELLER__SERVER__PORT is no JSON, and its field is no text
+        Config: the configuration does not fit config_schema: /unit: expected one of ["c","f"], found the string "k"
+    "#]]
+    .assert_eq(&text);
+}
+
+#[tokio::test]
+async fn a_tenants_configuration_that_does_not_fit_is_refused_and_changes_nothing() {
+    let bay = host(Toolbay::builder(), Teller::new()).await;
+    let (acme, teller) = (acme(), plugin("teller"));
+    bay.put_config(&acme, &teller, Some(json!({ "size": 1 }))).unwrap();
+    let deep = (0..40).fold(json!({}), |inner, _| json!({ "a": inner }));
+    let mut text = String::new();
+    for config in
+        [json!({ "size": "x" }), json!({ "colour": 1 }), json!([]), json!({ "unit": "c".repeat(70_000) }), deep]
+    {
+        let error = bay.put_config(&acme, &teller, Some(config)).unwrap_err();
+        text.push_str(&format!("{error}\n"));
+    }
+    expect![[r#"
+        Config: the configuration does not fit config_schema: /size: expected the type integer, found the string "x"
+        Config: the configuration does not fit config_schema: the whole: expected no other properties than unit, size, server, found the unknown colour
+        Config: a configuration is an object
+        LimitExceeded: the call was stopped at its limit of 65536 bytes of arguments (used 70011); ask for less at once
+        LimitExceeded: the call was stopped at its limit of 16 levels of nesting (used 17); ask for less at once
+    "#]]
+    .assert_eq(&text);
+    assert_eq!(config_of(&bay, "acme").await["size"], 1);
+}
+
+#[tokio::test]
+async fn what_the_host_says_a_tenant_decided_holds_from_the_start_and_a_bad_configuration_keeps_a_plugin_off() {
+    let bad = Activation { config: Some(json!({ "size": "x" })), ..Activation::default() };
+    let off = Activation { enabled: Some(false), ..Activation::default() };
+    let globex = TenantId::new("globex").unwrap();
+    let builder =
+        Toolbay::builder().activation(acme(), plugin("teller"), bad).activation(globex.clone(), plugin("teller"), off);
+    let bay = host(builder, Teller::new()).await;
+    let told = |tenant: &TenantId| bay.tenant_plugins(tenant).into_iter().next().unwrap();
+    assert!(!told(&acme()).enabled && !told(&globex).enabled);
+    assert!(told(&acme()).problem.unwrap().contains("/size"));
+    assert_eq!(told(&globex).problem, None);
+    bay.put_config(&acme(), &plugin("teller"), Some(json!({ "size": 7 }))).unwrap();
+    assert_eq!(config_of(&bay, "acme").await["size"], 7);
+}
+
+#[tokio::test]
+async fn a_configuration_outlives_being_off_and_priority_is_told() {
+    let bay = host(Toolbay::builder(), Teller::new()).await;
+    let (acme, teller) = (acme(), plugin("teller"));
+    bay.put_config(&acme, &teller, Some(json!({ "size": 5 }))).unwrap();
+    bay.put_priority(&acme, &teller, Some(-3)).unwrap();
+    bay.disable(&acme, &teller).await.unwrap();
+    let told = bay.tenant_plugins(&acme).remove(0);
+    assert_eq!((told.enabled, &told.config["size"], told.priority), (false, &json!(5), -3));
+    bay.enable(&acme, &teller).await.unwrap();
+    assert_eq!(config_of(&bay, "acme").await["size"], 5);
+}
+
+#[tokio::test]
+async fn a_new_version_whose_schema_a_tenants_configuration_does_not_fit_is_refused_unless_forced() {
+    let bay = host(Toolbay::builder(), Teller::new()).await;
+    bay.put_config(&acme(), &plugin("teller"), Some(json!({ "size": 5 }))).unwrap();
+    let stricter = || {
+        let schema = json!({ "type": "object", "properties": { "size": { "type": "integer", "maximum": 4 } } });
+        let mut teller = Teller::new();
+        teller.inner = teller.inner.with(|metadata| metadata.config_schema = Some(schema));
+        Arc::new(teller)
+    };
+    let replace = |allow_breaking| {
+        bay.replace(Scope::Global, stricter(), RegisterOptions::default(), ReloadOptions { allow_breaking })
+    };
+    let error = replace(false).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Config: the configuration of the tenant acme does not fit config_schema: /size: expected maximum 4, found the number 5; mend it \
+         first, or allow it, which keeps the plugin off for the tenant"
+    );
+    assert_eq!(error.kind, ErrorKind::Config);
+    replace(true).await.unwrap();
+    assert!(!bay.tenant_plugins(&acme()).remove(0).enabled);
+    assert_eq!(config_of(&bay, "globex").await, json!({}));
+}
