@@ -1,7 +1,7 @@
 //! The command line, as a user meets it: the real binary, its output and its status.
 //!
 //! `help` holds the texts; `plugins` new, check and tools; `calls` and `batch` the call; `code` programs; `config` the configuration
-//! file; `agents` and `serving` the long-running commands.
+//! file; `operators` what tells of plugins and keeps up with them; `agents` and `serving` the long-running commands.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,6 +17,7 @@ mod calls;
 mod code;
 mod config;
 mod help;
+mod operators;
 mod plugins;
 mod serving;
 

@@ -46,7 +46,7 @@ fn write(folder: &Path, file: &str, content: &str) {
 
 /// Takes `folder` over and gives the report, with the test's folder left out.
 async fn sync(bay: &Toolbay, folder: &Path) -> String {
-    let report = bay.sync_folder(Scope::Global, folder, STRICT).await;
+    let report = bay.sync(Scope::Global, folder, STRICT).await;
     let unchanged = report.unchanged;
     format!("{report}unchanged: {unchanged}\n").replace(&format!("{}/", folder.display()), "")
 }

@@ -5,8 +5,11 @@ mod call;
 mod check;
 mod code;
 mod completions;
+mod describe;
+mod doctor;
 mod mcp;
 mod new;
+mod plugins;
 mod serve;
 mod tools;
 
@@ -36,6 +39,12 @@ pub(crate) enum Command {
     Check(check::Options),
     /// List a tenant's tools, for readers or in the form of a provider's API
     Tools(tools::Options),
+    /// List the plugins: state, version, health, generation
+    Plugins(plugins::Options),
+    /// Tell all about a plugin: tools, what it asks for and is given, limits, configuration
+    Describe(describe::Options),
+    /// Tell what would fail and why: versions, permissions, isolation, configuration, health
+    Doctor(doctor::Options),
     /// Call one tool, or a batch of them
     Call(call::Options),
     /// Run a program with a tenant's tools as functions in it
@@ -56,6 +65,9 @@ pub(crate) async fn run(command: Command) -> Result<Status, CliError> {
         Command::New(options) => new::run(&options),
         Command::Check(options) => Box::pin(check::run(options)).await,
         Command::Tools(options) => Box::pin(tools::run(options)).await,
+        Command::Plugins(options) => Box::pin(plugins::run(options)).await,
+        Command::Describe(options) => Box::pin(describe::run(options)).await,
+        Command::Doctor(options) => Box::pin(doctor::run(options)).await,
         Command::Call(options) => Box::pin(call::run(options)).await,
         Command::Code(options) => Box::pin(code::run(options)).await,
         Command::Agent(options) => Box::pin(agent::run(options)).await,

@@ -29,26 +29,41 @@
 //! tenants = "process"               # plugins of tenants, and programs
 //! allow_in_process = false          # whether to go on without worker processes where the system cannot have them
 //!
+//! [breaker]                         # when a plugin that fails is not called for a while; 0 failures: never
+//! failures = 20                     # calls in a row that failed by no fault of their caller, for one tenant
+//! open_for_ms = 30_000              # how long before one call is let through to try
+//! failed_checks = 3                 # health checks in a row, for everybody
+//! check_interval_ms = 30_000        # how often servers ask plugins whether they are well; 0: never
+//!
+//! [callbacks]
+//! timeout_ms = 10_000               # how long each callback of a plugin may take
+//!
 //! [plugins.fx]
 //! config = { base = "EUR" }         # checked against the plugin's config_schema
 //! grants = ["kv:*", "clock"]        # what this plugin is given, in the place of [grants]
 //!
 //! isolation = "process"             # where this plugin runs
+//! enabled = false                   # whether tenants have it before it is switched on for them
 //!
 //! [tenants.acme]
 //! isolation = "process"             # where the tenant's own plugins run
 //! secrets = { directory = "acme" }   # the tenant's own, in the place of [secrets]
 //! grants = ["kv:read"]              # what the tenant gives plugins on its behalf; without it whatever the host gives
 //! limits = { timeout_ms = 500 }     # lower limits for the tenant's calls
+//!
+//! [tenants.acme.plugins.fx]         # what the tenant decides about a plugin
+//! enabled = true
+//! config = { base = "CHF" }         # goes before the configuration above, field by field
+//! priority = 1                      # lower goes first where several plugins could serve
 //! ```
 
-use std::{collections::BTreeMap, fs, io::Read, path::Path};
+use std::{collections::BTreeMap, fs, io::Read, path::Path, time::Duration};
 
 use serde::Deserialize;
 use serde_json::Value;
 use toolbay::{
-    ErrorKind, Isolation, Limits, LimitsRequest, LoadError, PermissionSet, PluginName, Quota, TenantId, TierPolicy,
-    ToolbayBuilder,
+    Activation, Breaker, ErrorKind, Isolation, Limits, LimitsRequest, LoadError, PermissionSet, PluginName, Quota,
+    TenantId, TierPolicy, ToolbayBuilder,
 };
 
 use crate::{
@@ -58,6 +73,9 @@ use crate::{
 
 /// More is no configuration written by hand.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// How often servers ask plugins whether they are well, unless the file says otherwise.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -69,6 +87,8 @@ pub(crate) struct Config {
     http: HttpSection,
     secrets: SecretsSection,
     isolation: IsolationSection,
+    breaker: BreakerSection,
+    callbacks: CallbacksSection,
     plugins: BTreeMap<PluginName, PluginSection>,
     tenants: BTreeMap<TenantId, TenantSection>,
 }
@@ -96,7 +116,23 @@ struct IsolationSection {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct BreakerSection {
+    failures: Option<u32>,
+    open_for_ms: Option<u64>,
+    failed_checks: Option<u32>,
+    check_interval_ms: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CallbacksSection {
+    timeout_ms: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct PluginSection {
+    enabled: Option<bool>,
     config: Option<toml::Table>,
     isolation: Option<Isolation>,
     grants: Option<PermissionSet>,
@@ -109,6 +145,15 @@ struct TenantSection {
     grants: Option<PermissionSet>,
     secrets: Option<SecretsSection>,
     limits: LimitsRequest,
+    plugins: BTreeMap<PluginName, ActivationSection>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ActivationSection {
+    enabled: Option<bool>,
+    config: Option<toml::Table>,
+    priority: Option<i32>,
 }
 
 impl Config {
@@ -129,7 +174,7 @@ impl Config {
     /// The ceiling of every call.
     pub(crate) fn limits(&self) -> Limits {
         let (mut limits, asked) = (Limits::default(), &self.limits);
-        limits.timeout = asked.timeout_ms.map_or(limits.timeout, std::time::Duration::from_millis);
+        limits.timeout = asked.timeout_ms.map_or(limits.timeout, Duration::from_millis);
         macro_rules! take {
             ($($field:ident)*) => { $(limits.$field = asked.$field.unwrap_or(limits.$field);)* };
         }
@@ -159,8 +204,13 @@ impl Config {
 
     /// Hands everything but the limits to `builder`.
     pub(crate) fn apply_to(&self, builder: ToolbayBuilder) -> Result<ToolbayBuilder, CliError> {
-        let default = Quota::default();
+        let (default, breaker) = (Quota::default(), Breaker::default());
         let mut builder = builder
+            .breaker(Breaker {
+                failures: self.breaker.failures.unwrap_or(breaker.failures),
+                open_for: self.breaker.open_for_ms.map_or(breaker.open_for, Duration::from_millis),
+                failed_checks: self.breaker.failed_checks.unwrap_or(breaker.failed_checks),
+            })
             .quota(Quota {
                 max_concurrent_calls: self.quota.max_concurrent_calls.unwrap_or(default.max_concurrent_calls),
                 max_calls_per_minute: self.quota.max_calls_per_minute.unwrap_or(default.max_calls_per_minute),
@@ -173,14 +223,22 @@ impl Config {
         if let Some(provider) = secrets("secrets".into(), &self.secrets)? {
             builder = builder.secrets(provider);
         }
+        if let Some(timeout) = self.callbacks.timeout_ms {
+            builder = builder.callback_timeout(Duration::from_millis(timeout));
+        }
+        let table = |place: String, table: &toml::Table| {
+            let problem = |problem| CliError::usage(format!("--config: {place}.config: {problem}"));
+            json(&toml::Value::Table(table.clone())).map_err(problem)
+        };
         for (name, section) in &self.plugins {
+            if let Some(enabled) = section.enabled {
+                builder = builder.enabled_by_default(name.clone(), enabled);
+            }
             if let Some(grants) = &section.grants {
                 builder = builder.plugin_grants(name.clone(), grants.clone());
             }
             if let Some(config) = &section.config {
-                let config = json(&toml::Value::Table(config.clone()))
-                    .map_err(|problem| CliError::usage(format!("--config: plugins.{name}.config: {problem}")))?;
-                builder = builder.plugin_config(name.clone(), config);
+                builder = builder.plugin_config(name.clone(), table(format!("plugins.{name}"), config)?);
             }
         }
         for (name, section) in &self.tenants {
@@ -192,6 +250,12 @@ impl Config {
                 let provider = secrets(format!("tenants.{name}.secrets"), section)?.unwrap_or_default();
                 builder = builder.tenant_secrets(name.clone(), provider);
             }
+            for (plugin, section) in &section.plugins {
+                let place = || format!("tenants.{name}.plugins.{plugin}");
+                let config = section.config.as_ref().map(|config| table(place(), config)).transpose()?;
+                let activation = Activation { enabled: section.enabled, config, priority: section.priority };
+                builder = builder.activation(name.clone(), plugin.clone(), activation);
+            }
             if section.limits != LimitsRequest::default() {
                 builder = builder.tenant_limits(name.clone(), section.limits.clone());
             }
@@ -202,6 +266,17 @@ impl Config {
     /// The plugins that the file speaks of.
     pub(crate) fn plugins(&self) -> impl Iterator<Item = &PluginName> {
         self.plugins.keys()
+    }
+
+    /// The tenants that the file speaks of, each with the plugins about which it decides.
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = (&TenantId, Vec<&PluginName>)> {
+        self.tenants.iter().map(|(tenant, section)| (tenant, section.plugins.keys().collect()))
+    }
+
+    /// How often servers ask plugins whether they are well.
+    pub(crate) fn health_interval(&self) -> Option<Duration> {
+        let interval = self.breaker.check_interval_ms.map_or(HEALTH_INTERVAL, Duration::from_millis);
+        Some(interval).filter(|interval| !interval.is_zero())
     }
 }
 

@@ -12,14 +12,17 @@ use std::{
 };
 
 use toolbay::{
-    Failed, FileKv, Isolation, LoadReport, PluginName, Scope, Session, TenantId, TierPolicy, TieredRunner, Toolbay,
+    Failed, FileKv, HealthWatch, Isolation, LoadReport, PluginName, ReloadOptions, Scope, Session, SyncReport,
+    TenantId, TierPolicy, TieredRunner, Toolbay,
+    load::is_plugin,
+    watch,
     worker::{WorkerConfig, WorkerRunner},
 };
 
 use crate::{
     config::Config,
     exit::CliError,
-    options::{HostOptions, PluginOptions, SessionOptions},
+    options::{HostOptions, PluginOptions, SessionOptions, WatchOptions},
     output,
 };
 
@@ -27,8 +30,16 @@ use crate::{
 pub(crate) struct Host {
     pub(crate) toolbay: Toolbay,
     pub(crate) report: LoadReport,
+    sources: Vec<(Scope, PathBuf)>,
+    health_interval: Option<Duration>,
     /// Whether it was said what did not stop.
     told: AtomicBool,
+}
+
+/// What a command that goes on keeps up with, as long as this lives.
+pub(crate) struct KeptUp {
+    _watched: Vec<watch::Watch>,
+    _health: Option<HealthWatch>,
 }
 
 /// How long plugins and the last calls have when a server is asked to end.
@@ -43,16 +54,46 @@ impl Host {
     /// Makes a Toolbay and loads its plugins. One that does not load is in the report and stops no other.
     pub(crate) async fn open(options: &HostOptions, plugins: &PluginOptions) -> Result<Self, CliError> {
         let config = Config::load(options.config.as_deref())?;
+        let host = Self::load(options, plugins, &config).await?;
+        refuse_without(config.plugins(), &host.report)?;
+        let named = config.plugins().chain(options.assets.iter().map(|pair| &pair.key));
+        warn_of_strangers(named.collect(), &host.report);
+        Ok(host)
+    }
+
+    /// Makes a Toolbay and loads its plugins for a command that tells what is wrong with them.
+    pub(crate) async fn open_to_look(options: &HostOptions, plugins: &PluginOptions) -> Result<Self, CliError> {
+        Self::load(options, plugins, &Config::load(options.config.as_deref())?).await
+    }
+
+    async fn load(options: &HostOptions, plugins: &PluginOptions, config: &Config) -> Result<Self, CliError> {
         let sources = sources(plugins)?;
-        let toolbay = build(options, &config)?;
+        let toolbay = build(options, config)?;
         let mut report = LoadReport::default();
         for (scope, path) in &sources {
             report.merge(load(&toolbay, scope, path).await);
         }
-        refuse_without(config.plugins(), &report)?;
-        let named = config.plugins().chain(options.assets.iter().map(|pair| &pair.key));
-        warn_of_strangers(named.collect(), &report);
-        Ok(Self { toolbay, report, told: AtomicBool::new(false) })
+        let health_interval = config.health_interval();
+        Ok(Self { toolbay, report, sources, health_interval, told: AtomicBool::new(false) })
+    }
+
+    /// Keeps up with what changes while a command goes on: files, where that is asked for, and the plugins' health. `told`
+    /// hears what became of files that changed.
+    pub(crate) fn keep_up(
+        &self,
+        options: WatchOptions,
+        told: impl Fn(&SyncReport) + Clone + Send + 'static,
+    ) -> Result<KeptUp, CliError> {
+        let reload = ReloadOptions { allow_breaking: options.allow_breaking };
+        let how = watch::WatchOptions { reload, ..watch::WatchOptions::default() };
+        let begin = |(scope, path): &(Scope, PathBuf)| {
+            let (told, scope) = (told.clone(), scope.clone());
+            let report = move |report: SyncReport| told(&report);
+            watch::Watch::begin(self.toolbay.clone(), scope, path, how, report).map_err(CliError::usage)
+        };
+        let watched: Result<_, _> = self.sources.iter().filter(|_| options.watch).map(begin).collect();
+        let health = self.health_interval.map(|interval| self.toolbay.watch_health(interval));
+        Ok(KeptUp { _watched: watched?, _health: health })
     }
 
     /// Opens the host that a command works at, says what did not load, and gives the tenant's session.
@@ -108,12 +149,6 @@ pub(crate) async fn load(toolbay: &Toolbay, scope: &Scope, path: &Path) -> LoadR
     report
 }
 
-/// Whether `path` is one plugin rather than a folder of them.
-pub(crate) fn is_plugin(path: &Path) -> bool {
-    let has = |name: &str| path.join(name).is_file();
-    path.is_file() || ["plugin.toml", "plugin.yaml", "plugin.yml", "plugin.json"].into_iter().any(has)
-}
-
 /// What the plugin at `path` is probably called: its file or folder without the ending.
 fn plugin_stem(path: &Path) -> String {
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
@@ -136,6 +171,10 @@ fn build(options: &HostOptions, config: &Config) -> Result<Toolbay, CliError> {
     if options.deterministic {
         builder = builder.deterministic();
     }
+    // What is no text can be no value of a configuration.
+    let variables =
+        env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    builder = builder.plugin_environment("TOOLBAY_PLUGIN_", variables);
     for assets in &options.assets {
         readable_folder("--assets", &assets.value)?;
         builder = builder.assets(assets.key.clone(), &assets.value);

@@ -12,8 +12,9 @@ use crate::values::{self, Pair};
 pub(crate) struct HostOptions {
     /// Take limits, grants and plugins' configuration from this TOML file.
     ///
-    /// Its tables are limits, quota, grants (with host), plugins.NAME (with config and grants) and tenants.NAME (with
-    /// grants and limits). Without grants in it, plugins are given what stays within Toolbay where they ask for it:
+    /// Its tables are limits, quota, breaker, callbacks, grants (with host), http, secrets, isolation, plugins.NAME (with
+    /// config, grants, enabled and isolation) and tenants.NAME (with grants, limits, secrets and plugins). Variables
+    /// TOOLBAY_PLUGIN_NAME__FIELD go before a plugin's config. Without grants in it, plugins are given what stays within Toolbay where they ask for it:
     /// kv:*, clock, random, tool:call:* and hook:*.
     #[arg(long, value_name = "FILE", help_heading = "Host")]
     pub(crate) config: Option<PathBuf>,
@@ -93,6 +94,17 @@ pub(crate) struct PluginOptions {
     /// Load the plugins in this folder, or this one plugin, for one tenant only; may be repeated
     #[arg(long, value_name = "TENANT=DIR", help_heading = "Plugins")]
     pub(crate) tenant_tools: Vec<Pair<TenantId, PathBuf>>,
+}
+
+/// Whether plugins are reloaded when their files change.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct WatchOptions {
+    /// Reload plugins when their files change
+    #[arg(long, help_heading = "Plugins")]
+    pub(crate) watch: bool,
+    /// Take a changed plugin though that breaks those who call its tools
+    #[arg(long, requires = "watch", help_heading = "Plugins")]
+    pub(crate) allow_breaking: bool,
 }
 
 /// A command that works at a tenant's tools.

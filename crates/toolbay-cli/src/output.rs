@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::Serialize;
-use toolbay::LoadReport;
+use toolbay::{LoadReport, SyncReport};
 
 use crate::exit::CliError;
 
@@ -59,6 +59,11 @@ pub(crate) fn load_report(report: &LoadReport) {
     }
 }
 
+/// Says on standard error what became of plugins whose files changed.
+pub(crate) fn sync_report(report: &SyncReport) {
+    note(report.to_string().trim_end());
+}
+
 /// Says on standard error which plugins did not load.
 pub(crate) fn load_failures(report: &LoadReport) {
     for failed in &report.failed {
@@ -69,6 +74,30 @@ pub(crate) fn load_failures(report: &LoadReport) {
             failed.error
         ));
     }
+}
+
+/// `rows` as columns, each as wide as its widest cell; the last one is cut to what is left of a terminal's line.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    use unicode_width::UnicodeWidthStr;
+
+    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max();
+    let widths: Vec<_> = (0..N).map(|column| widest(column).unwrap_or_default()).collect();
+    let before: usize = widths.iter().take(N.saturating_sub(1)).map(|width| width + 2).sum();
+    // Into a pipe goes the whole text; a terminal too narrow for any shows a little of it all the same.
+    let left = terminal_width().map_or(usize::MAX, |width| width.saturating_sub(before).max(20));
+    let line = |row: &[String; N]| {
+        let mut line = String::new();
+        for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            if at + 1 == N {
+                line.push_str(&one_line(cell, left));
+            } else {
+                line.push_str(cell);
+                line.push_str(&" ".repeat((width + 2).saturating_sub(cell.width())));
+            }
+        }
+        line.trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
 }
 
 /// The columns of the terminal that shows standard output; `None` where that is no terminal.

@@ -59,6 +59,14 @@ pub struct PluginInfo {
     pub origin: Option<PathBuf>,
     /// How often the plugin was replaced in its place, and one.
     pub generation: u64,
+    /// Whether tenants have it before they switch it on or off.
+    pub enabled_by_default: bool,
+    /// Its configuration where the tenant says nothing.
+    pub config: Value,
+    /// What its calls may use at most.
+    pub limits: Arc<Limits>,
+    /// What the host gives of what it asks for; a tenant may give less.
+    pub host_grants: Arc<PermissionSet>,
 }
 
 /// What the host decided about a plugin when it was registered; shared by its tools and hooks.
@@ -141,6 +149,10 @@ impl Registered {
             hooks: self.hooks.iter().map(|entry| entry.registration.clone()).collect(),
             origin: self.owner.origin.clone(),
             generation: self.owner.generation,
+            enabled_by_default: self.owner.enabled_by_default,
+            config: self.owner.config.clone(),
+            limits: Arc::clone(&self.owner.limits),
+            host_grants: Arc::clone(&self.owner.host_grants),
         }
     }
 }

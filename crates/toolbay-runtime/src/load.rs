@@ -246,6 +246,11 @@ fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
     Ok(paths)
 }
 
+/// Whether `path` is one plugin rather than a folder of them.
+pub fn is_plugin(path: &Path) -> bool {
+    path.is_file() || manifest_path(path).is_some()
+}
+
 fn manifest_path(folder: &Path) -> Option<PathBuf> {
     MANIFEST_NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }

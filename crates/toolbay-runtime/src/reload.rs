@@ -167,14 +167,15 @@ impl Toolbay {
         Ok(Upgrade::between(&old, &new))
     }
 
-    /// Makes what is registered in `scope` from `folder` what lies there now: new plugins are loaded, changed ones
-    /// replaced, all in one swap, and those that are gone unregistered. What fails stays as it was.
+    /// Makes what is registered in `scope` from `path`, a folder of plugins or one plugin, what lies there now: new
+    /// plugins are loaded, changed ones replaced, all in one swap, and those that are gone unregistered. What fails stays
+    /// as it was.
     ///
     /// # Cancel safety
     /// As [`reload`](Self::reload); what was done by then stays done.
-    pub async fn sync_folder(&self, scope: Scope, folder: impl AsRef<Path>, options: ReloadOptions) -> SyncReport {
+    pub async fn sync(&self, scope: Scope, path: impl AsRef<Path>, options: ReloadOptions) -> SyncReport {
         let _one_at_a_time = self.lives().syncing.lock().await;
-        Sync { bay: self, scope, folder: folder.as_ref(), options, report: SyncReport::default() }.run().await
+        Sync { bay: self, scope, path: path.as_ref(), options, report: SyncReport::default() }.run().await
     }
 
     async fn put(&self, scope: &Scope, opened: Opened, options: ReloadOptions) -> Result<Reloaded, LoadError> {
@@ -352,11 +353,11 @@ fn in_order(mut waiting: Vec<Change>) -> Vec<Change> {
     }
 }
 
-/// A folder that is taken over anew.
+/// A folder of plugins, or one plugin, that is taken over anew.
 struct Sync<'a> {
     bay: &'a Toolbay,
     scope: Scope,
-    folder: &'a Path,
+    path: &'a Path,
     options: ReloadOptions,
     report: SyncReport,
 }
@@ -364,18 +365,24 @@ struct Sync<'a> {
 impl Sync<'_> {
     async fn run(mut self) -> SyncReport {
         let (bay, scope) = (self.bay, self.scope.clone());
-        let found = match load::discover(self.folder, &bay.one_file_extensions()) {
-            Ok((found, skipped)) => {
-                self.report.skipped = skipped;
-                found
-            }
-            Err(error) => {
-                self.fail(self.folder, error);
-                return self.report;
-            }
-        };
         let catalog = bay.registry().catalog(&scope);
         let here: Vec<_> = catalog.plugins().filter(|plugin| self.is_from_here(plugin)).cloned().collect();
+        // One plugin that is gone is as good as a folder without it.
+        let was_one = here.iter().any(|plugin| plugin.owner.origin.as_deref() == Some(self.path));
+        let found = if load::is_plugin(self.path) || (was_one && !self.path.exists()) {
+            if self.path.exists() { vec![self.path.to_owned()] } else { Vec::new() }
+        } else {
+            match load::discover(self.path, &bay.one_file_extensions()) {
+                Ok((found, skipped)) => {
+                    self.report.skipped = skipped;
+                    found
+                }
+                Err(error) => {
+                    self.fail(self.path, error);
+                    return self.report;
+                }
+            }
+        };
         // Of which files nothing can be told, since they could not be read: what came from them stays.
         let (mut unknown, mut seen) = (Vec::new(), Vec::new());
         let (mut changed, mut new) = (Vec::new(), Vec::new());
@@ -432,8 +439,9 @@ impl Sync<'_> {
     }
 
     fn is_from_here(&self, plugin: &Registered) -> bool {
-        let parent = plugin.owner.origin.as_deref().and_then(Path::parent);
-        parent.is_some_and(|parent| parent == self.folder || same_place(parent, self.folder))
+        let Some(origin) = plugin.owner.origin.as_deref() else { return false };
+        let lies_in = |parent: &Path| parent == self.path || same_place(parent, self.path);
+        origin == self.path || origin.parent().is_some_and(lies_in)
     }
 
     async fn exchange(&mut self, changed: Vec<(PathBuf, Arc<Registered>, Arc<Registered>)>) {
@@ -469,7 +477,7 @@ impl Sync<'_> {
                 for (name, error) in kept {
                     let error =
                         LoadError::new(error.kind, format!("its file is gone, and it stays: {}", error.message));
-                    self.fail(&self.folder.join(name.as_str()), error);
+                    self.fail(&self.path.join(name.as_str()), error);
                 }
                 return;
             }

@@ -36,6 +36,8 @@ pub use toolbay_runtime::*;
 pub use toolbay_http as http;
 #[cfg(feature = "mcp")]
 pub use toolbay_mcp as mcp;
+#[cfg(feature = "watch")]
+pub use toolbay_watch as watch;
 #[cfg(feature = "worker")]
 pub mod tiers;
 

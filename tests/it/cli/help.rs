@@ -17,6 +17,9 @@ fn the_help_of_each_command_is_as_decided() {
     check(&["new", "--help"], expect_file!["help/new.txt"]);
     check(&["check", "--help"], expect_file!["help/check.txt"]);
     check(&["tools", "--help"], expect_file!["help/tools.txt"]);
+    check(&["plugins", "--help"], expect_file!["help/plugins.txt"]);
+    check(&["describe", "--help"], expect_file!["help/describe.txt"]);
+    check(&["doctor", "--help"], expect_file!["help/doctor.txt"]);
     check(&["call", "--help"], expect_file!["help/call.txt"]);
     check(&["code", "--help"], expect_file!["help/code.txt"]);
     check(&["agent", "--help"], expect_file!["help/agent.txt"]);

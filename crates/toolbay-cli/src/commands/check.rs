@@ -66,7 +66,7 @@ impl Findings {
 
     /// A plugin that is checked alone is not to blame for the absence of those that it requires: that becomes a warning.
     async fn forgive_requirements(&mut self, toolbay: &Toolbay, path: &Path, report: &mut LoadReport) {
-        let alone = host::is_plugin(path);
+        let alone = toolbay::load::is_plugin(path);
         let Some(Failed { error, .. }) = report.failed.first().filter(|_| alone) else { return };
         if error.kind != ErrorKind::Dependency {
             return;

@@ -6,13 +6,15 @@ use clap::Args;
 use crate::{
     exit::{CliError, Status},
     host::Host,
-    options::SessionOptions,
+    options::{SessionOptions, WatchOptions},
     output, signals,
 };
 
 /// Options of `toolbay mcp`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    #[command(flatten)]
+    watch: WatchOptions,
     #[command(flatten)]
     session: SessionOptions,
 }
@@ -21,6 +23,7 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let host = Host::open(&options.session.host, &options.session.plugins).await?;
     output::load_report(&host.report);
     let session = host.session_of(&options.session.tenant)?;
+    let _kept_up = host.keep_up(options.watch, output::sync_report)?;
     let asked_to_end = signals::end()?;
     // Calls in flight are answered while the host stops, so the server goes on until it has.
     let served = tokio::select! {

@@ -17,7 +17,7 @@ use toolbay::{
 use crate::{
     exit::{CliError, Status},
     host::Host,
-    options::SessionOptions,
+    options::{SessionOptions, WatchOptions},
     output, signals,
 };
 
@@ -30,6 +30,8 @@ pub(crate) struct Options {
     /// The address, which must be one of this machine alone: 127.0.0.1, ::1 or localhost
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = host_address)]
     host: IpAddr,
+    #[command(flatten)]
+    watch: WatchOptions,
     #[command(flatten)]
     session: SessionOptions,
 }
@@ -44,6 +46,7 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let tenants = tenants(&host, &options)?;
     // Before anybody is told the address, so that nobody who heard it can end the server the hard way.
     let shutdown = signals::end()?;
+    let _kept_up = host.keep_up(options.watch, output::sync_report)?;
     announce(&host, &chosen, &tenants, address);
     let router = http_router(chosen, move |tenant| tenants.get(tenant).cloned(), HttpOptions::default());
     let served = serve_http(listener, router, shutdown).await.map_err(CliError::usage);

@@ -4,7 +4,6 @@ mod formats;
 
 use clap::{Args, ValueEnum};
 use toolbay::ToolInfo;
-use unicode_width::UnicodeWidthStr;
 
 use crate::{
     exit::{CliError, Status},
@@ -60,19 +59,8 @@ fn table(tools: &[ToolInfo], tenant: &str) -> Result<(), CliError> {
         let plugin = format!("{} {}", tool.plugin, tool.version);
         [tool.definition.name.to_string(), plugin, tool.scope.to_string(), tool.definition.description.clone()]
     }));
-    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max();
-    let widths = [0, 1, 2].map(|column| widest(column).unwrap_or_default());
-    let before: usize = widths.iter().map(|width| width + 2).sum();
-    // Into a pipe goes the whole description; a terminal too narrow for any shows a little of it all the same.
-    let left = output::terminal_width().map_or(usize::MAX, |width| width.saturating_sub(before).max(20));
-    for [name, plugin, scope, description] in &rows {
-        let cells = [name, plugin, scope].into_iter().zip(widths);
-        let cells: String = cells.map(|(cell, width)| padded(cell, width)).collect();
-        output::line(format!("{cells}{}", output::one_line(description, left)).trim_end())?;
+    for line in output::table(&rows) {
+        output::line(&line)?;
     }
     Ok(())
-}
-
-fn padded(cell: &str, width: usize) -> String {
-    format!("{cell}{}", " ".repeat((width + 2).saturating_sub(cell.width())))
 }
