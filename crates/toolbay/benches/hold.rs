@@ -17,7 +17,7 @@ use std::{
 };
 
 use serde_json::json;
-use toolbay::{Limits, Quota, RhaiRunner, Scope, Toolbay, rhai::MeteredAllocator};
+use toolbay::{Limits, Quota, ReloadOptions, RhaiRunner, Scope, Toolbay, rhai::MeteredAllocator};
 
 /// Counts the bytes of the whole process on top of those of calls.
 struct Counting;
@@ -69,6 +69,8 @@ fn main() {
     let is_real = std::env::args().any(|argument| argument == "--bench");
     let (plugins, span) = if is_real { (2_000, Duration::from_secs(2)) } else { (10, Duration::from_millis(5)) };
     hold(plugins);
+    from_disk(plugins * 5);
+    tenants(plugins * 50, plugins / 2);
     scale(span);
 }
 
@@ -96,6 +98,57 @@ fn hold(plugins: usize) {
     println!("| {plugins} small plugins, 100 tenants | each |\n| --- | --- |");
     println!("| source to registered | {:.1} µs |", took.as_secs_f64() * 1e6 / plugins as f64);
     println!("| memory | {:.1} KB |\n", bytes as f64 / 1e3 / plugins as f64);
+}
+
+/// Loads a folder of different one-file plugins for everybody, as a host does when it starts.
+fn from_disk(plugins: usize) {
+    let folder = std::env::temp_dir().join(format!("toolbay-hold-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for number in 0..plugins {
+        std::fs::write(folder.join(format!("small-{number}.rhai")), source(number)).expect("a file");
+    }
+    let bay = builder().build().expect("a sound host");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (before, began) = (LIVE.load(Ordering::Relaxed), Instant::now());
+    let report = runtime.block_on(bay.load_folder(Scope::Global, &folder));
+    let took = began.elapsed();
+    assert_eq!(report.loaded.len(), plugins, "every plugin loads");
+    drop(report);
+    let bytes = LIVE.load(Ordering::Relaxed) - before;
+    let began = Instant::now();
+    let report = runtime.block_on(bay.sync(Scope::Global, &folder, ReloadOptions::default()));
+    assert_eq!(report.unchanged, plugins, "none changed");
+    let looked = began.elapsed();
+    std::fs::remove_dir_all(&folder).expect("our own folder");
+    println!("| {plugins} one-file plugins in a folder | |\n| --- | --- |");
+    println!("| loaded in | {:.2} s |", took.as_secs_f64());
+    println!("| memory | {:.0} MB |", bytes as f64 / 1e6);
+    println!("| looked through without a change in | {:.2} s |\n", looked.as_secs_f64());
+}
+
+/// Opens a session and makes a call for each of many tenants, of whom some have a plugin of their own.
+fn tenants(tenants: usize, with_own: usize) {
+    let bay = builder().build().expect("a sound host");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        bay.load_source(Scope::Global, "work.rhai", WORK).await.expect("a sound plugin");
+        let before = LIVE.load(Ordering::Relaxed);
+        for number in 0..with_own {
+            let scope = Scope::tenant(format!("tenant-{number}")).expect("a name");
+            bay.load_source(scope, "small.rhai", &source(number)).await.expect("a sound plugin");
+        }
+        let own = LIVE.load(Ordering::Relaxed) - before;
+        let mut sessions = Vec::new();
+        for number in 0..tenants {
+            let session = bay.session(format!("tenant-{number}")).expect("a name");
+            session.call("work.none", json!({})).await.result.expect("a result");
+            sessions.push(session);
+        }
+        let all = LIVE.load(Ordering::Relaxed) - before;
+        println!("| {tenants} tenants, {with_own} with a plugin of their own | over the base |\n| --- | --- |");
+        println!("| the plugins | {:.1} MB |", own as f64 / 1e6);
+        println!("| all, each tenant with a session that was used and is kept open | {:.1} MB |\n", all as f64 / 1e6);
+    });
 }
 
 /// Calls per second on one thread and on two, with one host for both and with one for each.
