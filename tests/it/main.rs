@@ -12,9 +12,11 @@
 
 mod arguments;
 mod bfcl;
+mod callers;
 mod cli;
 mod documents;
 mod keeping;
+mod lasting;
 mod lifecycle;
 mod loading;
 mod metering;

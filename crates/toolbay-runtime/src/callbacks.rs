@@ -14,6 +14,7 @@ use crate::{
     call_host::CallHost,
     catalog::{Owner, Registered},
     chance,
+    clock::{self, Clock},
     guarded::{Failure, guarded},
     lifecycle::{PluginState, Stage},
     toolbay::Toolbay,
@@ -160,7 +161,10 @@ impl Toolbay {
     /// A tenant's plugin has in its callbacks what its tools have; one for everybody has what needs no tenant.
     fn callback_host(&self, owner: &Arc<Owner>, callback: Callback, deadline: Instant) -> Arc<dyn Host> {
         match &owner.scope {
-            Scope::Global => Arc::new(TenantlessHost { owner: Arc::clone(owner), callback }),
+            Scope::Global => {
+                let clock = Arc::clone(&self.ports().clock);
+                Arc::new(TenantlessHost { owner: Arc::clone(owner), callback, clock })
+            }
             Scope::Tenant(tenant) => {
                 let run = self.session_of(tenant.clone()).run();
                 Arc::new(CallHost::new(run, Arc::clone(owner), CallId::new(callback.name()), 0, deadline))
@@ -178,6 +182,7 @@ fn go_on(registered: &Registered, next: PluginState) -> Result<(), ToolError> {
 struct TenantlessHost {
     owner: Arc<Owner>,
     callback: Callback,
+    clock: Arc<dyn Clock>,
 }
 
 impl TenantlessHost {
@@ -241,13 +246,31 @@ impl Host for TenantlessHost {
         self.refuse()
     }
 
+    async fn kv_set_for(&self, _: &str, _: Value, _: Duration) -> Result<(), ToolError> {
+        self.refuse()
+    }
+
+    async fn kv_compare_and_set(
+        &self,
+        _: &str,
+        _: Option<Value>,
+        _: Option<Value>,
+        _: Option<Duration>,
+    ) -> Result<bool, ToolError> {
+        self.refuse()
+    }
+
+    async fn kv_list_after(&self, _: &str, _: &str, _: usize) -> Result<Vec<String>, ToolError> {
+        self.refuse()
+    }
+
     async fn call_tool(&self, _: &str, _: Value) -> Result<ToolOutput, ToolError> {
         self.refuse()
     }
 
     fn now_ms(&self) -> Result<i64, ToolError> {
         self.require("clock")?;
-        chance::now_ms()
+        clock::now_ms(&*self.clock)
     }
 
     fn uuid(&self) -> Result<String, ToolError> {

@@ -1,19 +1,4 @@
-//! The host's clock and random numbers, for whichever host a plugin has.
-
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use toolbay_api::{ErrorKind, ToolError};
-
-/// Milliseconds since 1970, UTC.
-///
-/// # Errors
-/// `Internal` where the clock is before that.
-pub(crate) fn now_ms() -> Result<i64, ToolError> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok();
-    since
-        .and_then(|since| i64::try_from(since.as_millis()).ok())
-        .ok_or_else(|| ToolError::new(ErrorKind::Internal, "the host's clock is before 1970; tell the operator"))
-}
+//! The host's random numbers, for whichever host a plugin has.
 
 /// A random version 4 UUID.
 pub(crate) fn uuid() -> String {

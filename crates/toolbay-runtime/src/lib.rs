@@ -5,14 +5,16 @@
 //! - [`toolbay`](mod@toolbay): `Toolbay` and its builder, the host's handle on everything; [`load`]: plugins from disk.
 //! - [`session`]: a tenant's view of the tools; [`run`](mod@run): one generation of it, from start to end.
 //! - `road`: the road of a tool call, one function. Beside it, one file a step: `view` (look-up), `gates` (hooks),
-//!   [`schema`], [`meter`], [`quarantine`], `call_host` (what a plugin can reach), `shape`.
+//!   [`schema`], [`meter`], [`quarantine`], `callers` (whom a tool allows), `call_host` (what a plugin
+//!   can reach), `shape`.
 //! - [`lifecycle`]: a plugin's states; `callbacks`: its callbacks; `waves`: folders in the order of what requires what;
 //!   `lives`: failures and plugins on their way out; `generation`: when nobody sees those any more; [`shutdown`]: the end.
 //! - `catalog` and `registry`: what is registered, immutable and swapped whole.
-//! - Ports: [`kv`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
+//! - Ports: [`kv`], [`clock`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
 
 mod call_host;
 mod callbacks;
+mod callers;
 mod catalog;
 mod chance;
 mod expense;
@@ -28,6 +30,7 @@ mod view;
 mod waves;
 
 pub mod audit;
+pub mod clock;
 pub mod kv;
 pub mod lifecycle;
 pub mod load;
@@ -44,8 +47,9 @@ pub mod toolbay;
 
 pub use audit::{AuditRecord, AuditSink, TracingAudit};
 pub use catalog::{PluginInfo, RegisterOptions, ToolInfo};
+pub use clock::{Clock, SystemClock};
 pub use gates::{Gate, Stop};
-pub use kv::{FileKv, KvQuota, KvSpace, KvStore, MemoryKv};
+pub use kv::{FileKv, KvQuota, KvSpace, KvStore, KvValue, MemoryKv};
 pub use lifecycle::{IllegalTransition, PluginState, PluginStatus, Stage};
 pub use load::{Failed, LoadReport, Loaded, Skipped};
 pub use meter::Quota;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use toolbay_api::{HookPoint, PermissionSet};
 
-use crate::catalog::{Catalog, HookEntry, Registered, ToolEntry, ToolInfo};
+use crate::{
+    callers,
+    catalog::{Catalog, HookEntry, Owner, Registered, ToolEntry, ToolInfo},
+};
 
 /// Names that a "not found" suggests at most.
 const MAX_SUGGESTIONS: usize = 3;
@@ -68,17 +71,17 @@ impl View {
         look_up(&self.global).filter(|entry| entry.owner.protected || !self.is_shadowed(&entry.owner.name))
     }
 
-    /// The tool called `name`, if a user with `rights` may see it.
+    /// The tool called `name`, if a user with `rights` may see it and it may be called from outside of plugins.
     pub(crate) fn tool_info(&self, name: &str, rights: &PermissionSet) -> Option<ToolInfo> {
-        self.tool(name).filter(|entry| may_see(entry, rights)).map(|entry| entry.info.clone())
+        self.tool(name).filter(|entry| may_see(entry, rights, None)).map(|entry| entry.info.clone())
     }
 
-    /// The tools that a user with `rights` may see, in alphabetical order.
-    pub(crate) fn tools(&self, rights: &PermissionSet) -> Vec<ToolInfo> {
+    /// The tools that a user with `rights` may see and that `by` may call, in alphabetical order.
+    pub(crate) fn tools(&self, rights: &PermissionSet, by: Option<&Owner>) -> Vec<ToolInfo> {
         let mut tools: Vec<_> = self
             .plugins()
             .flat_map(|plugin| plugin.tools.iter())
-            .filter(|entry| may_see(entry, rights))
+            .filter(|entry| may_see(entry, rights, by))
             .map(|entry| entry.info.clone())
             .collect();
         tools.sort_by(|a, b| a.definition.name.cmp(&b.definition.name));
@@ -100,8 +103,8 @@ impl View {
         self.global.plugin(plugin).is_some_and(|plugin| plugin.owner.protected)
     }
 
-    /// Tools that the tenant may see whose names are like `name`, the likest first.
-    pub(crate) fn suggestions(&self, name: &str, rights: &PermissionSet) -> Vec<String> {
+    /// Tools that the tenant may see and `by` may call whose names are like `name`, the likest first.
+    pub(crate) fn suggestions(&self, name: &str, rights: &PermissionSet, by: Option<&Owner>) -> Vec<String> {
         // The name is the caller's: a long one is not compared, since the comparison's cost grows with it.
         if name.len() > 128 {
             return Vec::new();
@@ -111,7 +114,7 @@ impl View {
             strsim::jaro_winkler(name, other).max(strsim::jaro_winkler(name, local))
         };
         let mut near: Vec<_> = self
-            .tools(rights)
+            .tools(rights, by)
             .into_iter()
             .map(|tool| (likeness(tool.definition.name.as_str()), String::from(tool.definition.name.clone())))
             .filter(|(likeness, _)| *likeness > 0.8)
@@ -121,6 +124,7 @@ impl View {
     }
 }
 
-fn may_see(entry: &ToolEntry, rights: &PermissionSet) -> bool {
-    entry.info.definition.required_permissions.iter().all(|right| rights.covers(right.as_str()))
+fn may_see(entry: &ToolEntry, rights: &PermissionSet, by: Option<&Owner>) -> bool {
+    callers::may_call(entry, by)
+        && entry.info.definition.required_permissions.iter().all(|right| rights.covers(right.as_str()))
 }

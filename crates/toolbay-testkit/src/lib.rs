@@ -4,15 +4,18 @@
 //! - [`scripted_tools`] are native tools that succeed, fail, hang and panic when told.
 //! - [`ScriptedHook`] stands at every point, and answers as told at one.
 //! - [`RecordingAudit`] keeps what an audit would.
+//! - [`VirtualClock`] stands still until it is set.
 //! - [`check_lifecycle!`] takes a native plugin through its life and says what was wrong with it.
 
 mod audit;
+mod clock;
 mod hooks;
 mod lifecycle;
 mod tools;
 mod transcript;
 
 pub use audit::{Audited, RecordingAudit};
+pub use clock::VirtualClock;
 pub use hooks::{Answer, ScriptedHook};
 pub use lifecycle::{check_life_of, granting_host};
 pub use tools::scripted_tools;
