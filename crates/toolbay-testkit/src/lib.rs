@@ -7,6 +7,7 @@
 //! - [`VirtualClock`] stands still until it is set.
 //! - [`TestHost`] is a host for unit tests of native tools and hooks; [`FakeHttp`] is the network for it or for a
 //!   [`Toolbay`](toolbay_runtime::Toolbay).
+//! - [`FakeSecrets`] keeps the secrets of a test.
 //! - [`runner_conformance!`] writes a suite of tests for a runner.
 //! - [`check_lifecycle!`] takes a native plugin through its life and says what was wrong with it.
 
@@ -17,6 +18,7 @@ mod conformance;
 mod fake_http;
 mod hooks;
 mod lifecycle;
+mod secrets;
 mod test_host;
 mod tools;
 mod transcript;
@@ -30,6 +32,7 @@ pub use conformance::{Trial, check_runner};
 pub use fake_http::{FakeAnswer, FakeHttp, FakeRequest};
 pub use hooks::{Answer, ScriptedHook};
 pub use lifecycle::{check_life_of, granting_host};
+pub use secrets::FakeSecrets;
 pub use test_host::{HostCall, TestHost};
 pub use tools::scripted_tools;
 pub use transcript::Transcript;

@@ -24,7 +24,8 @@ fn ada() -> Value {
 
 #[tokio::test]
 async fn a_customer_is_asked_for_once_a_minute() {
-    let (http, clock) = (FakeHttp::new().on("GET", CUSTOMERS, FakeAnswer::json(ada())).unwrap(), VirtualClock::default());
+    let (http, clock) =
+        (FakeHttp::new().on("GET", CUSTOMERS, FakeAnswer::json(ada())).unwrap(), VirtualClock::default());
     let host = TestHost::new().with_http(http.clone()).with_clock(clock.clone()).with_secret("CRM_KEY", "s3cret");
     let query = json!({ "email": "ada@example.com" });
     assert_eq!(host.call(&the_tool(), query.clone()).await.unwrap(), ada());
