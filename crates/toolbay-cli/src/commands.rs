@@ -8,6 +8,7 @@ mod completions;
 mod mcp;
 mod new;
 mod serve;
+mod test;
 mod tools;
 
 use clap::{ArgAction, Parser, Subcommand};
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     New(new::Options),
     /// Check plugins just as loading does, without calling their tools
     Check(check::Options),
+    /// Run the cases of plugins: calls, and what must come of them
+    Test(test::Options),
     /// List a tenant's tools, for readers or in the form of a provider's API
     Tools(tools::Options),
     /// Call one tool, or a batch of them
@@ -55,6 +58,7 @@ pub(crate) async fn run(command: Command) -> Result<Status, CliError> {
     match command {
         Command::New(options) => new::run(&options),
         Command::Check(options) => Box::pin(check::run(options)).await,
+        Command::Test(options) => Box::pin(test::run(options)).await,
         Command::Tools(options) => Box::pin(tools::run(options)).await,
         Command::Call(options) => Box::pin(call::run(options)).await,
         Command::Code(options) => Box::pin(code::run(options)).await,

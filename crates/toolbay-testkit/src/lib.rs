@@ -7,11 +7,13 @@
 //! - [`VirtualClock`] stands still until it is set.
 //! - [`TestHost`] is a host for unit tests of native tools and hooks; [`FakeHttp`] is the network for it or for a
 //!   [`Toolbay`](toolbay_runtime::Toolbay).
+//! - [`check_cases`] runs a plugin's file of cases.
 //! - [`FakeSecrets`] keeps the secrets of a test.
 //! - [`runner_conformance!`] writes a suite of tests for a runner.
 //! - [`check_lifecycle!`] takes a native plugin through its life and says what was wrong with it.
 
 mod audit;
+mod cases;
 mod clock;
 mod conformance;
 #[cfg(feature = "http")]
@@ -24,6 +26,7 @@ mod tools;
 mod transcript;
 
 pub use audit::{Audited, RecordingAudit};
+pub use cases::{CaseReport, check_cases};
 pub use clock::VirtualClock;
 pub use conformance::Case;
 #[doc(hidden)]
