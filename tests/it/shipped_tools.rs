@@ -67,6 +67,12 @@ async fn check_tools(plugin: &str) {
     assert!(report.uncalled.is_empty(), "every tool of {plugin} has a case: {:?}", report.uncalled);
 }
 
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+struct Echo {
+    data: Value,
+    error: Option<String>,
+}
+
 /// A native plugin with the tool that a hook case speaks of: it gives back the data or fails with the error.
 fn echo(qualified: &str) -> NativePlugin {
     let (plugin, local) = qualified.split_once('.').unwrap_or((qualified, qualified));
