@@ -111,6 +111,7 @@ impl Case {
 ///
 ///     toolbay_testkit::runner_conformance!(MyRunner, package);
 /// }
+/// # fn main() {}
 /// ```
 #[macro_export]
 macro_rules! runner_conformance {

@@ -91,11 +91,14 @@ pub struct TestHost {
     state: Arc<Mutex<State>>,
 }
 
+/// What answers calls by their arguments.
+type Answering = dyn Fn(&Value) -> Result<Value, ToolError> + Send + Sync;
+
 #[derive(Clone)]
 enum ScriptedTool {
     /// One after the other; the last stays.
     Answers(Arc<Mutex<VecDeque<Result<Value, ToolError>>>>),
-    Function(Arc<dyn Fn(&Value) -> Result<Value, ToolError> + Send + Sync>),
+    Function(Arc<Answering>),
 }
 
 #[derive(Default)]

@@ -240,8 +240,11 @@ fn test_says_which_cases_came_out_otherwise_and_which_tools_have_none() {
 
 #[test]
 fn test_refuses_what_it_cannot_run() {
-    let broken =
-        Desk::with(&[("broken.rhai", BROKEN), ("cases/broken.jsonl", "{\"case\": \"x\", \"tool\": \"broken\"}"), ("cases/kit.jsonl", "{\"case\": 1}")]);
+    let broken = Desk::with(&[
+        ("broken.rhai", BROKEN),
+        ("cases/broken.jsonl", "{\"case\": \"x\", \"tool\": \"broken\"}"),
+        ("cases/kit.jsonl", "{\"case\": 1}"),
+    ]);
     broken.run(&["test", "broken.rhai"]).refuses(&["broken.rhai:3"]);
     broken.run(&["test", "kit.rhai"]).refuses(&["kit.rhai", "line 1 of the cases"]);
     broken.run(&["test", "nowhere"]).refuses(&["nowhere does not exist"]);
