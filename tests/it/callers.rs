@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use toolbay::{AllowedCallers, ErrorKind, PermissionSet, Scope, Session, Toolbay, plugin::NativePlugin, tool};
+use toolbay::{ErrorKind, PermissionSet, Scope, Session, Toolbay, plugin::NativePlugin, tool};
 use toolbay_testkit::RecordingAudit;
 
 use crate::support::{Nothing, names, outcome, tenant};
@@ -103,7 +103,7 @@ async fn a_plugin_called_agent_is_not_the_agent() {
 #[tokio::test]
 async fn a_native_tool_says_so_in_its_definition() {
     let purge = tool("purge", "Purges", async |_: Nothing, _| Ok("purged"));
-    let purge = purge.with(|definition| definition.allowed_callers = AllowedCallers::new(["shop"]).ok());
+    let purge = purge.with_callers(["shop"]).unwrap();
     let bay = host(Arc::default()).await;
     bay.register(Scope::Global, NativePlugin::new("native", "1.0.0", "d").unwrap().tool(purge)).await.unwrap();
     let acme = bay.session("acme").unwrap();

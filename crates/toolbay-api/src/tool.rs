@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
-    callers::AllowedCallers,
+    callers::{AllowedCallers, CallersError},
     context::ToolContext,
     error::{ErrorKind, ToolError},
     names::ToolName,
@@ -188,6 +188,15 @@ impl<P, F> NativeTool<P, F> {
         change(&mut self.definition);
         self
     }
+
+    /// Lets only these callers call it: `"agent"`, and plugins by name, as [`AllowedCallers`] has it.
+    ///
+    /// # Errors
+    /// [`CallersError`] where they are no such list.
+    pub fn with_callers<T: AsRef<str>>(self, callers: impl IntoIterator<Item = T>) -> Result<Self, CallersError> {
+        let callers = AllowedCallers::new(callers)?;
+        Ok(self.with(|definition| definition.allowed_callers = Some(callers)))
+    }
 }
 
 /// A tool made by [`blocking_tool`].
@@ -198,6 +207,14 @@ impl<P, F> BlockingTool<P, F> {
     #[must_use]
     pub fn with(self, change: impl FnOnce(&mut ToolDefinition)) -> Self {
         Self(self.0.with(change))
+    }
+
+    /// Lets only these callers call it, as [`NativeTool::with_callers`].
+    ///
+    /// # Errors
+    /// [`CallersError`] where they are no such list.
+    pub fn with_callers<T: AsRef<str>>(self, callers: impl IntoIterator<Item = T>) -> Result<Self, CallersError> {
+        self.0.with_callers(callers).map(Self)
     }
 }
 
