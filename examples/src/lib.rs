@@ -1,2 +1,4 @@
 //! Small programs that embed Toolbay, one a file in `src/bin`; the test beside them runs each. Larger plugins are in
-//! `plugins/`.
+//! `plugins/`, a plugin author's own crate is in `author/`, and how plugins of another framework move over in [`legacy`].
+
+pub mod legacy;

@@ -17,37 +17,40 @@ fn space(tenant: &str, plugin: &str) -> KvSpace {
 /// The behaviour of every store.
 async fn behaves(store: &dyn KvStore) {
     let (mine, quota) = (space("acme", "todo"), KvQuota { max_keys: 3, max_bytes: 100, max_value_bytes: 60 });
-    assert_eq!(store.get(&mine, "a").await.unwrap(), None);
-    store.set(&mine, "a", json!({ "n": 1 }), quota).await.unwrap();
-    store.set(&mine, "ab", json!(2), quota).await.unwrap();
-    store.set(&mine, "b", json!(null), quota).await.unwrap();
-    assert_eq!(store.get(&mine, "a").await.unwrap(), Some(json!({ "n": 1 })));
-    assert_eq!(store.get(&mine, "b").await.unwrap(), Some(Value::Null));
-    assert_eq!(store.list(&mine, "a", 10).await.unwrap(), ["a", "ab"]);
-    assert_eq!(store.list(&mine, "", 2).await.unwrap(), ["a", "ab"]);
+    assert_eq!(store.get(&mine, "a", 0).await.unwrap(), None);
+    store.set(&mine, "a", json!({ "n": 1 }).into(), quota, 0).await.unwrap();
+    store.set(&mine, "ab", json!(2).into(), quota, 0).await.unwrap();
+    store.set(&mine, "b", json!(null).into(), quota, 0).await.unwrap();
+    assert_eq!(store.get(&mine, "a", 0).await.unwrap(), Some(json!({ "n": 1 })));
+    assert_eq!(store.get(&mine, "b", 0).await.unwrap(), Some(Value::Null));
+    assert_eq!(store.list(&mine, "a", "", 10, 0).await.unwrap(), ["a", "ab"]);
+    assert_eq!(store.list(&mine, "", "", 2, 0).await.unwrap(), ["a", "ab"]);
 
     let own = KvSpace { own: true, ..space("acme", "todo") };
     for other in [space("acme", "other"), space("globex", "todo"), own] {
-        assert_eq!(store.get(&other, "a").await.unwrap(), None);
-        assert!(store.list(&other, "", 10).await.unwrap().is_empty());
-        assert!(!store.delete(&other, "a").await.unwrap());
+        assert_eq!(store.get(&other, "a", 0).await.unwrap(), None);
+        assert!(store.list(&other, "", "", 10, 0).await.unwrap().is_empty());
+        assert!(!store.delete(&other, "a", 0).await.unwrap());
     }
 
-    let over = store.set(&mine, "c", json!(1), quota).await.unwrap_err();
+    let over = store.set(&mine, "c", json!(1).into(), quota, 0).await.unwrap_err();
     assert_eq!(over.kind, ErrorKind::LimitExceeded { limit: Limit::Storage, allowed: 3, used: 4 });
-    let long = store.set(&mine, "a", json!("x".repeat(60)), quota).await.unwrap_err();
+    let long = store.set(&mine, "a", json!("x".repeat(60)).into(), quota, 0).await.unwrap_err();
     assert_eq!(long.kind, ErrorKind::LimitExceeded { limit: Limit::Storage, allowed: 60, used: 63 });
-    store.set(&mine, "a", json!("x".repeat(50)), quota).await.unwrap();
-    let sum = store.set(&mine, "b", json!("x".repeat(50)), quota).await.unwrap_err();
+    store.set(&mine, "a", json!("x".repeat(50)).into(), quota, 0).await.unwrap();
+    let sum = store.set(&mine, "b", json!("x".repeat(50)).into(), quota, 0).await.unwrap_err();
     assert!(matches!(sum.kind, ErrorKind::LimitExceeded { limit: Limit::Storage, allowed: 100, .. }), "{sum}");
-    assert_eq!(store.get(&mine, "b").await.unwrap(), Some(Value::Null), "a refused write changed something");
+    assert_eq!(store.get(&mine, "b", 0).await.unwrap(), Some(Value::Null), "a refused write changed something");
 
-    assert!(store.delete(&mine, "a").await.unwrap());
-    assert!(!store.delete(&mine, "a").await.unwrap());
-    store.set(&mine, "c", json!(1), quota).await.unwrap();
+    assert!(store.delete(&mine, "a", 0).await.unwrap());
+    assert!(!store.delete(&mine, "a", 0).await.unwrap());
+    store.set(&mine, "c", json!(1).into(), quota, 0).await.unwrap();
     for key in ["", &"k".repeat(257)] {
-        assert_eq!(store.set(&mine, key, json!(1), quota).await.unwrap_err().kind, ErrorKind::InvalidArguments);
-        assert_eq!(store.get(&mine, key).await.unwrap_err().kind, ErrorKind::InvalidArguments);
+        assert_eq!(
+            store.set(&mine, key, json!(1).into(), quota, 0).await.unwrap_err().kind,
+            ErrorKind::InvalidArguments
+        );
+        assert_eq!(store.get(&mine, key, 0).await.unwrap_err().kind, ErrorKind::InvalidArguments);
     }
 }
 
@@ -72,7 +75,7 @@ async fn what_one_process_wrote_another_reads_and_neither_loses_writes() {
         let mine = mine.clone();
         writers.push(tokio::spawn(async move {
             for n in 0..50 {
-                store.set(&mine, &format!("{number}-{n}"), json!(n), KvQuota::default()).await.unwrap();
+                store.set(&mine, &format!("{number}-{n}"), json!(n).into(), KvQuota::default(), 0).await.unwrap();
             }
         }));
     }
@@ -80,7 +83,7 @@ async fn what_one_process_wrote_another_reads_and_neither_loses_writes() {
         writer.await.unwrap();
     }
     for store in &stores {
-        assert_eq!(store.list(&mine, "", 1000).await.unwrap().len(), 100);
+        assert_eq!(store.list(&mine, "", "", 1000, 0).await.unwrap().len(), 100);
     }
 }
 
@@ -91,7 +94,7 @@ async fn a_broken_state_file_is_unavailable_and_not_overwritten() {
     std::fs::create_dir(folder.path().join("acme")).unwrap();
     let file = folder.path().join("acme/todo.json");
     std::fs::write(&file, "{broken").unwrap();
-    let error = store.set(&space("acme", "todo"), "a", json!(1), KvQuota::default()).await.unwrap_err();
+    let error = store.set(&space("acme", "todo"), "a", json!(1).into(), KvQuota::default(), 0).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert!(!error.message.contains("acme"), "a path reached the model: {error}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "{broken");

@@ -13,10 +13,12 @@
 mod activation;
 mod arguments;
 mod bfcl;
+mod callers;
 mod cli;
 mod documents;
 mod health;
 mod keeping;
+mod lasting;
 mod lifecycle;
 mod loading;
 mod metering;

@@ -9,16 +9,15 @@
     reason = "helpers of a test, outside of its functions: a failed step is the test's failure"
 )]
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, path::PathBuf};
 
 use serde_json::{Map, Value, json};
 use toolbay::{
     ErrorKind, LoadError, PermissionSet, PluginName, Scope, ToolContext, ToolError, ToolName, Toolbay,
     plugin::NativePlugin, tool,
 };
+
+use toolbay_testkit::check_cases;
 
 use crate::support::project;
 
@@ -51,19 +50,6 @@ async fn host_with(plugin: &str, case: &Value) -> Result<Toolbay, LoadError> {
     Ok(bay)
 }
 
-/// Whether `got` has everything that `wanted` has; arrays must be of one length.
-fn holds(wanted: &Value, got: &Value) -> bool {
-    match (wanted, got) {
-        (Value::Object(wanted), Value::Object(got)) => {
-            wanted.iter().all(|(key, wanted)| got.get(key).is_some_and(|got| holds(wanted, got)))
-        }
-        (Value::Array(wanted), Value::Array(got)) => {
-            wanted.len() == got.len() && wanted.iter().zip(got).all(|(wanted, got)| holds(wanted, got))
-        }
-        _ => wanted == got,
-    }
-}
-
 /// Whether an error is the one that a case wants: by kind, by its whole message, by a part of it.
 fn is_wanted(wanted: &Value, kind: &str, message: &str) -> bool {
     wanted["kind"].as_str().is_none_or(|wanted| wanted == kind)
@@ -73,38 +59,12 @@ fn is_wanted(wanted: &Value, kind: &str, message: &str) -> bool {
 
 /// Runs all tool cases of a plugin. Cases that name a tenant share its state, the others have a tenant each.
 async fn check_tools(plugin: &str) {
-    let mut hosts: HashMap<String, Toolbay> = HashMap::new();
-    let mut called = BTreeSet::new();
-    let mut failures = Vec::new();
-    for (n, (place, case)) in cases(plugin).into_iter().enumerate() {
-        let config = case.get("config").map(Value::to_string).unwrap_or_default();
-        if !hosts.contains_key(&config) {
-            let host = host_with(plugin, &case).await.unwrap_or_else(|error| panic!("{place}: {error}"));
-            hosts.insert(config.clone(), host);
-        }
-        let tenant = case["tenant"].as_str().map_or_else(|| format!("case-{n}"), str::to_owned);
-        let session = hosts[&config].session(tenant.as_str()).expect("a tenant");
-        let name = case["tool"].as_str().expect("a tool");
-        called.insert(name.to_owned());
-        let reply = session.call(name, case["args"].clone()).await;
-        let is_right = match (&reply.result, case.get("error")) {
-            (Ok(output), None) => case.get("matches").map_or_else(
-                || case.get("data").is_some_and(|data| *data == output.data),
-                |matches| holds(matches, &output.data),
-            ),
-            (Err(error), Some(wanted)) => is_wanted(wanted, error.kind.name(), &error.message),
-            _ => false,
-        };
-        if !is_right {
-            failures.push(format!("{place}: {}", serde_json::to_string(&reply.to_wire()).unwrap()));
-        }
-    }
-    assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
-
-    let host = hosts.values().next().expect("there are cases");
-    let there: BTreeSet<_> =
-        host.session("t").unwrap().tools().iter().map(|tool| tool.definition.name.to_string()).collect();
-    assert_eq!(called, there, "every tool of {plugin} has a case");
+    let cases = std::fs::read_to_string(tools().join("cases").join(format!("{plugin}.jsonl"))).expect("a case file");
+    let builder = || toolbay::builder().grants(PermissionSet::standard());
+    let report = check_cases(&tools().join(format!("{plugin}.rhai")), &cases, builder).await;
+    let report = report.unwrap_or_else(|error| panic!("{plugin}: {error}"));
+    assert!(report.failed.is_empty(), "{} cases failed:\n{}", report.failed.len(), report.failed.join("\n"));
+    assert!(report.uncalled.is_empty(), "every tool of {plugin} has a case: {:?}", report.uncalled);
 }
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]

@@ -10,3 +10,11 @@ pub struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/sandbox.md")]
 pub struct Sandbox;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/plugins.md")]
+pub struct Plugins;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/migration.md")]
+pub struct Migration;

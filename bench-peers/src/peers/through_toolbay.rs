@@ -5,7 +5,7 @@ use std::{any::Any, sync::Arc};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 use toolbay::{
-    KvQuota, KvSpace, KvStore, PermissionSet, Quota, Scope, Session, TenantId, ToolError, Toolbay, async_trait,
+    KvQuota, KvSpace, KvStore, KvValue, PermissionSet, Quota, Scope, Session, TenantId, ToolError, Toolbay, async_trait,
 };
 
 use crate::{
@@ -93,16 +93,27 @@ struct Slow;
 
 #[async_trait]
 impl KvStore for Slow {
-    async fn get(&self, _: &KvSpace, key: &str) -> Result<Option<Value>, ToolError> {
+    async fn get(&self, _: &KvSpace, key: &str, _: i64) -> Result<Option<Value>, ToolError> {
         Ok(Some(look_up(key).await.into()))
     }
-    async fn set(&self, _: &KvSpace, _: &str, _: Value, _: KvQuota) -> Result<(), ToolError> {
+    async fn set(&self, _: &KvSpace, _: &str, _: KvValue, _: KvQuota, _: i64) -> Result<(), ToolError> {
         Ok(())
     }
-    async fn delete(&self, _: &KvSpace, _: &str) -> Result<bool, ToolError> {
+    async fn compare_and_set(
+        &self,
+        _: &KvSpace,
+        _: &str,
+        _: Option<Value>,
+        _: Option<KvValue>,
+        _: KvQuota,
+        _: i64,
+    ) -> Result<bool, ToolError> {
         Ok(false)
     }
-    async fn list(&self, _: &KvSpace, _: &str, _: usize) -> Result<Vec<String>, ToolError> {
+    async fn delete(&self, _: &KvSpace, _: &str, _: i64) -> Result<bool, ToolError> {
+        Ok(false)
+    }
+    async fn list(&self, _: &KvSpace, _: &str, _: &str, _: usize, _: i64) -> Result<Vec<String>, ToolError> {
         Ok(Vec::new())
     }
 }

@@ -1,5 +1,7 @@
 //! The plugin's only way out.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -50,11 +52,57 @@ pub trait Host: Send + Sync {
     /// [`Limit::Storage`](crate::Limit::Storage).
     async fn kv_set(&self, key: &str, value: Value) -> Result<(), ToolError>;
 
+    /// Stores `value` under `key` for `ttl`, in whole milliseconds and at least one; after that it is as if it had never
+    /// been. Needs `kv:write`. Errors as [`kv_set`](Self::kv_set); `InvalidArguments` for a shorter time.
+    async fn kv_set_for(&self, key: &str, value: Value, ttl: Duration) -> Result<(), ToolError> {
+        drop((key, value, ttl));
+        Err(unsupported("keeps no values for a time"))
+    }
+
+    /// Puts `new` under `key` where `expected` is there now, as one step, and says whether it did. `None` is nothing: as
+    /// `expected` it asks that there be none, as `new` it forgets the key. A stored `null` counts as nothing, since a
+    /// script cannot tell the two apart. With a `ttl` what is stored lasts as long, as by
+    /// [`kv_set_for`](Self::kv_set_for), and for ever without one. Needs `kv:read` and `kv:write`.
+    ///
+    /// Of those that see the same value and compare with it, one succeeds:
+    ///
+    /// ```
+    /// # use toolbay_api::{Host, ToolError};
+    /// # use serde_json::{Value, json};
+    /// /// Adds one, however many do so at the same time.
+    /// async fn count(host: &dyn Host) -> Result<u64, ToolError> {
+    ///     loop {
+    ///         let old = host.kv_get("count").await?;
+    ///         let new = old.as_ref().and_then(Value::as_u64).unwrap_or(0) + 1;
+    ///         if host.kv_compare_and_set("count", old, Some(json!(new)), None).await? {
+    ///             return Ok(new);
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    async fn kv_compare_and_set(
+        &self,
+        key: &str,
+        expected: Option<Value>,
+        new: Option<Value>,
+        ttl: Option<Duration>,
+    ) -> Result<bool, ToolError> {
+        drop((key, expected, new, ttl));
+        Err(unsupported("does not compare values"))
+    }
+
     /// Forgets `key` and says whether it was there. Needs `kv:write`.
     async fn kv_delete(&self, key: &str) -> Result<bool, ToolError>;
 
     /// Keys that begin with `prefix`, in alphabetical order, at most `limit` and never more than 1,000. Needs `kv:read`.
     async fn kv_list(&self, prefix: &str, limit: usize) -> Result<Vec<String>, ToolError>;
+
+    /// As [`kv_list`](Self::kv_list), but only keys that come after `after`, which need not be there itself: the last key
+    /// of one listing is where the next begins. Needs `kv:read`.
+    async fn kv_list_after(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, ToolError> {
+        let _ = (prefix, after, limit);
+        Err(unsupported("lists no keys from a place on"))
+    }
 
     /// Calls another tool of the same tenant down the whole road, with this plugin's grants and this call's deadline.
     /// Needs `tool:call:NAME`.
@@ -94,4 +142,9 @@ pub trait Host: Send + Sync {
 
     /// 64 random bits. Needs `random`.
     fn random(&self) -> Result<u64, ToolError>;
+}
+
+/// What a host has not, in words for the plugin.
+fn unsupported(what: &str) -> ToolError {
+    ToolError::new(ErrorKind::Unavailable, format!("this host {what}; tell the operator")).with_retryable(false)
 }

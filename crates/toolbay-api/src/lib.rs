@@ -16,10 +16,11 @@
 //! - [`host`]: the plugin's only way out; [`reach`]: what a host lends through it, HTTP and secrets.
 //! - [`plugin`]: `Plugin`, `Runner`, `Package`; [`callback`]: a plugin's callbacks; [`manifest`]: what a plugin says of itself.
 //! - [`hook`]: points, inputs, outcomes; [`message`]: the conversation that hooks and models see.
-//! - [`limits`], [`permission`], [`error`], [`result`](mod@result).
+//! - [`limits`], [`permission`], [`callers`], [`error`], [`result`](mod@result).
 
 pub mod asset;
 pub mod callback;
+pub mod callers;
 pub mod context;
 pub mod error;
 pub mod hook;
@@ -38,6 +39,7 @@ pub use async_trait::async_trait;
 
 pub use asset::{Asset, Assets};
 pub use callback::{Callback, CallbackContext};
+pub use callers::AllowedCallers;
 pub use context::{Caller, CancelFlag, Isolation, ToolContext, ToolContextParts, Usage};
 pub use error::{ErrorKind, Limit, ToolError};
 pub use hook::{Hook, HookContext, HookError, HookPoint, HookRegistration};

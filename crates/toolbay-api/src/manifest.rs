@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    callers::AllowedCallers,
     hook::{FailurePolicy, HookPoint},
     limits::LimitsRequest,
     names::{PluginName, ToolName},
@@ -155,6 +156,9 @@ pub struct ToolDeclaration {
     /// Rights that the user must have.
     #[serde(default, skip_serializing_if = "PermissionSet::is_empty")]
     pub required_permissions: PermissionSet,
+    /// Who may call it: `agent`, and plugins by name; everybody where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_callers: Option<AllowedCallers>,
     /// A shorter time limit than the plugin's, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -280,6 +284,7 @@ impl Manifest {
             parameters: tool.parameters.clone(),
             output: tool.output.clone(),
             required_permissions: tool.required_permissions.clone(),
+            allowed_callers: tool.allowed_callers.clone(),
             timeout: tool.timeout_ms.map(std::time::Duration::from_millis),
             annotations: tool.annotations,
         };

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
+    callers::{AllowedCallers, CallersError},
     context::ToolContext,
     error::{ErrorKind, ToolError},
     names::ToolName,
@@ -30,6 +31,9 @@ pub struct ToolDefinition {
     /// Rights that the user must have, by the host's word, for the tool to be seen and called.
     #[serde(default, skip_serializing_if = "PermissionSet::is_empty")]
     pub required_permissions: PermissionSet,
+    /// Who may call it; everybody where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_callers: Option<AllowedCallers>,
     /// A shorter time limit than the plugin's; never a longer one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
@@ -54,6 +58,7 @@ impl ToolDefinition {
             parameters,
             output: None,
             required_permissions: PermissionSet::default(),
+            allowed_callers: None,
             timeout: None,
             annotations: Annotations::default(),
         })
@@ -177,11 +182,20 @@ pub struct NativeTool<P, F> {
 }
 
 impl<P, F> NativeTool<P, F> {
-    /// Changes the definition: output schema, annotations, required permissions, timeout.
+    /// Changes the definition: output schema, annotations, required permissions, allowed callers, timeout.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut ToolDefinition)) -> Self {
         change(&mut self.definition);
         self
+    }
+
+    /// Lets only these callers call it: `"agent"`, and plugins by name, as [`AllowedCallers`] has it.
+    ///
+    /// # Errors
+    /// [`CallersError`] where they are no such list.
+    pub fn with_callers<T: AsRef<str>>(self, callers: impl IntoIterator<Item = T>) -> Result<Self, CallersError> {
+        let callers = AllowedCallers::new(callers)?;
+        Ok(self.with(|definition| definition.allowed_callers = Some(callers)))
     }
 }
 
@@ -189,10 +203,18 @@ impl<P, F> NativeTool<P, F> {
 pub struct BlockingTool<P, F>(NativeTool<P, F>);
 
 impl<P, F> BlockingTool<P, F> {
-    /// Changes the definition: output schema, annotations, required permissions, timeout.
+    /// Changes the definition: output schema, annotations, required permissions, allowed callers, timeout.
     #[must_use]
     pub fn with(self, change: impl FnOnce(&mut ToolDefinition)) -> Self {
         Self(self.0.with(change))
+    }
+
+    /// Lets only these callers call it, as [`NativeTool::with_callers`].
+    ///
+    /// # Errors
+    /// [`CallersError`] where they are no such list.
+    pub fn with_callers<T: AsRef<str>>(self, callers: impl IntoIterator<Item = T>) -> Result<Self, CallersError> {
+        self.0.with_callers(callers).map(Self)
     }
 }
 

@@ -11,6 +11,7 @@ mod mcp;
 mod new;
 mod plugins;
 mod serve;
+mod test;
 mod tools;
 
 use clap::{ArgAction, Parser, Subcommand};
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     New(new::Options),
     /// Check plugins just as loading does, without calling their tools
     Check(check::Options),
+    /// Run the cases of plugins: calls, and what must come of them
+    Test(test::Options),
     /// List a tenant's tools, for readers or in the form of a provider's API
     Tools(tools::Options),
     /// List the plugins: state, version, health, generation
@@ -64,6 +67,7 @@ pub(crate) async fn run(command: Command) -> Result<Status, CliError> {
     match command {
         Command::New(options) => new::run(&options),
         Command::Check(options) => Box::pin(check::run(options)).await,
+        Command::Test(options) => Box::pin(test::run(options)).await,
         Command::Tools(options) => Box::pin(tools::run(options)).await,
         Command::Plugins(options) => Box::pin(plugins::run(options)).await,
         Command::Describe(options) => Box::pin(describe::run(options)).await,

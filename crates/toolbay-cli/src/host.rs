@@ -13,7 +13,7 @@ use std::{
 
 use toolbay::{
     Failed, FileKv, HealthWatch, Isolation, LoadReport, PluginName, ReloadOptions, Scope, Session, SyncReport,
-    TenantId, TierPolicy, TieredRunner, Toolbay,
+    TenantId, TierPolicy, TieredRunner, Toolbay, ToolbayBuilder,
     load::is_plugin,
     watch,
     worker::{WorkerConfig, WorkerRunner},
@@ -166,6 +166,11 @@ pub(crate) fn show_whole_path(failed: &mut Failed) {
 }
 
 fn build(options: &HostOptions, config: &Config) -> Result<Toolbay, CliError> {
+    builder(options, config)?.build().map_err(CliError::usage)
+}
+
+/// A Toolbay as options and file say, before it is put together.
+pub(crate) fn builder(options: &HostOptions, config: &Config) -> Result<ToolbayBuilder, CliError> {
     let limits = options.limits.apply_to(config.limits());
     let mut builder = config.apply_to(Toolbay::builder().limits(limits).runner(runner(options, config)?))?;
     if options.deterministic {
@@ -183,7 +188,7 @@ fn build(options: &HostOptions, config: &Config) -> Result<Toolbay, CliError> {
         let kv = FileKv::open(folder).map_err(|error| CliError::usage(format!("--state: {}", error.message)))?;
         builder = builder.kv(Arc::new(kv));
     }
-    builder.build().map_err(CliError::usage)
+    Ok(builder)
 }
 
 /// The runner of scripts: in this process, in workers, or some here and some there.

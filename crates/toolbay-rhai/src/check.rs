@@ -148,8 +148,11 @@ pub(crate) struct Guarded {
 /// `secret` for each name.
 pub(crate) const GUARDED: &[Guarded] = &[
     Guarded { function: "kv_get", parameters: &[1], permission: "kv:read" },
-    Guarded { function: "kv_list", parameters: &[1, 2], permission: "kv:read" },
-    Guarded { function: "kv_set", parameters: &[2], permission: "kv:write" },
+    Guarded { function: "kv_list", parameters: &[1, 2, 3], permission: "kv:read" },
+    Guarded { function: "kv_set", parameters: &[2, 3], permission: "kv:write" },
+    // It needs both, and exists with the second.
+    Guarded { function: "kv_compare_and_set", parameters: &[3, 4], permission: "kv:read" },
+    Guarded { function: "kv_compare_and_set", parameters: &[3, 4], permission: "kv:write" },
     Guarded { function: "kv_delete", parameters: &[1], permission: "kv:write" },
     Guarded { function: "now", parameters: &[0], permission: "clock" },
     Guarded { function: "uuid", parameters: &[0], permission: "random" },
@@ -215,9 +218,11 @@ pub(crate) fn permissions(script: &Script, asked: &PermissionSet) -> Result<(), 
 }
 
 fn missing_permission(call: &FunctionCall, asked: &PermissionSet) -> Option<String> {
-    let guarded = GUARDED
-        .iter()
-        .find(|guarded| guarded.function == call.name && guarded.parameters.contains(&call.parameters))?;
+    let is_meant = |guarded: &&Guarded| guarded.function == call.name && guarded.parameters.contains(&call.parameters);
+    GUARDED.iter().filter(is_meant).find_map(|guarded| missing(guarded, call, asked))
+}
+
+fn missing(guarded: &Guarded, call: &FunctionCall, asked: &PermissionSet) -> Option<String> {
     match &call.first_text {
         Some(tool) if guarded.permission == CALL_TOOL => {
             let permission = format!("tool:call:{tool}");

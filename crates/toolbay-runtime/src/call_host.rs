@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -16,8 +16,8 @@ use toolbay_api::{
 
 use crate::{
     catalog::Owner,
-    chance,
-    kv::KvSpace,
+    chance, clock,
+    kv::{KvSpace, KvValue},
     redact::Redactor,
     road::{self, Trip},
     run::Run,
@@ -83,6 +83,16 @@ impl CallHost {
         let own = matches!(self.owner.scope, Scope::Tenant(_));
         KvSpace { tenant: self.run.tenant().clone(), plugin: self.owner.name.clone(), own }
     }
+
+    fn now(&self) -> Result<i64, ToolError> {
+        clock::now_ms(&*self.run.inner().clock)
+    }
+
+    async fn keep(&self, key: &str, value: Value, ttl: Option<Duration>) -> Result<(), ToolError> {
+        let (inner, now) = (self.run.inner(), self.now()?);
+        let expires_ms = ttl.map(|ttl| clock::end_of(ttl, now)).transpose()?;
+        inner.kv.set(&self.space(), key, KvValue { value, expires_ms }, inner.kv_quota, now).await
+    }
 }
 
 #[async_trait]
@@ -125,22 +135,48 @@ impl Host for CallHost {
 
     async fn kv_get(&self, key: &str) -> Result<Option<Value>, ToolError> {
         self.require("kv:read")?;
-        self.run.inner().kv.get(&self.space(), key).await
+        self.run.inner().kv.get(&self.space(), key, self.now()?).await
     }
 
     async fn kv_set(&self, key: &str, value: Value) -> Result<(), ToolError> {
         self.require("kv:write")?;
-        self.run.inner().kv.set(&self.space(), key, value, self.run.inner().kv_quota).await
+        self.keep(key, value, None).await
+    }
+
+    async fn kv_set_for(&self, key: &str, value: Value, ttl: Duration) -> Result<(), ToolError> {
+        self.require("kv:write")?;
+        self.keep(key, value, Some(ttl)).await
+    }
+
+    async fn kv_compare_and_set(
+        &self,
+        key: &str,
+        expected: Option<Value>,
+        new: Option<Value>,
+        ttl: Option<Duration>,
+    ) -> Result<bool, ToolError> {
+        // To compare with a value is to learn of it.
+        self.require("kv:read")?;
+        self.require("kv:write")?;
+        let (inner, now) = (self.run.inner(), self.now()?);
+        let expires_ms = ttl.map(|ttl| clock::end_of(ttl, now)).transpose()?;
+        let new = new.map(|value| KvValue { value, expires_ms });
+        inner.kv.compare_and_set(&self.space(), key, expected, new, inner.kv_quota, now).await
     }
 
     async fn kv_delete(&self, key: &str) -> Result<bool, ToolError> {
         self.require("kv:write")?;
-        self.run.inner().kv.delete(&self.space(), key).await
+        self.run.inner().kv.delete(&self.space(), key, self.now()?).await
     }
 
     async fn kv_list(&self, prefix: &str, limit: usize) -> Result<Vec<String>, ToolError> {
+        self.kv_list_after(prefix, "", limit).await
+    }
+
+    async fn kv_list_after(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, ToolError> {
         self.require("kv:read")?;
-        self.run.inner().kv.list(&self.space(), prefix, limit.min(MAX_LISTED_KEYS)).await
+        let limit = limit.min(MAX_LISTED_KEYS);
+        self.run.inner().kv.list(&self.space(), prefix, after, limit, self.now()?).await
     }
 
     async fn call_tool(&self, tool: &str, arguments: Value) -> Result<ToolOutput, ToolError> {
@@ -157,6 +193,7 @@ impl Host for CallHost {
             name: tool.to_owned(),
             arguments,
             depth,
+            caller: Some(Arc::clone(&self.owner)),
             deadline: Some(self.deadline),
             of_error_hook: self.of_error_hook,
             redactor: self.redactor.clone().unwrap_or_default(),
@@ -165,7 +202,8 @@ impl Host for CallHost {
     }
 
     fn tools(&self) -> Vec<String> {
-        self.run.tools().iter().map(|tool| String::from(tool.definition.name.clone())).collect()
+        let tools = self.run.view().tools(&self.run.inner().rights, Some(&self.owner));
+        tools.into_iter().map(|tool| String::from(tool.definition.name.clone())).collect()
     }
 
     async fn http(&self, request: Value) -> Result<Value, ToolError> {
@@ -229,7 +267,7 @@ impl Host for CallHost {
 
     fn now_ms(&self) -> Result<i64, ToolError> {
         self.require("clock")?;
-        chance::now_ms()
+        self.now()
     }
 
     fn uuid(&self) -> Result<String, ToolError> {

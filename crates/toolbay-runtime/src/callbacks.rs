@@ -15,6 +15,7 @@ use crate::{
     call_host::CallHost,
     catalog::{Owner, Registered},
     chance,
+    clock::{self, Clock},
     guarded::{Failure, guarded, now},
     lifecycle::{PluginState, Stage},
     toolbay::Toolbay,
@@ -175,8 +176,8 @@ impl Toolbay {
     fn callback_host(&self, owner: &Arc<Owner>, scope: &Scope, callback: Callback, deadline: Instant) -> Arc<dyn Host> {
         match scope {
             Scope::Global => {
-                let deterministic = self.ports().deterministic;
-                Arc::new(TenantlessHost { owner: Arc::clone(owner), callback, deterministic })
+                let (clock, deterministic) = (Arc::clone(&self.ports().clock), self.ports().deterministic);
+                Arc::new(TenantlessHost { owner: Arc::clone(owner), callback, clock, deterministic })
             }
             Scope::Tenant(tenant) => {
                 let run = self.session_of(tenant.clone()).run();
@@ -195,6 +196,7 @@ fn go_on(registered: &Registered, next: PluginState) -> Result<(), ToolError> {
 struct TenantlessHost {
     owner: Arc<Owner>,
     callback: Callback,
+    clock: Arc<dyn Clock>,
     deterministic: bool,
 }
 
@@ -260,13 +262,31 @@ impl Host for TenantlessHost {
         self.refuse()
     }
 
+    async fn kv_set_for(&self, _: &str, _: Value, _: Duration) -> Result<(), ToolError> {
+        self.refuse()
+    }
+
+    async fn kv_compare_and_set(
+        &self,
+        _: &str,
+        _: Option<Value>,
+        _: Option<Value>,
+        _: Option<Duration>,
+    ) -> Result<bool, ToolError> {
+        self.refuse()
+    }
+
+    async fn kv_list_after(&self, _: &str, _: &str, _: usize) -> Result<Vec<String>, ToolError> {
+        self.refuse()
+    }
+
     async fn call_tool(&self, _: &str, _: Value) -> Result<ToolOutput, ToolError> {
         self.refuse()
     }
 
     fn now_ms(&self) -> Result<i64, ToolError> {
         self.require("clock")?;
-        chance::now_ms()
+        clock::now_ms(&*self.clock)
     }
 
     fn uuid(&self) -> Result<String, ToolError> {

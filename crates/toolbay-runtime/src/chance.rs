@@ -1,6 +1,4 @@
-//! The host's clock and random numbers, for whichever host a plugin has.
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! The host's random numbers, for whichever host a plugin has, and whether plugins have them at all.
 
 use toolbay_api::{ErrorKind, ToolError};
 
@@ -14,17 +12,6 @@ pub(crate) fn check(action: &str, deterministic: bool) -> Result<(), ToolError> 
         return Err(ToolError::new(ErrorKind::PermissionDenied, message));
     }
     Ok(())
-}
-
-/// Milliseconds since 1970, UTC.
-///
-/// # Errors
-/// `Internal` where the clock is before that.
-pub(crate) fn now_ms() -> Result<i64, ToolError> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok();
-    since
-        .and_then(|since| i64::try_from(since.as_millis()).ok())
-        .ok_or_else(|| ToolError::new(ErrorKind::Internal, "the host's clock is before 1970; tell the operator"))
 }
 
 /// A random version 4 UUID.

@@ -1,10 +1,11 @@
 //! The key-value port: what plugins keep between calls, apart for each tenant and plugin.
 
+mod cells;
 mod file;
 mod memory;
 
 use serde_json::Value;
-use toolbay_api::{ErrorKind, Limit, PluginName, TenantId, ToolError, async_trait};
+use toolbay_api::{ErrorKind, PluginName, TenantId, ToolError, async_trait};
 
 pub use file::FileKv;
 pub use memory::MemoryKv;
@@ -21,14 +22,14 @@ pub struct KvSpace {
     pub own: bool,
 }
 
-/// What one space may hold.
+/// What one space may hold. Values that are over do not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvQuota {
     /// Keys.
     pub max_keys: usize,
     /// Bytes of all keys and of all values as compact JSON.
     pub max_bytes: usize,
-    /// Bytes of one value as compact JSON.
+    /// Bytes of one value as compact JSON, its key included.
     pub max_value_bytes: usize,
 }
 
@@ -38,35 +39,83 @@ impl Default for KvQuota {
     }
 }
 
+/// A value to be kept, and until when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KvValue {
+    /// The value.
+    pub value: Value,
+    /// When it is over, in milliseconds since 1970, UTC; `None`: never.
+    pub expires_ms: Option<i64>,
+}
+
+impl From<Value> for KvValue {
+    /// A value that is kept for ever.
+    fn from(value: Value) -> Self {
+        Self { value, expires_ms: None }
+    }
+}
+
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 256;
 
 /// Keeps values by space and key.
 ///
+/// `now_ms` is the host's time in milliseconds since 1970, UTC: a store has no clock of its own, so that one clock, which
+/// tests can set, says when a value is over. From then on it is not there for anybody and does not count; a store takes it
+/// away when it likes, a bounded number at a time.
+///
 /// # Errors
 /// All methods: `InvalidArguments` for a key that is empty or longer than [`MAX_KEY_BYTES`]; `Unavailable` where the
-/// store cannot be reached; `LimitExceeded` with [`Limit::Storage`] where `set` would break the quota.
+/// store cannot be reached; `LimitExceeded` with [`Limit::Storage`](toolbay_api::Limit::Storage) where a value would break
+/// the quota.
 ///
 /// # Cancel safety
-/// A dropped `set` or `delete` has happened wholly or not at all.
+/// A dropped `set`, `compare_and_set` or `delete` has happened wholly or not at all.
 #[async_trait]
 #[allow(clippy::missing_errors_doc, reason = "the errors are the same for all and stand at the trait")]
 pub trait KvStore: Send + Sync {
     /// The value under `key`.
-    async fn get(&self, space: &KvSpace, key: &str) -> Result<Option<Value>, ToolError>;
+    async fn get(&self, space: &KvSpace, key: &str, now_ms: i64) -> Result<Option<Value>, ToolError>;
 
     /// Puts `value` under `key`. The quota is checked and the value written as one step.
-    async fn set(&self, space: &KvSpace, key: &str, value: Value, quota: KvQuota) -> Result<(), ToolError>;
+    async fn set(
+        &self,
+        space: &KvSpace,
+        key: &str,
+        value: KvValue,
+        quota: KvQuota,
+        now_ms: i64,
+    ) -> Result<(), ToolError>;
+
+    /// Puts `new` under `key`, or forgets the key where it is `None`, if `expected` is there; says whether it did. The
+    /// comparison, the quota and the writing are one step. A stored `null` is equal to nothing.
+    async fn compare_and_set(
+        &self,
+        space: &KvSpace,
+        key: &str,
+        expected: Option<Value>,
+        new: Option<KvValue>,
+        quota: KvQuota,
+        now_ms: i64,
+    ) -> Result<bool, ToolError>;
 
     /// Forgets `key`; says whether it was there.
-    async fn delete(&self, space: &KvSpace, key: &str) -> Result<bool, ToolError>;
+    async fn delete(&self, space: &KvSpace, key: &str, now_ms: i64) -> Result<bool, ToolError>;
 
-    /// The first `limit` keys that begin with `prefix`, in alphabetical order.
-    async fn list(&self, space: &KvSpace, prefix: &str, limit: usize) -> Result<Vec<String>, ToolError>;
+    /// The first `limit` keys that begin with `prefix` and come after `after`, in alphabetical order; an empty `after` is
+    /// before all of them.
+    async fn list(
+        &self,
+        space: &KvSpace,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+        now_ms: i64,
+    ) -> Result<Vec<String>, ToolError>;
 }
 
 /// `Ok` where `key` can be one.
-pub(crate) fn check_key(key: &str) -> Result<(), ToolError> {
+fn check_key(key: &str) -> Result<(), ToolError> {
     if key.is_empty() || key.len() > MAX_KEY_BYTES {
         return Err(ToolError::new(
             ErrorKind::InvalidArguments,
@@ -74,70 +123,4 @@ pub(crate) fn check_key(key: &str) -> Result<(), ToolError> {
         ));
     }
     Ok(())
-}
-
-/// One space's values with the sum of their sizes; both stores keep one of these.
-#[derive(Debug, Default)]
-pub(crate) struct Cells {
-    values: std::collections::BTreeMap<String, Value>,
-    bytes: usize,
-}
-
-impl Cells {
-    pub(crate) fn from_values(values: std::collections::BTreeMap<String, Value>) -> Self {
-        let bytes = values.iter().map(|(key, value)| cell_bytes(key, value)).sum();
-        Self { values, bytes }
-    }
-
-    pub(crate) fn values(&self) -> &std::collections::BTreeMap<String, Value> {
-        &self.values
-    }
-
-    pub(crate) fn get(&self, key: &str) -> Option<Value> {
-        self.values.get(key).cloned()
-    }
-
-    pub(crate) fn set(&mut self, key: &str, value: Value, quota: KvQuota) -> Result<(), ToolError> {
-        let new = cell_bytes(key, &value);
-        if new > quota.max_value_bytes {
-            return Err(ToolError::limit(Limit::Storage, quota.max_value_bytes as u64, new as u64));
-        }
-        let old = self.values.get(key).map(|old| cell_bytes(key, old));
-        let bytes = self.bytes - old.unwrap_or(0) + new;
-        if bytes > quota.max_bytes {
-            return Err(ToolError::limit(Limit::Storage, quota.max_bytes as u64, bytes as u64));
-        }
-        if old.is_none() && self.values.len() >= quota.max_keys {
-            let (allowed, used) = (quota.max_keys as u64, self.values.len() as u64 + 1);
-            let mut error = ToolError::limit(Limit::Storage, allowed, used);
-            error.message = format!("the plugin's store has its {allowed} keys; delete some first").into();
-            return Err(error);
-        }
-        self.bytes = bytes;
-        self.values.insert(key.to_owned(), value);
-        Ok(())
-    }
-
-    pub(crate) fn delete(&mut self, key: &str) -> bool {
-        match self.values.remove(key) {
-            Some(old) => {
-                self.bytes -= cell_bytes(key, &old);
-                true
-            }
-            None => false,
-        }
-    }
-
-    pub(crate) fn list(&self, prefix: &str, limit: usize) -> Vec<String> {
-        self.values
-            .range(prefix.to_owned()..)
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .take(limit)
-            .map(|(key, _)| key.clone())
-            .collect()
-    }
-}
-
-fn cell_bytes(key: &str, value: &Value) -> usize {
-    crate::shape::json_bytes(value) + key.len()
 }

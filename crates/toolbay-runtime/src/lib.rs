@@ -5,14 +5,16 @@
 //! - [`toolbay`](mod@toolbay): `Toolbay` and its builder, the host's handle on everything; [`load`]: plugins from disk.
 //! - [`session`]: a tenant's view of the tools; [`run`](mod@run): one generation of it, from start to end.
 //! - `road`: the road of a tool call, one function. Beside it, one file a step: `view` (look-up), `gates` (hooks),
-//!   [`schema`], [`meter`], [`quarantine`], `call_host` (what a plugin can reach), `shape`.
+//!   [`schema`], [`meter`], [`quarantine`], `callers` (whom a tool allows), `call_host` (what a plugin
+//!   can reach), `shape`.
 //! - [`lifecycle`]: a plugin's states; `callbacks`: its callbacks; `waves`: folders in the order of what requires what;
 //!   `lives`: failures and plugins on their way out; `generation`: when nobody sees those any more; [`shutdown`]: the end.
 //! - `catalog` and `registry`: what is registered, immutable and swapped whole.
-//! - Ports: [`kv`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
+//! - Ports: [`kv`], [`clock`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
 
 mod call_host;
 mod callbacks;
+mod callers;
 mod catalog;
 mod chance;
 mod checks;
@@ -32,6 +34,7 @@ mod waves;
 
 pub mod activation;
 pub mod audit;
+pub mod clock;
 pub mod evolution;
 pub mod health;
 pub mod kv;
@@ -53,10 +56,11 @@ pub use activation::{Activation, TenantPlugin};
 pub use audit::{AuditRecord, AuditSink, TracingAudit};
 pub use catalog::{PluginInfo, RegisterOptions, ToolInfo};
 pub use checks::HealthWatch;
+pub use clock::{Clock, SystemClock};
 pub use evolution::{ChangeKind, ToolChange, Upgrade};
 pub use gates::{Gate, Stop};
 pub use health::{Breaker, Latency, OpenCircuit, PluginHealth};
-pub use kv::{FileKv, KvQuota, KvSpace, KvStore, MemoryKv};
+pub use kv::{FileKv, KvQuota, KvSpace, KvStore, KvValue, MemoryKv};
 pub use lifecycle::{IllegalTransition, PluginState, PluginStatus, Stage};
 pub use load::{Failed, LoadReport, Loaded, Skipped};
 pub use meter::Quota;

@@ -18,7 +18,8 @@ use toolbay_api::{
 use crate::{
     audit::{AuditRecord, Decision},
     call_host::CallHost,
-    catalog::ToolEntry,
+    callers,
+    catalog::{Owner, ToolEntry},
     gates::{Asking, Stop, Undecided},
     guarded::{Failure, guarded, now},
     health::Trial,
@@ -38,6 +39,8 @@ pub(crate) struct Trip {
     pub(crate) arguments: Value,
     /// Tool calls that this one is made from inside of.
     pub(crate) depth: u32,
+    /// The plugin that makes it; `None` from outside of plugins.
+    pub(crate) caller: Option<Arc<Owner>>,
     /// When the call around this one ends.
     pub(crate) deadline: Option<Instant>,
     /// Whether an error hook made it, however far up: its errors are shown to no error hook.
@@ -55,6 +58,7 @@ impl Trip {
             name,
             arguments,
             depth: 0,
+            caller: None,
             deadline: None,
             of_error_hook: false,
             redactor: Redactor::default(),
@@ -97,7 +101,7 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
     // Held to the end: who waits for the last call of a plugin waits for the hooks around it too.
     let busy = entry.map(|entry| entry.owner.life.enter(trip.depth > 0)).transpose();
     let mut result = match (entry, &busy) {
-        (None, _) => Err(not_found(run, &trip.name)),
+        (None, _) => Err(not_found(run, &trip)),
         (Some(_), Err(error)) => Err(error.clone()),
         (Some(entry), Ok(_)) => {
             observe_look_up(run, &trip, entry);
@@ -196,7 +200,8 @@ async fn admit<'a>(
         .map_err(Turned::Refused)?;
     entry.parameters.check_arguments(&arguments).map_err(Turned::Refused)?;
 
-    // 4 grants: the user's rights. What the plugin itself may do is checked by its host at every effect.
+    // 4 grants: whom the tool allows, and the user's rights. What the plugin itself may do is checked by its host at every effect.
+    callers::check(entry, trip.caller.as_deref()).map_err(Turned::Refused)?;
     for right in entry.info.definition.required_permissions.iter() {
         if !run.inner().rights.covers(right.as_str()) {
             return Err(Turned::Refused(ToolError::new(
@@ -460,12 +465,13 @@ fn observe_look_up(run: &Run, trip: &Trip, entry: &ToolEntry) {
     }
 }
 
-fn not_found(run: &Run, name: &str) -> ToolError {
+fn not_found(run: &Run, trip: &Trip) -> ToolError {
+    let name = trip.name.as_str();
     if let Some(plugin) = run.view().switched_off(name) {
         let message = format!("the plugin {plugin} is switched off for this tenant, and its tools with it");
         return ToolError::new(ErrorKind::NotEnabled, message);
     }
-    let near = run.view().suggestions(name, &run.inner().rights);
+    let near = run.view().suggestions(name, &run.inner().rights, trip.caller.as_deref());
     let shown: String = name.chars().take(80).collect();
     let hint = if near.is_empty() {
         "list the tools to see what there is".to_owned()

@@ -14,6 +14,7 @@ use toolbay_api::{CallId, Caller, HttpSend, PermissionSet, RunId, SecretProvider
 use crate::{
     audit::AuditSink,
     catalog::ToolInfo,
+    clock::Clock,
     generation::Generation,
     kv::{KvQuota, KvStore},
     meter::Meter,
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) ward: Arc<Ward>,
     pub(crate) kv: Arc<dyn KvStore>,
     pub(crate) kv_quota: KvQuota,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) http: Option<Arc<dyn HttpSend>>,
     /// The tenant's own, else those for everybody.
     pub(crate) secrets: Option<Arc<dyn SecretProvider>>,
@@ -67,10 +69,10 @@ impl Run {
         &self.0.caller.tenant
     }
 
-    /// The tools that the user may see, in alphabetical order.
+    /// The tools that the user may see and call from outside of plugins, in alphabetical order.
     #[must_use]
     pub fn tools(&self) -> &[ToolInfo] {
-        self.0.tools.get_or_init(|| self.0.view.tools(&self.0.rights))
+        self.0.tools.get_or_init(|| self.0.view.tools(&self.0.rights, None))
     }
 
     /// Takes one tool call down the road. `call.name` is the tool's qualified name or the one that providers know it by.

@@ -91,7 +91,7 @@ impl Session {
     /// The tools that the user may see now, in alphabetical order.
     #[must_use]
     pub fn tools(&self) -> Vec<ToolInfo> {
-        self.view().tools(&self.rights)
+        self.view().tools(&self.rights, None)
     }
 
     /// The tool called `name`, by its qualified name or the one that providers know it by, if the user may see it.
@@ -130,6 +130,7 @@ impl Session {
             ward: Arc::clone(&shared.ward),
             kv: Arc::clone(&shared.kv),
             kv_quota: shared.kv_quota,
+            clock: Arc::clone(&shared.clock),
             http: shared.http.clone(),
             deterministic: shared.deterministic,
             secrets: shared.tenant_secrets.get(&self.tenant).or(shared.secrets.as_ref()).cloned(),

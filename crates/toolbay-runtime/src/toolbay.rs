@@ -23,6 +23,7 @@ use crate::{
     activation::Activation,
     audit::{AuditSink, TracingAudit},
     catalog::{Owner, PluginInfo, RegisterOptions, Registered},
+    clock::{Clock, SystemClock},
     digest::Digest,
     guarded::{Failure, guarded},
     health::{Breaker, Vitals},
@@ -74,6 +75,7 @@ pub(crate) struct Policy {
 pub(crate) struct Ports {
     pub(crate) kv: Arc<dyn KvStore>,
     pub(crate) kv_quota: KvQuota,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) http: Option<Arc<dyn HttpSend>>,
     pub(crate) secrets: Option<Arc<dyn SecretProvider>>,
     pub(crate) tenant_secrets: HashMap<TenantId, Arc<dyn SecretProvider>>,
@@ -422,6 +424,7 @@ fn program_manifest(file_name: &str) -> Result<Manifest, LoadError> {
         parameters: serde_json::json!({ "type": "object" }),
         output: None,
         required_permissions: PermissionSet::default(),
+        allowed_callers: None,
         timeout_ms: None,
         annotations: toolbay_api::Annotations::default(),
     };
@@ -455,6 +458,7 @@ pub struct ToolbayBuilder {
     breaker: Breaker,
     kv: Arc<dyn KvStore>,
     kv_quota: KvQuota,
+    clock: Arc<dyn Clock>,
     http: Option<Arc<dyn HttpSend>>,
     secrets: Option<Arc<dyn SecretProvider>>,
     tenant_secrets: HashMap<TenantId, Arc<dyn SecretProvider>>,
@@ -489,6 +493,7 @@ impl Default for ToolbayBuilder {
             breaker: Breaker::default(),
             kv: Arc::new(MemoryKv::default()),
             kv_quota: KvQuota::default(),
+            clock: Arc::new(SystemClock),
             http: None,
             secrets: None,
             tenant_secrets: HashMap::new(),
@@ -579,6 +584,14 @@ impl ToolbayBuilder {
     #[must_use]
     pub fn kv_quota(mut self, quota: KvQuota) -> Self {
         self.kv_quota = quota;
+        self
+    }
+
+    /// What time plugins are told, and by which what they keep for a time ends. Without it: the system's. Deadlines do
+    /// not go by it.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
         self
     }
 
@@ -715,6 +728,7 @@ impl ToolbayBuilder {
             ports: Ports {
                 kv: self.kv,
                 kv_quota: self.kv_quota,
+                clock: self.clock,
                 http: self.http,
                 secrets: self.secrets,
                 deterministic: self.deterministic,

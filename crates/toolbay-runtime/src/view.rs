@@ -8,6 +8,7 @@ use toolbay_api::{HookPoint, PermissionSet, PluginName};
 
 use crate::{
     activation::Activations,
+    callers,
     catalog::{Catalog, HookEntry, Owner, Registered, ToolEntry, ToolInfo},
     settings,
 };
@@ -120,17 +121,17 @@ impl View {
         self.plugins_on_or_off().filter_map(own).collect()
     }
 
-    /// The tool called `name`, if a user with `rights` may see it.
+    /// The tool called `name`, if a user with `rights` may see it and it may be called from outside of plugins.
     pub(crate) fn tool_info(&self, name: &str, rights: &PermissionSet) -> Option<ToolInfo> {
-        self.tool(name).filter(|entry| may_see(entry, rights)).map(|entry| entry.info.clone())
+        self.tool(name).filter(|entry| may_see(entry, rights, None)).map(|entry| entry.info.clone())
     }
 
-    /// The tools that a user with `rights` may see, in alphabetical order.
-    pub(crate) fn tools(&self, rights: &PermissionSet) -> Vec<ToolInfo> {
+    /// The tools that a user with `rights` may see and that `by` may call, in alphabetical order.
+    pub(crate) fn tools(&self, rights: &PermissionSet, by: Option<&Owner>) -> Vec<ToolInfo> {
         let mut tools: Vec<_> = self
             .plugins()
             .flat_map(|plugin| plugin.tools.iter())
-            .filter(|entry| may_see(entry, rights))
+            .filter(|entry| may_see(entry, rights, by))
             .map(|entry| entry.info.clone())
             .collect();
         tools.sort_by(|a, b| a.definition.name.cmp(&b.definition.name));
@@ -157,8 +158,8 @@ impl View {
         self.global.plugin(plugin).is_some_and(|plugin| plugin.owner.protected)
     }
 
-    /// Tools that the tenant may see whose names are like `name`, the likest first.
-    pub(crate) fn suggestions(&self, name: &str, rights: &PermissionSet) -> Vec<String> {
+    /// Tools that the tenant may see and `by` may call whose names are like `name`, the likest first.
+    pub(crate) fn suggestions(&self, name: &str, rights: &PermissionSet, by: Option<&Owner>) -> Vec<String> {
         // The name is the caller's: a long one is not compared, since the comparison's cost grows with it.
         if name.len() > 128 {
             return Vec::new();
@@ -168,7 +169,7 @@ impl View {
             strsim::jaro_winkler(name, other).max(strsim::jaro_winkler(name, local))
         };
         let mut near: Vec<_> = self
-            .tools(rights)
+            .tools(rights, by)
             .into_iter()
             .map(|tool| (likeness(tool.definition.name.as_str()), String::from(tool.definition.name.clone())))
             .filter(|(likeness, _)| *likeness > 0.8)
@@ -178,6 +179,7 @@ impl View {
     }
 }
 
-fn may_see(entry: &ToolEntry, rights: &PermissionSet) -> bool {
-    entry.info.definition.required_permissions.iter().all(|right| rights.covers(right.as_str()))
+fn may_see(entry: &ToolEntry, rights: &PermissionSet, by: Option<&Owner>) -> bool {
+    callers::may_call(entry, by)
+        && entry.info.definition.required_permissions.iter().all(|right| rights.covers(right.as_str()))
 }

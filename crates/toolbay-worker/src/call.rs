@@ -1,13 +1,18 @@
 //! One call from the host's side: finds a place, sends it, answers what its script asks for, watches its deadline.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, time::Instant};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use toolbay_api::{ErrorKind, Host, Limits, LoadError, ToolError};
 
 use crate::{
     death,
     driver::{self, answer},
-    frame::{Outcome, Request},
+    frame::{Comparison, Outcome, Request},
     mail::Letter,
     pool::{Class, Owner, Pool, unavailable},
     worker::{CallSpec, InFlight},
@@ -71,7 +76,7 @@ async fn attend(pool: &Pool, mut in_flight: InFlight, host: Option<Arc<dyn Host>
             biased;
             letter = poll_fn(|cx| mail.poll(cx)) => letter,
             () = overrun.as_mut() => {
-                in_flight.give_up(std::time::Duration::ZERO);
+                in_flight.give_up(Duration::ZERO);
                 return Err(death::timed_out());
             }
         };
@@ -91,7 +96,7 @@ async fn attend(pool: &Pool, mut in_flight: InFlight, host: Option<Arc<dyn Host>
                     // The worker may end meanwhile.
                     letter = poll_fn(|cx| mail.poll(cx)) => mail.put(letter),
                     () = overrun.as_mut() => {
-                        in_flight.give_up(std::time::Duration::ZERO);
+                        in_flight.give_up(Duration::ZERO);
                         return Err(death::timed_out());
                     }
                 }
@@ -117,6 +122,20 @@ async fn serve(in_flight: &InFlight, host: &dyn Host, request: Request) {
         Request::KvList(prefix, limit) => {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             answer(worker, call, host.kv_list(&prefix, limit).await, |frame, keys| frame.json(keys));
+        }
+        Request::KvSetFor(key, value, ttl_ms) => {
+            let ttl = Duration::from_millis(ttl_ms);
+            answer(worker, call, host.kv_set_for(&key, value, ttl).await, |_, ()| {});
+        }
+        Request::KvCompareAndSet(comparison) => {
+            let Comparison { key, expected, new, ttl_ms } = *comparison;
+            let ttl = ttl_ms.map(Duration::from_millis);
+            let was_equal = host.kv_compare_and_set(&key, Some(expected), Some(new), ttl).await;
+            answer(worker, call, was_equal, |frame, was_equal| frame.u8(u8::from(*was_equal)));
+        }
+        Request::KvListAfter(prefix, after, limit) => {
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            answer(worker, call, host.kv_list_after(&prefix, &after, limit).await, |frame, keys| frame.json(keys));
         }
         Request::CallTool(tool, arguments) => {
             let output = host.call_tool(&tool, arguments).await.map(|output| output.data);

@@ -258,6 +258,9 @@ fn is_answered_at_once(request: &Request) -> bool {
         | Request::KvSet(..)
         | Request::KvDelete(_)
         | Request::KvList(..)
+        | Request::KvSetFor(..)
+        | Request::KvCompareAndSet(_)
+        | Request::KvListAfter(..)
         | Request::CallTool(..)
         | Request::Http(_)
         | Request::Secret(_) => false,
@@ -283,6 +286,9 @@ fn answer_at_once(worker: &Worker, call: u64, host: &dyn Host, request: Request,
         | Request::KvSet(..)
         | Request::KvDelete(_)
         | Request::KvList(..)
+        | Request::KvSetFor(..)
+        | Request::KvCompareAndSet(_)
+        | Request::KvListAfter(..)
         | Request::CallTool(..)
         | Request::Http(_)
         | Request::Secret(_) => {}

@@ -266,10 +266,24 @@ pub(crate) enum Request {
     KvSet(String, Value),
     KvDelete(String),
     KvList(String, u64),
+    /// Key, value, milliseconds.
+    KvSetFor(String, Value, u64),
+    KvCompareAndSet(Box<Comparison>),
+    /// Prefix, the key before the first, how many.
+    KvListAfter(String, String, u64),
     CallTool(String, Value),
     Tools,
     Http(Value),
     Secret(String),
+}
+
+/// A comparison with what is stored; `null` is nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Comparison {
+    pub(crate) key: String,
+    pub(crate) expected: Value,
+    pub(crate) new: Value,
+    pub(crate) ttl_ms: Option<u64>,
 }
 
 /// What a call used.
@@ -368,6 +382,26 @@ pub(crate) fn write_request(out: &mut Vec<u8>, call: u64, request: &Request) {
         Request::Secret(name) => {
             frame.u8(13);
             frame.text(name);
+        }
+        Request::KvSetFor(key, value, ttl_ms) => {
+            frame.u8(20);
+            frame.text(key);
+            frame.json(value);
+            frame.u64(*ttl_ms);
+        }
+        Request::KvCompareAndSet(comparison) => {
+            frame.u8(21);
+            frame.text(&comparison.key);
+            frame.json(&comparison.expected);
+            frame.json(&comparison.new);
+            frame.u8(u8::from(comparison.ttl_ms.is_some()));
+            frame.u64(comparison.ttl_ms.unwrap_or_default());
+        }
+        Request::KvListAfter(prefix, after, limit) => {
+            frame.u8(22);
+            frame.text(prefix);
+            frame.text(after);
+            frame.u64(*limit);
         }
     }
     frame.end();
@@ -479,6 +513,17 @@ fn read_request(reader: &mut Reader<'_>) -> Result<Request, Malformed> {
         11 => Request::Tools,
         12 => Request::Http(reader.json()?),
         13 => Request::Secret(reader.text()?.to_owned()),
+        20 => Request::KvSetFor(reader.text()?.to_owned(), reader.json()?, reader.u64()?),
+        21 => Request::KvCompareAndSet(Box::new(Comparison {
+            key: reader.text()?.to_owned(),
+            expected: reader.json()?,
+            new: reader.json()?,
+            ttl_ms: match (reader.u8()?, reader.u64()?) {
+                (0, _) => None,
+                (_, ttl_ms) => Some(ttl_ms),
+            },
+        })),
+        22 => Request::KvListAfter(reader.text()?.to_owned(), reader.text()?.to_owned(), reader.u64()?),
         _ => return Err(Malformed("an unknown request")),
     })
 }

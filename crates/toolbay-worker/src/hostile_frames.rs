@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use toolbay_api::{ErrorKind, LoadError, LogLevel, ToolError};
 
 use crate::{
-    frame::{self, FromWorker, LastWord, Outcome, Ready, Request, Spent, ToWorker},
+    frame::{self, Comparison, FromWorker, LastWord, Outcome, Ready, Request, Spent, ToWorker},
     wire::Inbox,
 };
 
@@ -90,6 +90,14 @@ fn honest() -> Vec<Vec<u8>> {
         Request::KvGet("key".to_owned()),
         Request::KvSet("key".to_owned(), value.clone()),
         Request::KvList("k".to_owned(), 10),
+        Request::KvSetFor("key".to_owned(), value.clone(), 5),
+        Request::KvCompareAndSet(Box::new(Comparison {
+            key: "key".to_owned(),
+            expected: value.clone(),
+            new: value.clone(),
+            ttl_ms: Some(5),
+        })),
+        Request::KvListAfter("k".to_owned(), "ka".to_owned(), 10),
         Request::CallTool("a.tool".to_owned(), value.clone()),
         Request::Tools,
     ] {

@@ -16,6 +16,7 @@ fn the_help_of_each_command_is_as_decided() {
     check(&["--help"], expect_file!["help/toolbay.txt"]);
     check(&["new", "--help"], expect_file!["help/new.txt"]);
     check(&["check", "--help"], expect_file!["help/check.txt"]);
+    check(&["test", "--help"], expect_file!["help/test.txt"]);
     check(&["tools", "--help"], expect_file!["help/tools.txt"]);
     check(&["plugins", "--help"], expect_file!["help/plugins.txt"]);
     check(&["describe", "--help"], expect_file!["help/describe.txt"]);

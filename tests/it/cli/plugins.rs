@@ -11,6 +11,7 @@ fn a_new_plugin_passes_its_check_and_its_cases() {
     assert!(wrote.contains("toolbay check mine/hello.rhai"), "{wrote}");
     assert!(wrote.contains("toolbay call hello.greet --tools mine/hello.rhai --args '{\"name\": \"Ada\"}'"), "{wrote}");
     desk.run(&["check", "mine"]).ends(0);
+    assert_eq!(desk.run(&["test", "mine"]).ends(0).stdout, "ok      mine/hello.rhai: 3 passed\n");
     let called = desk.run(&["call", "hello.greet", "--tools", "mine/hello.rhai", "--args", r#"{"name": "Ada"}"#]);
     assert_eq!(called.ends(0).stdout, "Hello, Ada!\n");
 
@@ -213,4 +214,40 @@ fn a_project_run_by_cargo_from_one_of_its_folders_finds_its_own_tools() {
     assert_eq!(super::Ran::of(command.output().unwrap()).ends(0).stdout, "");
     command.env("CARGO_PKG_NAME", "toolbay-cli");
     assert!(super::Ran::of(command.output().unwrap()).ends(0).stdout.contains("calculator.add"));
+}
+
+#[test]
+fn test_says_which_cases_came_out_otherwise_and_which_tools_have_none() {
+    let cases = r#"{"case": "counts", "tenant": "t", "tool": "kit.count", "data": 1}
+{"case": "counts on", "tenant": "t", "tool": "kit.count", "data": 2}
+{"case": "begins anew elsewhere", "tool": "kit.count", "data": 1}
+{"case": "is configured", "tool": "kit.base", "config": {"base": "x"}, "data": "x"}
+{"case": "null is a result", "tool": "kit.echo", "args": {"value": null}, "data": null}
+{"case": "a part will do", "tool": "kit.echo", "args": {"value": {"a": 1, "b": 2}}, "matches": {"b": 2}}
+{"case": "a hook is asked elsewhere", "hook": "kit.before_tool_call", "input": {}, "outcome": null}
+
+{"case": "is wrong", "tool": "kit.echo", "args": {"value": 1}, "data": null}
+{"case": "should fail", "tool": "kit.echo", "args": {"value": 1}, "error": {}}
+"#;
+    let desk = Desk::with(&[("cases/kit.jsonl", cases)]);
+    let ran = desk.run(&["test", "kit.rhai"]).ends(1);
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert_eq!(lines[0], "failed  kit.rhai: 6 passed, 2 failed, 1 for hooks passed over");
+    assert!(lines[1].contains("line 9 (is wrong): {") && lines[2].contains("line 10 (should fail): {"), "{lines:?}");
+    let uncalled = ["fill", "refuse", "spin", "whoami"].map(|tool| format!("        no case calls kit.{tool}"));
+    assert_eq!(lines[3..], uncalled);
+}
+
+#[test]
+fn test_refuses_what_it_cannot_run() {
+    let broken = Desk::with(&[
+        ("broken.rhai", BROKEN),
+        ("cases/broken.jsonl", "{\"case\": \"x\", \"tool\": \"broken\"}"),
+        ("cases/kit.jsonl", "{\"case\": 1}"),
+    ]);
+    broken.run(&["test", "broken.rhai"]).refuses(&["broken.rhai:3"]);
+    broken.run(&["test", "kit.rhai"]).refuses(&["kit.rhai", "line 1 of the cases"]);
+    broken.run(&["test", "nowhere"]).refuses(&["nowhere does not exist"]);
+    Desk::new().run(&["test", "kit.rhai"]).refuses(&["has no cases"]);
+    Desk::new().run(&["test", "."]).refuses(&["no plugin with cases"]);
 }

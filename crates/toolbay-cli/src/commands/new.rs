@@ -44,6 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<Status, CliError> {
     output::line(&format!(
         "wrote {plugin} and its cases, {cases}\n\nnext:\n  \
          toolbay check {plugin}\n  \
+         toolbay test {plugin}\n  \
          toolbay call {greet} --tools {plugin} --args '{{\"name\": \"Ada\"}}'"
     ))?;
     Ok(Status::Success)

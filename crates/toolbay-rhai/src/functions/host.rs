@@ -4,7 +4,7 @@
 //! The host checks each grant again; here a function whose permission the manifest does not ask for is not even
 //! registered.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use rhai::{Array, Dynamic, FLOAT, INT, ImmutableString, Map, Module};
 use serde_json::Value;
@@ -38,8 +38,31 @@ pub(super) fn guarded() -> Vec<(&'static str, Module)> {
     add(&mut read, "kv_get", ["key"], |key: ImmutableString| kv_get(&key));
     add(&mut read, "kv_list", ["prefix"], |prefix: ImmutableString| kv_list(&prefix, INT::MAX));
     add(&mut read, "kv_list", ["prefix", "limit"], |prefix: ImmutableString, limit: INT| kv_list(&prefix, limit));
+    add(
+        &mut read,
+        "kv_list",
+        ["prefix", "limit", "after"],
+        |prefix: ImmutableString, limit: INT, after: ImmutableString| kv_list_after(&prefix, limit, &after),
+    );
     let mut write = Module::new();
     add(&mut write, "kv_set", ["key", "value"], |key: ImmutableString, value: Dynamic| kv_set(&key, &value));
+    add(&mut write, "kv_set", ["key", "value", "options"], |key: ImmutableString, value: Dynamic, options: Map| {
+        kv_set_for(&key, &value, &options)
+    });
+    add(
+        &mut write,
+        "kv_compare_and_set",
+        ["key", "expected", "new"],
+        |key: ImmutableString, expected: Dynamic, new: Dynamic| kv_compare_and_set(&key, &expected, &new, &Map::new()),
+    );
+    add(
+        &mut write,
+        "kv_compare_and_set",
+        ["key", "expected", "new", "options"],
+        |key: ImmutableString, expected: Dynamic, new: Dynamic, options: Map| {
+            kv_compare_and_set(&key, &expected, &new, &options)
+        },
+    );
     add(&mut write, "kv_delete", ["key"], |key: ImmutableString| kv_delete(&key));
     let mut tools = Module::new();
     add(&mut tools, "call_tool", ["name", "arguments"], |name: ImmutableString, arguments: Map| {
@@ -173,6 +196,21 @@ fn kv_list(prefix: &str, limit: INT) -> HostResult<Array> {
     })
 }
 
+fn kv_list_after(prefix: &str, limit: INT, after: &str) -> HostResult<Array> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let limit = usize::try_from(limit.max(0)).unwrap_or(usize::MAX);
+        let ask = || {
+            let (host, prefix, after) = (Arc::clone(call.host()), prefix.to_owned(), after.to_owned());
+            async move {
+                let keys = host.kv_list_after(&prefix, &after, limit).await?;
+                Ok(keys.into_iter().map(Value::String).collect())
+            }
+        };
+        call.wait(ask, |keys| weighed(call, keys)?.into_typed_array().or_else(|_| Ok(Array::new())))
+    })
+}
+
 fn kv_set(key: &str, value: &Dynamic) -> HostResult<()> {
     call::with(|call| {
         call.count_host_call()?;
@@ -183,6 +221,47 @@ fn kv_set(key: &str, value: &Dynamic) -> HostResult<()> {
         };
         call.wait(ask, |_| Ok(()))
     })
+}
+
+fn kv_set_for(key: &str, value: &Dynamic, options: &Map) -> HostResult<()> {
+    let Some(ttl) = time_to_live(options)? else { return kv_set(key, value) };
+    call::with(|call| {
+        call.count_host_call()?;
+        let value = crossing(call, value, Limit::Output)?;
+        let ask = || {
+            let (host, key) = (Arc::clone(call.host()), key.to_owned());
+            async move { host.kv_set_for(&key, value, ttl).await.map(|()| Value::Null) }
+        };
+        call.wait(ask, |_| Ok(()))
+    })
+}
+
+fn kv_compare_and_set(key: &str, expected: &Dynamic, new: &Dynamic, options: &Map) -> HostResult<bool> {
+    let ttl = time_to_live(options)?;
+    call::with(|call| {
+        call.count_host_call()?;
+        let expected = meter::Outside::of(Cell::new(Some(crossing(call, expected, Limit::Output)?)));
+        let new = crossing(call, new, Limit::Output)?;
+        let ask = || {
+            let (host, key, expected) = (Arc::clone(call.host()), key.to_owned(), expected.take());
+            async move { host.kv_compare_and_set(&key, expected, Some(new), ttl).await.map(Value::Bool) }
+        };
+        call.wait(ask, |was_equal| Ok(*was_equal == Value::Bool(true)))
+    })
+}
+
+/// `ttl_ms` of the options of a writing function, which have nothing else.
+fn time_to_live(options: &Map) -> HostResult<Option<Duration>> {
+    if let Some(unknown) = options.keys().find(|key| *key != "ttl_ms") {
+        return fail(format!(
+            "{unknown:?} is no option here: there is `ttl_ms`, the milliseconds that the value lasts"
+        ));
+    }
+    let Some(ttl) = options.get("ttl_ms") else { return Ok(None) };
+    match ttl.as_int() {
+        Ok(ttl @ 1..) => Ok(Some(Duration::from_millis(ttl.unsigned_abs()))),
+        _ => fail("`ttl_ms` must be a whole number of milliseconds, 1 or more"),
+    }
 }
 
 /// A script's value on its way to the host.

@@ -63,6 +63,33 @@ impl Host for FakeHost {
         Ok(())
     }
 
+    // Nothing is ever over here.
+    async fn kv_set_for(&self, key: &str, value: Value, _: Duration) -> Result<(), ToolError> {
+        self.kv_set(key, value).await
+    }
+
+    async fn kv_compare_and_set(
+        &self,
+        key: &str,
+        expected: Option<Value>,
+        new: Option<Value>,
+        _: Option<Duration>,
+    ) -> Result<bool, ToolError> {
+        self.require("kv:write")?;
+        let mut kv = self.kv.lock().unwrap();
+        let is_equal = kv.get(key).cloned().unwrap_or_default() == expected.unwrap_or_default();
+        if let (true, Some(new)) = (is_equal, new) {
+            kv.insert(key.to_owned(), new);
+        }
+        Ok(is_equal)
+    }
+
+    async fn kv_list_after(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, ToolError> {
+        let kv = self.kv.lock().unwrap();
+        let keys = kv.keys().filter(|key| key.starts_with(prefix) && key.as_str() > after);
+        Ok(keys.take(limit.min(1_000)).cloned().collect())
+    }
+
     async fn kv_delete(&self, key: &str) -> Result<bool, ToolError> {
         Ok(self.kv.lock().unwrap().remove(key).is_some())
     }

@@ -9,6 +9,7 @@
 
 mod basics;
 mod calls;
+mod conformance;
 mod deadline;
 mod fake;
 mod hooks;

@@ -2,6 +2,7 @@
 //! set-ups; the SQL store takes its place where there is more to keep.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, ErrorKind as IoKind, Write},
     path::{Path, PathBuf},
@@ -10,10 +11,15 @@ use std::{
 };
 
 use dashmap::DashMap;
+use serde::ser::{SerializeMap, Serializer as _};
 use serde_json::Value;
 use toolbay_api::{ErrorKind, ToolError, async_trait};
 
-use super::{Cells, KvQuota, KvSpace, KvStore, check_key};
+use super::{KvQuota, KvSpace, KvStore, KvValue, cells::Cells, check_key};
+
+/// The key in a file under which the ends of values stand that have one. No plugin's key is empty, and a file without such
+/// values is simply its keys and values.
+const ENDS: &str = "";
 
 /// Keeps values below one folder. Several processes may share it: every operation locks the plugin's file, and reads
 /// it again where another process changed it.
@@ -65,6 +71,12 @@ impl FileKv {
 enum Change {
     None,
     Made,
+}
+
+impl Change {
+    fn made_if(made: bool) -> Self {
+        if made { Self::Made } else { Self::None }
+    }
 }
 
 impl Inner {
@@ -129,14 +141,25 @@ fn read(path: &Path) -> Result<Cells, ToolError> {
         Err(error) => return Err(unavailable(error)),
     };
     let damaged = |error| unavailable(io::Error::other(format!("{} is no JSON of ours: {error}", path.display())));
-    serde_json::from_slice(&bytes).map(Cells::from_values).map_err(damaged)
+    let mut values: BTreeMap<String, Value> = serde_json::from_slice(&bytes).map_err(damaged)?;
+    let ends = values.remove(ENDS).map(serde_json::from_value).transpose().map_err(damaged)?;
+    Ok(Cells::new(values, &ends.unwrap_or_default()))
 }
 
 /// Writes beside the file and renames, so that a reader or a crash sees the old content or the new.
 fn write(path: &Path, cells: &Cells) -> io::Result<()> {
     let beside = path.with_extension("json.new");
     let mut file = io::BufWriter::new(File::create(&beside)?);
-    serde_json::to_writer(&mut file, cells.values())?;
+    let mut json = serde_json::Serializer::new(&mut file);
+    let mut map = json.serialize_map(None)?;
+    let ends: BTreeMap<_, _> = cells.ends().collect();
+    if !ends.is_empty() {
+        map.serialize_entry(ENDS, &ends)?;
+    }
+    for (key, value) in cells.values() {
+        map.serialize_entry(key, value)?;
+    }
+    map.end()?;
     file.flush()?;
     fs::rename(&beside, path)
 }
@@ -149,30 +172,62 @@ fn unavailable(error: io::Error) -> ToolError {
 
 #[async_trait]
 impl KvStore for FileKv {
-    async fn get(&self, space: &KvSpace, key: &str) -> Result<Option<Value>, ToolError> {
+    async fn get(&self, space: &KvSpace, key: &str, now_ms: i64) -> Result<Option<Value>, ToolError> {
         check_key(key)?;
         let key = key.to_owned();
-        self.with(space, move |cells| Ok((cells.get(&key), Change::None))).await
+        self.with(space, move |cells| Ok((cells.get(&key, now_ms).cloned(), Change::None))).await
     }
 
-    async fn set(&self, space: &KvSpace, key: &str, value: Value, quota: KvQuota) -> Result<(), ToolError> {
+    async fn set(
+        &self,
+        space: &KvSpace,
+        key: &str,
+        value: KvValue,
+        quota: KvQuota,
+        now_ms: i64,
+    ) -> Result<(), ToolError> {
         check_key(key)?;
         let key = key.to_owned();
-        self.with(space, move |cells| cells.set(&key, value, quota).map(|()| ((), Change::Made))).await
+        self.with(space, move |cells| cells.set(&key, value, quota, now_ms).map(|()| ((), Change::Made))).await
     }
 
-    async fn delete(&self, space: &KvSpace, key: &str) -> Result<bool, ToolError> {
+    async fn compare_and_set(
+        &self,
+        space: &KvSpace,
+        key: &str,
+        expected: Option<Value>,
+        new: Option<KvValue>,
+        quota: KvQuota,
+        now_ms: i64,
+    ) -> Result<bool, ToolError> {
         check_key(key)?;
         let key = key.to_owned();
         self.with(space, move |cells| {
-            let was_there = cells.delete(&key);
-            Ok((was_there, if was_there { Change::Made } else { Change::None }))
+            let was_equal = cells.compare_and_set(&key, expected.as_ref(), new, quota, now_ms)?;
+            Ok((was_equal, Change::made_if(was_equal)))
         })
         .await
     }
 
-    async fn list(&self, space: &KvSpace, prefix: &str, limit: usize) -> Result<Vec<String>, ToolError> {
-        let prefix = prefix.to_owned();
-        self.with(space, move |cells| Ok((cells.list(&prefix, limit), Change::None))).await
+    async fn delete(&self, space: &KvSpace, key: &str, now_ms: i64) -> Result<bool, ToolError> {
+        check_key(key)?;
+        let key = key.to_owned();
+        self.with(space, move |cells| {
+            let was_there = cells.delete(&key, now_ms);
+            Ok((was_there, Change::made_if(was_there)))
+        })
+        .await
+    }
+
+    async fn list(
+        &self,
+        space: &KvSpace,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+        now_ms: i64,
+    ) -> Result<Vec<String>, ToolError> {
+        let (prefix, after) = (prefix.to_owned(), after.to_owned());
+        self.with(space, move |cells| Ok((cells.list(&prefix, &after, limit, now_ms), Change::None))).await
     }
 }

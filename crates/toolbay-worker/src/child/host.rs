@@ -1,6 +1,9 @@
 //! The host as a script in a worker sees it: each question goes to the real one, which checks every grant itself.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -9,7 +12,7 @@ use toolbay_api::{Asset, Assets, ErrorKind, Host, LogLevel, ToolError, ToolOutpu
 use super::link::Link;
 use crate::{
     alloc, fault,
-    frame::{self, Request},
+    frame::{self, Comparison, Request},
     wire::{Malformed, Reader},
 };
 
@@ -109,6 +112,27 @@ impl Host for FarHost {
         self.ask(Request::KvList(prefix.to_owned(), limit as u64), |reader| reader.json()).await
     }
 
+    async fn kv_set_for(&self, key: &str, value: Value, ttl: Duration) -> Result<(), ToolError> {
+        self.ask(Request::KvSetFor(key.to_owned(), value, milliseconds(ttl)), |_| Ok(())).await
+    }
+
+    async fn kv_compare_and_set(
+        &self,
+        key: &str,
+        expected: Option<Value>,
+        new: Option<Value>,
+        ttl: Option<Duration>,
+    ) -> Result<bool, ToolError> {
+        let (expected, new) = (expected.unwrap_or_default(), new.unwrap_or_default());
+        let comparison = Comparison { key: key.to_owned(), expected, new, ttl_ms: ttl.map(milliseconds) };
+        self.ask(Request::KvCompareAndSet(Box::new(comparison)), |reader| Ok(reader.u8()? == 1)).await
+    }
+
+    async fn kv_list_after(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, ToolError> {
+        let request = Request::KvListAfter(prefix.to_owned(), after.to_owned(), limit as u64);
+        self.ask(request, |reader| reader.json()).await
+    }
+
     async fn call_tool(&self, tool: &str, arguments: Value) -> Result<ToolOutput, ToolError> {
         self.ask(Request::CallTool(tool.to_owned(), arguments), |reader| reader.json()).await.map(ToolOutput::new)
     }
@@ -136,6 +160,10 @@ impl Host for FarHost {
     fn random(&self) -> Result<u64, ToolError> {
         self.ask_now(&Request::Random, |reader| reader.u64())
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Gives a hook its host.

@@ -1,10 +1,11 @@
 //! What scripts can do in a worker: the same as in process.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use serde_json::{Value, json};
 use toolbay_api::{ErrorKind, PermissionSet, PluginName, Scope};
 use toolbay_runtime::Toolbay;
+use toolbay_testkit::VirtualClock;
 use toolbay_worker::WorkerRunner;
 
 use crate::support::{Bay, config, limits, script};
@@ -41,6 +42,47 @@ async fn state_is_kept_by_the_host_and_only_there() {
     assert_eq!(bay.data("store.get", json!({ "key": "a" })).await, Value::Null);
     let other = bay.call("other", "store.get", json!({ "key": "a" })).await;
     assert_eq!(other.result.unwrap().data, Value::Null);
+}
+
+#[tokio::test]
+async fn values_last_compare_and_are_listed_in_pieces_by_the_hosts_word() {
+    let code =
+        "fn put(args) { kv_set(args.key, 1, #{ ttl_ms: args.ttl }) } fn keys(args) { kv_list(\"\", 1, args.after) }
+        fn swap(args) { kv_compare_and_set(args.key, args.from, args.to) }
+        fn lock(args) { kv_compare_and_set(\"lock\", (), 1, #{ ttl_ms: 5 }) }
+        fn get(args) { kv_get(args.key) }";
+    let clock = VirtualClock::default();
+    let toolbay = |grants: &[&str]| {
+        let runner = WorkerRunner::new(config()).unwrap();
+        let grants = PermissionSet::parse(grants).unwrap();
+        Toolbay::builder().runner(runner).limits(limits()).clock(clock.clone()).grants(grants).build().unwrap()
+    };
+    let source = script("store", "put keys swap lock get", code);
+    let bay = toolbay(&["kv:*"]);
+    bay.load_source(Scope::Global, "store.rhai", &source).await.unwrap();
+    let session = bay.session("acme").unwrap();
+    let data = async |tool: &str, arguments: Value| session.call(tool, arguments).await.result.unwrap().data;
+    data("store.put", json!({ "key": "a", "ttl": 1_000 })).await;
+    assert_eq!(data("store.swap", json!({ "key": "b", "from": null, "to": [1, 0.5] })).await, json!(true));
+    assert_eq!(data("store.swap", json!({ "key": "b", "from": null, "to": 2 })).await, json!(false));
+    assert_eq!(data("store.swap", json!({ "key": "b", "from": [1, 0.5], "to": 2 })).await, json!(true));
+    assert_eq!([data("store.lock", json!({})).await, data("store.lock", json!({})).await], [json!(true), json!(false)]);
+    assert_eq!(data("store.keys", json!({ "after": "" })).await, json!(["a"]));
+    assert_eq!(data("store.keys", json!({ "after": "a" })).await, json!(["b"]));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(data("store.get", json!({ "key": "a" })).await, Value::Null);
+    assert_eq!(data("store.lock", json!({})).await, json!(true));
+
+    // Whatever a worker asks for, the host has the say.
+    for (granted, refused) in
+        [("kv:read", "store.put"), ("kv:read", "store.swap"), ("kv:write", "store.swap"), ("kv:write", "store.keys")]
+    {
+        let bay = toolbay(&[granted]);
+        bay.load_source(Scope::Global, "store.rhai", &source).await.unwrap();
+        let arguments = json!({ "key": "a", "ttl": 5, "from": null, "to": 1, "after": "" });
+        let error = bay.session("acme").unwrap().call(refused, arguments).await.result.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::PermissionDenied, "{granted}: {refused}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,10 @@ const BODIES: &[&str] = &[
     "date_format(0, \"%Y-%m-%d\", \"Europe/Vienna\")",
     "regex_captures(\"(\\\\d+)-(\\\\d+)\", \"10-20\")",
     "kv_set(\"k\", args); kv_get(\"k\")",
+    "[kv_compare_and_set(\"c\", (), 1.5), kv_compare_and_set(\"c\", 1.5, args), kv_get(\"c\"), kv_list(\"\", 9, \"b\")]",
+    "kv_set(\"t\", 1, #{ ttl_ms: 60000 }); kv_get(\"t\")",
+    "kv_set(\"t\", 1, #{ ttl_ms: 0 })",
+    "kv_set(\"t\", 1, #{ for_ms: 1 })",
     "[cx.tenant, cx.user, cx.depth, cx.call_id]",
     "log(\"hello\"); print(\"x\"); 1",
     // Errors
