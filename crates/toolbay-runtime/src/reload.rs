@@ -4,6 +4,7 @@
 //! Where anything of the new one fails, the old one goes on as if nothing had been.
 
 use std::{
+    collections::{HashMap, HashSet},
     fmt, fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -366,7 +367,8 @@ impl Sync<'_> {
     async fn run(mut self) -> SyncReport {
         let (bay, scope) = (self.bay, self.scope.clone());
         let catalog = bay.registry().catalog(&scope);
-        let here: Vec<_> = catalog.plugins().filter(|plugin| self.is_from_here(plugin)).cloned().collect();
+        let folder = fs::canonicalize(self.path).ok();
+        let here: Vec<_> = catalog.plugins().filter(|old| self.is_from_here(old, folder.as_deref())).cloned().collect();
         // One plugin that is gone is as good as a folder without it.
         let was_one = here.iter().any(|plugin| plugin.owner.origin.as_deref() == Some(self.path));
         let found = if load::is_plugin(self.path) || (was_one && !self.path.exists()) {
@@ -383,48 +385,50 @@ impl Sync<'_> {
                 }
             }
         };
-        // Of which files nothing can be told, since they could not be read: what came from them stays.
-        let (mut unknown, mut seen) = (Vec::new(), Vec::new());
-        let (mut changed, mut new) = (Vec::new(), Vec::new());
+        let file_of =
+            |old: &Arc<Registered>| old.owner.origin.as_deref().and_then(Path::file_name).map(ToOwned::to_owned);
+        let by_file: HashMap<_, _> = here.iter().filter_map(|old| Some((file_of(old)?, old))).collect();
+        let by_name: HashMap<_, _> = here.iter().map(|old| (&old.owner.name, old)).collect();
+        // Of what could not be read nothing can be told: what came from there stays.
+        let (mut kept, mut changed, mut new) = (HashSet::new(), Vec::new(), Vec::new());
         for path in found {
+            let at = path.file_name().and_then(|file| by_file.get(file)).copied();
+            let mut keep = |old: Option<&Arc<Registered>>| kept.extend(old.map(|old| old.owner.name.clone()));
             let package = match bay.read(&path) {
                 Ok(package) => package,
                 Err(error) => {
                     self.fail(&path, error);
-                    unknown.push(path);
+                    keep(at);
                     continue;
                 }
             };
-            let digest = Some(Digest::of(&package));
-            let same = here.iter().find(|old| old.owner.digest == digest && is_at(old, &path));
-            if let Some(same) = same {
+            if at.is_some_and(|at| at.owner.digest == Some(Digest::of(&package))) {
                 self.report.unchanged += 1;
-                seen.push(same.owner.name.clone());
+                keep(at);
                 continue;
             }
             let opened = bay.open_package(&scope, &path, package).await;
-            match opened.and_then(|opened| bay.prepare(&scope, opened)) {
-                Ok(registered) => {
-                    let name = registered.owner.name.clone();
-                    // One that was found under another path is moved where nothing lies at that path any more.
-                    let moved = |old: &&Arc<Registered>| {
-                        is_at(old, &path) || old.owner.origin.as_ref().is_some_and(|origin| !origin.exists())
-                    };
-                    match here.iter().filter(|old| old.owner.name == name).find(moved) {
-                        Some(old) => changed.push((path, Arc::clone(old), registered)),
-                        None => new.push((path, registered)),
-                    }
-                    seen.push(name);
-                }
+            let registered = match opened.and_then(|opened| bay.prepare(&scope, opened)) {
+                Ok(registered) => registered,
                 Err(error) => {
                     self.fail(&path, found_in(error, &path));
-                    unknown.push(path);
+                    keep(at);
+                    continue;
                 }
+            };
+            // One that was found under another path is moved where nothing lies at that path any more.
+            let is_moved = |old: &Registered| old.owner.origin.as_ref().is_some_and(|origin| !origin.exists());
+            let is_same = |old: &Arc<Registered>| at.is_some_and(|at| Arc::ptr_eq(at, old)) || is_moved(old);
+            match by_name.get(&registered.owner.name).copied().filter(|old| is_same(old)) {
+                Some(old) => {
+                    keep(Some(old));
+                    changed.push((path, Arc::clone(old), registered));
+                }
+                None => new.push((path, registered)),
             }
         }
         self.exchange(changed).await;
-        let gone =
-            here.iter().filter(|old| !seen.contains(&old.owner.name) && !unknown.iter().any(|path| is_at(old, path)));
+        let gone = here.iter().filter(|old| !kept.contains(&old.owner.name));
         self.remove(gone.map(|old| old.owner.name.clone()).collect()).await;
         if !new.is_empty() {
             let LoadReport { loaded, failed, .. } = load_found(bay, scope, new).await;
@@ -438,10 +442,13 @@ impl Sync<'_> {
         self.report.failed.push(Failed { origin: origin.to_owned(), scope: self.scope.clone(), error });
     }
 
-    fn is_from_here(&self, plugin: &Registered) -> bool {
+    /// Whether a plugin was found at the path or directly in it; `folder` is the path without links and detours.
+    fn is_from_here(&self, plugin: &Registered, folder: Option<&Path>) -> bool {
         let Some(origin) = plugin.owner.origin.as_deref() else { return false };
-        let lies_in = |parent: &Path| parent == self.path || same_place(parent, self.path);
-        origin == self.path || origin.parent().is_some_and(lies_in)
+        let is_folder = |parent: &Path| {
+            parent == self.path || fs::canonicalize(parent).is_ok_and(|parent| Some(&*parent) == folder)
+        };
+        origin == self.path || origin.parent().is_some_and(is_folder)
     }
 
     async fn exchange(&mut self, changed: Vec<(PathBuf, Arc<Registered>, Arc<Registered>)>) {
@@ -484,12 +491,4 @@ impl Sync<'_> {
             gone = kept.into_iter().map(|(name, _)| name).collect();
         }
     }
-}
-
-fn is_at(plugin: &Registered, path: &Path) -> bool {
-    plugin.owner.origin.as_deref().is_some_and(|origin| origin.file_name() == path.file_name())
-}
-
-fn same_place(one: &Path, other: &Path) -> bool {
-    matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
 }
