@@ -1,6 +1,7 @@
 //! What a plugin can reach during one call: the [`Host`] of the runtime, narrowed to tenant, plugin and grants.
 
 use std::{
+    any::Any,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,17 +11,19 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    Assets, CallId, ErrorKind, Grants, Host, HttpSendContext, Limit, Limits, LogLevel, Scope, SecretName, ToolError,
-    ToolOutput, async_trait,
+    Assets, CallId, ErrorKind, Grants, Host, HttpSendContext, Limit, Limits, LogLevel, Scope, SecretName, ServiceQuery,
+    ToolError, ToolOutput, async_trait,
 };
 
 use crate::{
     catalog::Owner,
     chance,
+    events::{Emission, Origin},
     kv::KvSpace,
     redact::Redactor,
     road::{self, Trip},
     run::Run,
+    services,
 };
 
 /// Keys that one listing gives at most.
@@ -37,11 +40,19 @@ pub(crate) struct CallHost {
     of_error_hook: bool,
     /// Where the call has none, it reads no secrets: nobody would keep them from coming out.
     redactor: Option<Redactor>,
+    origin: Origin,
 }
 
 impl CallHost {
     pub(crate) fn new(run: Run, owner: Arc<Owner>, call: CallId, depth: u32, deadline: Instant) -> Self {
-        Self { run, owner, call, depth, deadline, logged: AtomicUsize::new(0), of_error_hook: false, redactor: None }
+        let (logged, of_error_hook, redactor, origin) = (AtomicUsize::new(0), false, None, Origin::CALL);
+        Self { run, owner, call, depth, deadline, logged, of_error_hook, redactor, origin }
+    }
+
+    /// Where events that the call tells of come from.
+    pub(crate) fn telling_from(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
     }
 
     /// Lets the call read secrets, which `redactor` learns.
@@ -164,12 +175,31 @@ impl Host for CallHost {
             deadline: Some(self.deadline),
             of_error_hook: self.of_error_hook,
             redactor: self.redactor.clone().unwrap_or_default(),
+            origin: self.origin,
         };
         road::travel(&self.run, trip).await.result
     }
 
     fn tools(&self) -> Vec<String> {
         self.run.tools().iter().map(|tool| String::from(tool.definition.name.clone())).collect()
+    }
+
+    async fn emit(&self, name: &str, payload: Value) -> Result<(), ToolError> {
+        let bay = &self.run.inner().bay;
+        let emission = Emission {
+            name,
+            payload,
+            scope: Scope::Tenant(self.run.tenant().clone()),
+            origin: self.origin,
+            limits: &self.limits(),
+            redactor: self.redactor.as_ref(),
+            require: &|action| self.require(action),
+        };
+        bay.tell(bay.told_by_plugin(&self.owner, emission)?).map(|_| ())
+    }
+
+    fn find_service(&self, query: &ServiceQuery<'_>) -> Result<Arc<dyn Any + Send + Sync>, ToolError> {
+        services::find(self.run.view().sight(), &self.owner, query, &|action| self.require(action))
     }
 
     async fn http(&self, request: Value) -> Result<Value, ToolError> {

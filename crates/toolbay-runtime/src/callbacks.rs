@@ -1,21 +1,25 @@
 //! Calls a plugin's callbacks, each under its time limit, and takes the plugin from state to state by what they say.
 
 use std::{
+    any::Any,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use toolbay_api::{
-    Assets, CallId, Callback, CallbackContext, ErrorKind, Host, LogLevel, Scope, ToolError, ToolOutput, async_trait,
+    Assets, CallId, Callback, CallbackContext, ErrorKind, Host, LogLevel, Scope, ServiceQuery, ToolError, ToolOutput,
+    async_trait,
 };
 
 use crate::{
     call_host::CallHost,
     catalog::{Owner, Registered},
     chance,
+    events::{Emission, Origin},
     guarded::{Failure, guarded},
     lifecycle::{PluginState, Stage},
+    services::{self, Sight},
     toolbay::Toolbay,
 };
 
@@ -91,6 +95,7 @@ impl Toolbay {
         if busy > 0 {
             tracing::warn!(target: "toolbay::lifecycle", plugin = %life.name(), busy, "stopped with calls in flight");
         }
+        registered.owner.mailbox.discard();
         let stopped = self.call_back(registered, Callback::Stop, left()).await;
         match &stopped {
             Ok(()) => go_on(registered, PluginState::Stopped)?,
@@ -160,10 +165,11 @@ impl Toolbay {
     /// A tenant's plugin has in its callbacks what its tools have; one for everybody has what needs no tenant.
     fn callback_host(&self, owner: &Arc<Owner>, callback: Callback, deadline: Instant) -> Arc<dyn Host> {
         match &owner.scope {
-            Scope::Global => Arc::new(TenantlessHost { owner: Arc::clone(owner), callback }),
+            Scope::Global => Arc::new(TenantlessHost::new(self.clone(), Arc::clone(owner), callback.name())),
             Scope::Tenant(tenant) => {
                 let run = self.session_of(tenant.clone()).run();
-                Arc::new(CallHost::new(run, Arc::clone(owner), CallId::new(callback.name()), 0, deadline))
+                let host = CallHost::new(run, Arc::clone(owner), CallId::new(callback.name()), 0, deadline);
+                Arc::new(host.telling_from(Origin::OUTSIDE))
             }
         }
     }
@@ -174,17 +180,32 @@ fn go_on(registered: &Registered, next: PluginState) -> Result<(), ToolError> {
     registered.owner.life.go(next).map_err(|error| ToolError::new(ErrorKind::Internal, error.to_string()))
 }
 
-/// What a plugin for everybody can reach in its callbacks: nothing that belongs to a tenant.
-struct TenantlessHost {
+/// What a plugin for everybody can reach where it acts for no tenant, in its callbacks and in handlers of the whole
+/// host's events: nothing that belongs to a tenant.
+pub(crate) struct TenantlessHost {
+    bay: Toolbay,
     owner: Arc<Owner>,
-    callback: Callback,
+    /// What it is in, for messages.
+    place: &'static str,
+    origin: Origin,
 }
 
 impl TenantlessHost {
+    pub(crate) fn new(bay: Toolbay, owner: Arc<Owner>, place: &'static str) -> Self {
+        Self { bay, owner, place, origin: Origin::OUTSIDE }
+    }
+
+    /// Where events that it tells of come from.
+    pub(crate) fn telling_from(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
     fn require(&self, action: &str) -> Result<(), ToolError> {
-        if self.owner.asked.covers(action) && self.owner.host_grants.covers(action) {
+        if self.owner.may(action) {
             return Ok(());
         }
+        tracing::info!(target: "toolbay::audit", plugin = %self.owner.name, place = self.place, action, "permission denied");
         let message =
             format!("the permission {action} is not granted: the manifest must ask for it and the host give it");
         Err(ToolError::new(ErrorKind::PermissionDenied, message))
@@ -194,7 +215,7 @@ impl TenantlessHost {
         let message = format!(
             "{} of a plugin for everybody acts for no tenant, so it has no keys and calls no tools; do it in a tool, or \
              register the plugin for a tenant",
-            self.callback
+            self.place
         );
         Err(ToolError::new(ErrorKind::PermissionDenied, message))
     }
@@ -206,14 +227,14 @@ impl Host for TenantlessHost {
         let end = message.floor_char_boundary(self.owner.limits.max_log_bytes);
         let shown = message.get(..end).unwrap_or_default();
         let shown: String = shown.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect();
-        let (plugin, callback) = (&self.owner.name, self.callback);
+        let (plugin, place) = (&self.owner.name, self.place);
         match level {
             LogLevel::Trace | LogLevel::Debug => {
-                tracing::debug!(target: "toolbay::plugin", %plugin, %callback, "{shown}");
+                tracing::debug!(target: "toolbay::plugin", %plugin, place, "{shown}");
             }
-            LogLevel::Info => tracing::info!(target: "toolbay::plugin", %plugin, %callback, "{shown}"),
-            LogLevel::Warn => tracing::warn!(target: "toolbay::plugin", %plugin, %callback, "{shown}"),
-            LogLevel::Error => tracing::error!(target: "toolbay::plugin", %plugin, %callback, "{shown}"),
+            LogLevel::Info => tracing::info!(target: "toolbay::plugin", %plugin, place, "{shown}"),
+            LogLevel::Warn => tracing::warn!(target: "toolbay::plugin", %plugin, place, "{shown}"),
+            LogLevel::Error => tracing::error!(target: "toolbay::plugin", %plugin, place, "{shown}"),
         }
     }
 
@@ -243,6 +264,24 @@ impl Host for TenantlessHost {
 
     async fn call_tool(&self, _: &str, _: Value) -> Result<ToolOutput, ToolError> {
         self.refuse()
+    }
+
+    async fn emit(&self, name: &str, payload: Value) -> Result<(), ToolError> {
+        let emission = Emission {
+            name,
+            payload,
+            scope: Scope::Global,
+            origin: self.origin,
+            limits: &self.owner.limits,
+            redactor: None,
+            require: &|action| self.require(action),
+        };
+        self.bay.tell(self.bay.told_by_plugin(&self.owner, emission)?).map(|_| ())
+    }
+
+    fn find_service(&self, query: &ServiceQuery<'_>) -> Result<Arc<dyn Any + Send + Sync>, ToolError> {
+        let global = self.bay.registry().catalog(&Scope::Global);
+        services::find(Sight { global: &global, own: None }, &self.owner, query, &|action| self.require(action))
     }
 
     fn now_ms(&self) -> Result<i64, ToolError> {

@@ -8,6 +8,7 @@
 //!   [`schema`], [`meter`], [`quarantine`], `call_host` (what a plugin can reach), `shape`.
 //! - [`lifecycle`]: a plugin's states; `callbacks`: its callbacks; `waves`: folders in the order of what requires what;
 //!   `lives`: failures and plugins on their way out; `generation`: when nobody sees those any more; [`shutdown`]: the end.
+//! - [`events`]: who is told what happens; `services`: what native plugins lend each other.
 //! - `catalog` and `registry`: what is registered, immutable and swapped whole.
 //! - Ports: [`kv`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
 
@@ -23,11 +24,13 @@ mod lives;
 mod redact;
 mod registry;
 mod road;
+mod services;
 mod shape;
 mod view;
 mod waves;
 
 pub mod audit;
+pub mod events;
 pub mod kv;
 pub mod lifecycle;
 pub mod load;
@@ -42,8 +45,9 @@ pub mod session;
 pub mod shutdown;
 pub mod toolbay;
 
-pub use audit::{AuditRecord, AuditSink, TracingAudit};
+pub use audit::{AuditRecord, AuditSink, EventRecord, TracingAudit};
 pub use catalog::{PluginInfo, RegisterOptions, ToolInfo};
+pub use events::{Delivery, DeliveryOutcome, EventBounds, EventCounters, EventStream, Heard};
 pub use gates::{Gate, Stop};
 pub use kv::{FileKv, KvQuota, KvSpace, KvStore, MemoryKv};
 pub use lifecycle::{IllegalTransition, PluginState, PluginStatus, Stage};

@@ -14,11 +14,12 @@ use std::{
 
 use dashmap::DashMap;
 use tokio::sync::oneshot;
-use toolbay_api::{ErrorKind, LoadError, PluginName, Scope, TenantId, ToolError, manifest::Requirement};
+use toolbay_api::{ErrorKind, LoadError, PluginName, Scope, ServiceName, TenantId, ToolError, manifest::Requirement};
 
 use crate::{
     catalog::{Catalog, Registered},
     generation::Generation,
+    services::{self, Sight},
     view::View,
 };
 
@@ -115,6 +116,26 @@ impl Registry {
         }
     }
 
+    /// The plugins that hear events of `scope`: global ones, then the tenant's own.
+    pub(crate) fn listening(&self, scope: &Scope) -> Vec<Arc<Registered>> {
+        let global = self.catalog(&Scope::Global);
+        let own = match scope {
+            Scope::Global => None,
+            Scope::Tenant(tenant) => self.tenants.get(tenant).map(|own| Arc::clone(&own)),
+        };
+        let sight = Sight { global: &global, own: own.as_deref() };
+        let of_all = global.listening().filter(|plugin| sight.shows_global(&plugin.owner));
+        let of_tenant = own.iter().flat_map(|own| own.listening()).filter(|plugin| sight.shows_own(&plugin.owner.name));
+        of_all.chain(of_tenant).cloned().collect()
+    }
+
+    /// Why `registered` cannot have all services in `scope` that it requires, if it cannot.
+    pub(crate) fn missing_services(&self, scope: &Scope, registered: &Registered) -> Option<LoadError> {
+        let (global, own) = (self.catalog(&Scope::Global), self.catalog(scope));
+        let own = (*scope != Scope::Global).then_some(&*own);
+        services::missing(Sight { global: &global, own }, registered)
+    }
+
     /// Adds plugins to `scope`: all of them or none.
     ///
     /// # Errors
@@ -129,6 +150,9 @@ impl Registry {
             self.check_place(scope, registered, &beside)?;
             if let Some((needed, found)) = self.unmet(scope, registered) {
                 return Err(missing(needed, &found));
+            }
+            if let Some(error) = self.missing_services(scope, registered) {
+                return Err(error);
             }
         }
         self.publish(scope, next);
@@ -179,9 +203,16 @@ impl Registry {
 
     /// The plugins that require `name` of `scope` and would have none without it.
     fn dependants(&self, scope: &Scope, name: &PluginName) -> Vec<(Scope, PluginName)> {
-        let requires = |plugin: &&Arc<Registered>| plugin.plugin.metadata().requires.iter().any(|r| r.name == *name);
+        let lent = self.catalog(scope).plugin(name).map(|plugin| Arc::clone(&plugin.owner));
+        let is_lent =
+            |service: &ServiceName| lent.iter().any(|owner| owner.services.iter().any(|lent| lent.name == *service));
+        let requires = |plugin: &&Arc<Registered>| {
+            let metadata = plugin.plugin.metadata();
+            metadata.requires.iter().any(|r| r.name == *name) || metadata.requires_services.iter().any(is_lent)
+        };
         let named = |plugin: &Arc<Registered>| (plugin.owner.scope.clone(), plugin.owner.name.clone());
-        let mut dependants: Vec<_> = self.catalog(scope).plugins().filter(requires).map(named).collect();
+        let others = |plugin: &&Arc<Registered>| plugin.owner.name != *name;
+        let mut dependants: Vec<_> = self.catalog(scope).plugins().filter(others).filter(requires).map(named).collect();
         if *scope == Scope::Global {
             for own in self.tenants.iter().filter(|own| own.plugin(name).is_none()) {
                 dependants.extend(own.plugins().filter(requires).map(named));

@@ -19,6 +19,7 @@ use crate::{
     audit::{AuditRecord, Decision},
     call_host::CallHost,
     catalog::ToolEntry,
+    events::Origin,
     gates::{Asking, Stop, Undecided},
     guarded::{Failure, guarded},
     meter::Permit,
@@ -43,6 +44,8 @@ pub(crate) struct Trip {
     pub(crate) of_error_hook: bool,
     /// Secrets that the call around it has read, and that this one reads.
     pub(crate) redactor: Redactor,
+    /// The events that it follows from, and those that are told in it will.
+    pub(crate) origin: Origin,
 }
 
 impl Trip {
@@ -57,6 +60,7 @@ impl Trip {
             deadline: None,
             of_error_hook: false,
             redactor: Redactor::default(),
+            origin: Origin::CALL,
         }
     }
 }
@@ -108,7 +112,7 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
                     let result = trip.redactor.result(run_plugin(run, admitted, &trip.redactor).await);
                     let result = result.and_then(|output| shaped(entry, &limits, output));
                     if let Err(error) = &result {
-                        note_breach(run, entry, error);
+                        run.note_breach(&entry.owner, error);
                     }
                     // The audit keeps the raw result, so it is copied where a hook may yet replace it.
                     raw = (run.inner().audit.is_some() && entered > 0).then(|| result.clone());
@@ -218,7 +222,8 @@ async fn admit<'a>(
     };
     let host = CallHost::new(run.clone(), Arc::clone(&entry.owner), trip.call.clone(), trip.depth, deadline)
         .of_error_hook(trip.of_error_hook)
-        .redacting(trip.redactor.clone());
+        .redacting(trip.redactor.clone())
+        .telling_from(trip.origin);
     let cx = ToolContext::new(ToolContextParts {
         caller: Arc::clone(run.caller()),
         call: trip.call.clone(),
@@ -422,18 +427,6 @@ fn effective_limits(run: &Run, entry: &ToolEntry) -> Arc<Limits> {
         None => Arc::clone(&entry.owner.limits),
         Some(tenant) => Arc::new(entry.owner.limits.lowered_by(tenant)),
     }
-}
-
-/// Counts a call that used more than it may, and says so where the plugin goes into quarantine for it.
-fn note_breach(run: &Run, entry: &ToolEntry, error: &ToolError) {
-    let plugin = &entry.owner.name;
-    let Some(duration) = run.inner().ward.note(run.tenant(), plugin, error, Instant::now()) else { return };
-    tracing::warn!(target: "toolbay::quarantine", tenant = %run.tenant(), %plugin, cause = %error, "in quarantine");
-    run.observe(RunEvent::PluginQuarantined {
-        plugin: plugin.clone(),
-        seconds: duration.as_secs(),
-        cause: error.to_string(),
-    });
 }
 
 fn observe_look_up(run: &Run, trip: &Trip, entry: &ToolEntry) {

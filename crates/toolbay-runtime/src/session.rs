@@ -137,6 +137,7 @@ impl Session {
             observer: self.observer.clone(),
             tools: std::sync::OnceLock::new(),
             calls: AtomicU64::new(0),
+            bay: self.toolbay.clone(),
         })
     }
 
@@ -144,6 +145,10 @@ impl Session {
     #[must_use]
     pub fn calls_in_flight(&self) -> usize {
         self.meter.in_flight()
+    }
+
+    pub(crate) fn toolbay(&self) -> &Toolbay {
+        &self.toolbay
     }
 
     fn view(&self) -> Arc<View> {

@@ -6,7 +6,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -22,6 +22,7 @@ use toolbay_api::{
 use crate::{
     audit::{AuditSink, TracingAudit},
     catalog::{Owner, PluginInfo, RegisterOptions, Registered},
+    events::{EventBounds, announce::Announcer, mailbox::Mailbox, stream::Outlets},
     guarded::{Failure, guarded},
     kv::{KvQuota, KvStore, MemoryKv},
     lifecycle::{Lifecycle, PluginState, Stage},
@@ -50,11 +51,22 @@ struct Inner {
     meters: Meters,
     registrations: AtomicU64,
     lives: Lives,
+    outlets: Outlets,
+}
+
+/// A host that may be gone, for what it holds itself.
+#[derive(Default)]
+pub(crate) struct WeakToolbay(Weak<Inner>);
+
+impl WeakToolbay {
+    pub(crate) fn upgrade(&self) -> Option<Toolbay> {
+        self.0.upgrade().map(Toolbay)
+    }
 }
 
 /// What the host decides.
 pub(crate) struct Policy {
-    limits: Limits,
+    pub(crate) limits: Limits,
     grants: Arc<PermissionSet>,
     plugin_grants: HashMap<PluginName, Arc<PermissionSet>>,
     pub(crate) tenant_grants: HashMap<TenantId, Arc<PermissionSet>>,
@@ -62,6 +74,7 @@ pub(crate) struct Policy {
     pub(crate) tenant_limits: HashMap<TenantId, Arc<LimitsRequest>>,
     assets: HashMap<PluginName, PathBuf>,
     configs: HashMap<PluginName, Value>,
+    events: EventBounds,
 }
 
 /// What the host plugs in.
@@ -132,6 +145,7 @@ impl Toolbay {
         if let Some((needed, found)) = registry.unmet(&scope, &registered) {
             return Err(missing(needed, &found));
         }
+        registry.missing_services(&scope, &registered).map_or(Ok(()), Err)?;
         self.bring_up(&registered).await.map_err(|error| in_words(&error))?;
         self.start_up(&registered).await.map_err(|error| in_words(&error))?;
         // Somebody may have been quicker in the meantime.
@@ -216,6 +230,18 @@ impl Toolbay {
 
     pub(crate) fn registry(&self) -> &Registry {
         &self.0.registry
+    }
+
+    pub(crate) fn outlets(&self) -> &Outlets {
+        &self.0.outlets
+    }
+
+    pub(crate) fn event_bounds(&self) -> &EventBounds {
+        &self.0.policy.events
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakToolbay {
+        WeakToolbay(Arc::downgrade(&self.0))
     }
 
     pub(crate) fn lives(&self) -> &Lives {
@@ -304,12 +330,16 @@ impl Toolbay {
             Some(folder) => load::read_assets(folder)?,
             None => plugin.assets(),
         };
+        let (subscriptions, services) = (plugin.subscriptions(), plugin.services());
+        // By shadowing it a tenant could switch off a guard, keep a listener from hearing, or put a service of its own in
+        // the place of the host's.
+        let stands_for_all = !plugin.hooks().is_empty() || !subscriptions.is_empty() || !services.is_empty();
         let owner = Owner {
             name: metadata.name.clone(),
             version: metadata.version.clone(),
             scope: scope.clone(),
             protected: *scope == Scope::Global
-                && options.protected.unwrap_or_else(|| !plugin.hooks().is_empty() || policy.speaks_of(&metadata.name)),
+                && options.protected.unwrap_or_else(|| stands_for_all || policy.speaks_of(&metadata.name)),
             limits: Arc::new(policy.limits.lowered_by(&metadata.limits)),
             asked: Arc::new(metadata.permissions.clone()),
             host_grants: self.grants_for(&metadata.name),
@@ -321,10 +351,16 @@ impl Toolbay {
                 metadata.version.clone(),
                 scope.clone(),
                 Arc::clone(self.0.registry.closing()),
+                Announcer::new(self),
             )),
+            requires: metadata.requires.iter().map(|needed| needed.name.clone()).collect(),
+            emits: metadata.provides.as_ref().map(|provides| provides.events.iter().cloned().collect()),
+            is_native: metadata.runtime == RuntimeKind::Native,
+            services,
+            mailbox: Mailbox::default(),
         };
         let sequence = self.0.registrations.fetch_add(1, Ordering::Relaxed);
-        Registered::new(plugin, owner, sequence).map(Arc::new)
+        Registered::new(plugin, owner, subscriptions, sequence).map(Arc::new)
     }
 
     pub(crate) fn loaded(&self, registered: &Registered, origin: &Path) -> Loaded {
@@ -431,6 +467,7 @@ pub struct ToolbayBuilder {
     natives: BTreeMap<usize, Native>,
     callback_timeout: Duration,
     deterministic: bool,
+    events: EventBounds,
 }
 
 enum Native {
@@ -461,6 +498,7 @@ impl Default for ToolbayBuilder {
             natives: BTreeMap::new(),
             callback_timeout: CALLBACK_TIME,
             deterministic: false,
+            events: EventBounds::default(),
         }
     }
 }
@@ -568,6 +606,13 @@ impl ToolbayBuilder {
         self
     }
 
+    /// What events may take up.
+    #[must_use]
+    pub fn event_bounds(mut self, bounds: EventBounds) -> Self {
+        self.events = bounds;
+        self
+    }
+
     /// When a plugin that keeps running into its limits is put away for a tenant. No breaches: never.
     #[must_use]
     pub fn quarantine(mut self, rule: Quarantine) -> Self {
@@ -642,6 +687,7 @@ impl ToolbayBuilder {
                 tenant_limits: self.tenant_limits,
                 assets: self.assets,
                 configs: self.configs,
+                events: self.events,
             },
             ports: Ports {
                 kv: self.kv,
@@ -656,6 +702,7 @@ impl ToolbayBuilder {
             meters: Meters::new(self.quota, self.tenant_quotas),
             registrations: AtomicU64::new(0),
             lives: Lives::new(self.callback_timeout),
+            outlets: Outlets::default(),
         }));
         for native in self.natives.into_values() {
             let plugin = native_plugin(native).map_err(|error| LoadError::new(error.kind, error.message))?;

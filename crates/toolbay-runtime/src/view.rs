@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use toolbay_api::{HookPoint, PermissionSet};
 
-use crate::catalog::{Catalog, HookEntry, Registered, ToolEntry, ToolInfo};
+use crate::{
+    catalog::{Catalog, HookEntry, Registered, ToolEntry, ToolInfo},
+    services::Sight,
+};
 
 /// Names that a "not found" suggests at most.
 const MAX_SUGGESTIONS: usize = 3;
@@ -50,6 +53,11 @@ impl View {
     /// the way out.
     pub(crate) fn hooks_around_tools(&self) -> &[Arc<HookEntry>] {
         &self.around_tools
+    }
+
+    /// The two catalogs.
+    pub(crate) fn sight(&self) -> Sight<'_> {
+        Sight { global: &self.global, own: self.own.as_deref() }
     }
 
     /// The tool called `name`: the tenant's own first, then the global one, under its qualified name or else the name

@@ -260,7 +260,8 @@ fn is_answered_at_once(request: &Request) -> bool {
         | Request::KvList(..)
         | Request::CallTool(..)
         | Request::Http(_)
-        | Request::Secret(_) => false,
+        | Request::Secret(_)
+        | Request::Emit(..) => false,
     }
 }
 
@@ -285,7 +286,8 @@ fn answer_at_once(worker: &Worker, call: u64, host: &dyn Host, request: Request,
         | Request::KvList(..)
         | Request::CallTool(..)
         | Request::Http(_)
-        | Request::Secret(_) => {}
+        | Request::Secret(_)
+        | Request::Emit(..) => {}
     }));
     if answered.is_err() {
         let error = ToolError::new(ErrorKind::Panic, "the host failed to answer; tell the operator");
