@@ -23,7 +23,7 @@ use crate::{
     redact::Redactor,
     road::{self, Trip},
     run::Run,
-    services,
+    services::{self, Asker},
 };
 
 /// Keys that one listing gives at most.
@@ -73,18 +73,21 @@ impl CallHost {
                 format!("`{action}` is not given to any plugin here: the host is to give the same results again");
             return Err(ToolError::new(ErrorKind::PermissionDenied, message));
         }
-        let grants = Grants {
-            asked: Arc::clone(&self.owner.asked),
-            host: Arc::clone(&self.owner.host_grants),
-            tenant: Arc::clone(&self.run.inner().tenant_grants),
-        };
-        grants.require(action).inspect_err(|_| {
+        self.grants().require(action).inspect_err(|_| {
             tracing::info!(
                 target: "toolbay::audit",
                 tenant = %self.run.tenant(), plugin = %self.owner.name, call = %self.call, action,
                 "permission denied"
             );
         })
+    }
+
+    fn grants(&self) -> Grants {
+        Grants {
+            asked: Arc::clone(&self.owner.asked),
+            host: Arc::clone(&self.owner.host_grants),
+            tenant: Arc::clone(&self.run.inner().tenant_grants),
+        }
     }
 
     /// The host's limits, lowered by the manifest and by the tenant.
@@ -199,7 +202,9 @@ impl Host for CallHost {
     }
 
     fn find_service(&self, query: &ServiceQuery<'_>) -> Result<Arc<dyn Any + Send + Sync>, ToolError> {
-        services::find(self.run.view().sight(), &self.owner, query, &|action| self.require(action))
+        let (allows, require) = (|action: &str| self.grants().allow(action), |action: &str| self.require(action));
+        let asker = Asker { owner: &self.owner, allows: &allows, require: &require };
+        services::find(self.run.view().sight(), asker, query)
     }
 
     async fn http(&self, request: Value) -> Result<Value, ToolError> {

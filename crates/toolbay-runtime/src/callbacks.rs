@@ -19,7 +19,7 @@ use crate::{
     events::{Emission, Origin},
     guarded::{Failure, guarded},
     lifecycle::{PluginState, Stage},
-    services::{self, Sight},
+    services::{self, Asker, Sight},
     toolbay::Toolbay,
 };
 
@@ -281,7 +281,9 @@ impl Host for TenantlessHost {
 
     fn find_service(&self, query: &ServiceQuery<'_>) -> Result<Arc<dyn Any + Send + Sync>, ToolError> {
         let global = self.bay.registry().catalog(&Scope::Global);
-        services::find(Sight { global: &global, own: None }, &self.owner, query, &|action| self.require(action))
+        let (allows, require) = (|action: &str| self.owner.may(action), |action: &str| self.require(action));
+        let asker = Asker { owner: &self.owner, allows: &allows, require: &require };
+        services::find(Sight { global: &global, own: None }, asker, query)
     }
 
     fn now_ms(&self) -> Result<i64, ToolError> {

@@ -46,21 +46,30 @@ impl<'a> Sight<'a> {
     }
 }
 
-/// Finds what `query` asks for, as `asker` may have it. `require` says whether the asker has a permission here.
+/// Who asks for a service, and what it is allowed where it asks.
+#[derive(Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    pub(crate) owner: &'a Owner,
+    /// Whether it has a permission.
+    pub(crate) allows: &'a dyn Fn(&str) -> bool,
+    /// The same with the reason, for the record.
+    pub(crate) require: &'a dyn Fn(&str) -> Result<(), ToolError>,
+}
+
+/// Finds what `query` asks for, as `asker` may have it.
 ///
 /// # Errors
 /// As [`Host::find_service`](toolbay_api::Host::find_service).
 pub(crate) fn find(
     sight: Sight<'_>,
-    asker: &Owner,
+    asker: Asker<'_>,
     query: &ServiceQuery<'_>,
-    require: &dyn Fn(&str) -> Result<(), ToolError>,
 ) -> Result<Arc<dyn Any + Send + Sync>, ToolError> {
-    if !asker.is_native {
+    if !asker.owner.is_native {
         return Err(ToolError::new(ErrorKind::PermissionDenied, "services are lent to native plugins only"));
     }
     let found = match query.name {
-        Some(name) => by_name(sight, asker, name, require)?,
+        Some(name) => by_name(sight, asker, name)?,
         None => by_type(sight, asker, query)?,
     };
     if !found.fits(query) {
@@ -71,14 +80,9 @@ pub(crate) fn find(
     Ok(found.value())
 }
 
-fn by_name<'a>(
-    sight: Sight<'a>,
-    asker: &'a Owner,
-    name: &str,
-    require: &dyn Fn(&str) -> Result<(), ToolError>,
-) -> Result<&'a ServiceRegistration, ToolError> {
+fn by_name<'a>(sight: Sight<'a>, asker: Asker<'a>, name: &str) -> Result<&'a ServiceRegistration, ToolError> {
     // Its own first of all: in `on_load` they stand in no catalog yet.
-    if let Some(own) = asker.services.iter().find(|service| service.name == name) {
+    if let Some(own) = asker.owner.services.iter().find(|service| service.name == name) {
         return Ok(own);
     }
     let shown: String = name.chars().take(80).collect();
@@ -86,24 +90,24 @@ fn by_name<'a>(
         let message = format!("there is no service called {shown:?}: require the plugin that lends it");
         return Err(ToolError::new(ErrorKind::NotFound, message));
     };
-    match may_have(asker, owner, service) {
+    match may_have(asker.owner, owner, service) {
         Ok(Need::Nothing) => Ok(service),
-        Ok(Need::Permission) => require(&format!("service:{name}")).map(|()| service),
+        Ok(Need::Permission) => (asker.require)(&format!("service:{name}")).map(|()| service),
         Err(refusal) => Err(ToolError::new(ErrorKind::PermissionDenied, refusal)),
     }
 }
 
 fn by_type<'a>(
     sight: Sight<'a>,
-    asker: &'a Owner,
+    asker: Asker<'a>,
     query: &ServiceQuery<'_>,
 ) -> Result<&'a ServiceRegistration, ToolError> {
-    let own = asker.services.iter();
-    let others = sight.services().filter(|(owner, _)| !is_same(asker, owner));
+    let own = asker.owner.services.iter();
+    let others = sight.services().filter(|(owner, _)| !is_same(asker.owner, owner));
     // What is not for the asker is as if it were not there: else a private service could make another ambiguous.
-    let others = others.filter(|(owner, service)| match may_have(asker, owner, service) {
+    let others = others.filter(|(owner, service)| match may_have(asker.owner, owner, service) {
         Ok(Need::Nothing) => true,
-        Ok(Need::Permission) => asker.may(&format!("service:{}", service.name)),
+        Ok(Need::Permission) => (asker.allows)(&format!("service:{}", service.name)),
         Err(_) => false,
     });
     let mut fitting: Vec<_> = own.chain(others.map(|(_, service)| service)).filter(|one| one.fits(query)).collect();
