@@ -12,6 +12,7 @@
 static ALLOCATOR: toolbay_worker::CappedAlloc = toolbay_worker::CappedAlloc;
 
 mod calls;
+mod events;
 mod faults;
 mod outside;
 mod parity;
