@@ -443,11 +443,10 @@ async fn a_plugin_tells_only_of_what_it_provides_under_a_name_of_its_own_and_wit
     ] {
         said.push_str(&format!("{tool} {name}: {}\n", told(tool, name, Value::Null).await));
     }
-    let mut deep = json!(1);
-    (0..70).for_each(|_| deep = json!([deep]));
-    for (what, payload) in [("large", json!("x".repeat(70_000))), ("deep", deep)] {
-        said.push_str(&format!("{what}: {}\n", told("free.emit", "order.sent", payload).await));
-    }
+    said.push_str(&format!("large: {}\n", told("free.emit", "order.sent", json!("x".repeat(70_000))).await));
+    let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+    said.push_str(&format!("deep: {}\n", acme.publish("order.sent", nested(64)).unwrap_err()));
+    assert!(acme.publish("order.sent", nested(63)).is_ok());
     expect![[r#"
         shop.emit order.placed: told
         shop.emit order.sent: PermissionDenied: the event order.sent is not in `provides.events` of the manifest: add it there
@@ -458,7 +457,7 @@ async fn a_plugin_tells_only_of_what_it_provides_under_a_name_of_its_own_and_wit
         free.emit a b: InvalidArguments: the event name "a b" is not allowed: use 1 to 128 of A-Z a-z 0-9 _ - in words with single dots between them
         free.emit : InvalidArguments: the event name "" is not allowed: use 1 to 128 of A-Z a-z 0-9 _ - in words with single dots between them
         large: LimitExceeded: the call was stopped at its limit of 65536 bytes of arguments (used 70002); ask for less at once
-        deep: LimitExceeded: the call was stopped at its limit of 64 levels of nesting (used 65); ask for less at once
+        deep: LimitExceeded: the call was stopped at its limit of 63 levels of nesting (used 64); ask for less at once
     "#]].assert_eq(&said);
     assert_eq!(acme.publish("plugin.loaded", json!(1)).unwrap_err().kind, ErrorKind::InvalidArguments);
     assert!(acme.publish("host.started", json!(1)).is_ok());
@@ -689,14 +688,20 @@ async fn a_secret_that_a_call_read_goes_out_in_no_event_and_in_no_handlers_resul
         let secret = cx.host().secret("KEY").await?;
         cx.host().emit("leak", json!({ "it": secret })).await.map(|()| "told")
     };
+    let name = async |_: Nothing, cx: ToolContext| {
+        let secret = cx.host().secret("KEY").await?;
+        cx.host().emit(&format!("leak.{secret}"), Value::Null).await.map(|()| "told")
+    };
     let handler = async |_: Arc<Event>, cx: EventContext| Ok(json!(cx.host.secret("KEY").await?));
     let bay = all().secrets(OneSecret).build().unwrap();
-    let leaky = asking("leaky", &["*"]).tool(tool("tell", "Leaks", leak));
+    let leaky = asking("leaky", &["*"]).tool(tool("tell", "Leaks", leak)).tool(tool("name", "Leaks", name));
     bay.register(Scope::Global, leaky.subscription(Subscription::new("ask", handler).unwrap())).await.unwrap();
     bay.register(Scope::Global, listener("l", "leak", &heard)).await.unwrap();
     let acme = bay.session("acme").unwrap();
     assert_eq!(outcome(&acme, "leaky.tell", json!({})).await, "told");
     assert_eq!(heardings.next(1).await, ["l: leak {\"it\":\"***\"} for acme"]);
+    let named = outcome(&acme, "leaky.name", json!({})).await;
+    assert!(named.as_str().unwrap().starts_with("InvalidArguments: the event's name holds a secret"), "{named}");
     assert_eq!(deliveries(&acme, "ask", SOON).await, "leaky handled \"***\"\n");
 }
 

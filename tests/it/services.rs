@@ -168,15 +168,15 @@ async fn two_services_of_one_name_that_somebody_could_see_are_a_conflict_that_na
         text.push_str(&format!("{}\n", refused(&bay, scope, other).await));
     }
     bay.unregister(&Scope::Global, &PluginName::new("one").unwrap()).await.unwrap();
-    // Two tenants never see each other's.
     bay.register(tenant("acme"), lender("two")).await.unwrap();
-    bay.register(tenant("globex"), lender("three")).await.unwrap();
     text.push_str(&format!("{}\n", refused(&bay, Scope::Global, lender("one")).await));
+    // Two tenants never see each other's.
+    bay.register(tenant("globex"), lender("three")).await.unwrap();
     expect![[r#"
         Conflict: the plugins two (global) and one (global) both lend a service called db: rename one
         Conflict: the plugins two (tenant acme) and one (global) both lend a service called db: rename one
         Conflict: the plugins double (global) and double (global) both lend a service called x: rename one
-        Conflict: the plugins one (global) and three (tenant globex) both lend a service called db: rename one
+        Conflict: the plugins one (global) and two (tenant acme) both lend a service called db: rename one
     "#]]
     .assert_eq(&text);
 }

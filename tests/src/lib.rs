@@ -10,3 +10,7 @@ pub struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/sandbox.md")]
 pub struct Sandbox;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/plugins.md")]
+pub struct Plugins;

@@ -200,6 +200,11 @@ impl Toolbay {
     pub(crate) fn told_by_plugin(&self, owner: &Owner, emission: Emission<'_>) -> Result<Told, ToolError> {
         let Emission { name, mut payload, scope, origin, limits, redactor, require } = emission;
         let name = event_name(name)?;
+        // Names are compared, granted and logged as they are, so nothing can be hidden in them.
+        if redactor.is_some_and(|redactor| *redactor.text(name.as_str()) != *name.as_str()) {
+            let message = "the event's name holds a secret that this call has read: name what happened instead";
+            return Err(ToolError::new(ErrorKind::InvalidArguments, message));
+        }
         if name.is_reserved() {
             let message =
                 format!("{name} is an event of the host: use a name that begins with neither plugin. nor host.");
@@ -220,7 +225,8 @@ impl Toolbay {
 
     fn check_payload(&self, payload: &Value, limits: &Limits) -> Result<(), ToolError> {
         let allowed = self.event_bounds().max_payload_bytes.min(limits.max_argument_bytes);
-        shape::check(payload, Limit::Arguments, allowed, limits.max_nesting)
+        // A script gets the payload within a map, so what may be told can be heard.
+        shape::check(payload, Limit::Arguments, allowed, limits.max_nesting.saturating_sub(1))
     }
 
     /// Makes an event of it and tells everybody.

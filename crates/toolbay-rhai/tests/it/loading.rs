@@ -311,7 +311,9 @@ async fn folders_that_are_wrong() {
         (
             manifest(),
             vec![("main.rhai", "fn t(args) { 1 }")],
-            expect!["Config: main.rhai: the plugin declares no tool and no hook: add `tools`, `hooks` or `events` to PLUGIN"],
+            expect![
+                "Config: main.rhai: the plugin declares no tool and no hook: add `tools`, `hooks` or `events` to PLUGIN"
+            ],
         ),
     ];
     for (manifest, files, expected) in cases {

@@ -93,7 +93,12 @@ async fn hand_over(bay: &Toolbay, session: Option<&Session>, letter: Letter) {
             owner.mailbox.count_failed();
             let detail = error.operator_detail().map(ToString::to_string).unwrap_or_default();
             let (plugin, scope) = (&owner.name, &event.scope);
-            tracing::warn!(target: "toolbay::events", event = %event.name, %plugin, %scope, %error, detail, "failed");
+            // Whoever tells of events can bring the tenant to its limits as often as it likes.
+            if matches!(error.kind, ErrorKind::RateLimited | ErrorKind::Unavailable) {
+                tracing::debug!(target: "toolbay::events", event = %event.name, %plugin, %scope, %error, detail, "failed");
+            } else {
+                tracing::warn!(target: "toolbay::events", event = %event.name, %plugin, %scope, %error, detail, "failed");
+            }
         }
     }
     if let Some(audit) = &bay.ports().audit {

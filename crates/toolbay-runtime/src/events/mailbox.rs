@@ -57,10 +57,9 @@ impl Mailbox {
     /// Takes a letter in, or counts it as dropped.
     pub(super) fn put(&self, letter: Letter, bounds: &EventBounds) -> Put {
         let mut state = self.lock();
-        let allowed = letter.entry.subscription.queue.map_or(bounds.waiting_per_tenant, |own| {
-            // At least one, or nothing would ever be heard.
-            own.clamp(1, bounds.waiting_per_tenant.max(1))
-        });
+        // At least one, or nothing would ever be heard.
+        let own = letter.entry.subscription.queue.map(|own| own.max(1));
+        let allowed = own.map_or(bounds.waiting_per_tenant, |own| own.min(bounds.waiting_per_tenant));
         let lane = state.lanes.get(&letter.event.scope);
         let of_subscription = |other: &&Letter| Arc::ptr_eq(&other.entry, &letter.entry);
         let waiting = lane.map_or(0, |lane| lane.iter().filter(of_subscription).count());
