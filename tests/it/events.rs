@@ -866,3 +866,111 @@ fn patterns_are_names_or_globs() {
         assert!(EventPattern::new(bad).is_err(), "{bad}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn under_load_every_event_is_handled_or_dropped_each_tenants_in_order_and_no_task_is_left() {
+    const TENANTS: [&str; 4] = ["a", "b", "c", "d"];
+    const EVENTS: u64 = 1_000;
+    let seen: Arc<Mutex<HashMap<String, Vec<u64>>>> = Arc::default();
+    let log = Arc::clone(&seen);
+    let handler = move |event: Arc<Event>, _: EventContext| {
+        let log = Arc::clone(&log);
+        async move {
+            tokio::task::yield_now().await;
+            let tenant = event.tenant().unwrap().to_string();
+            log.lock().unwrap().entry(tenant).or_default().push(event.payload.as_u64().unwrap());
+            Ok(Value::Null)
+        }
+    };
+    let bay = all().build().unwrap();
+    let busy = asking("busy", &["event:listen:*"]).subscription(Subscription::new("go", handler).unwrap());
+    bay.register(Scope::Global, busy).await.unwrap();
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = alive();
+    let publishing = TENANTS.map(|tenant| {
+        let session = bay.session(tenant).unwrap();
+        tokio::spawn(async move {
+            for number in 0..EVENTS {
+                session.publish("go", json!(number)).unwrap();
+                if number % 16 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        })
+    });
+    for task in publishing {
+        task.await.unwrap();
+    }
+    let counters = || bay.event_counters(&Scope::Global)["busy"];
+    tokio::time::timeout(SOON, async {
+        while counters().waiting > 0 || alive() > before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the queues run empty and their tasks end");
+    let told = EVENTS * TENANTS.len() as u64;
+    assert_eq!(counters().delivered + counters().dropped, told, "{:?}", counters());
+    let seen = seen.lock().unwrap();
+    assert!(seen.values().all(|numbers| numbers.is_sorted()), "{seen:?}");
+    assert_eq!(seen.values().map(Vec::len).sum::<usize>() as u64, counters().delivered);
+}
+
+#[test]
+fn a_host_that_outlives_a_runtime_is_heard_in_the_next() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let gate = Arc::new(Semaphore::new(0));
+    let bay = all().build().unwrap();
+    let acme = bay.session("acme").unwrap();
+    runtime().block_on(async {
+        bay.register(Scope::Global, slow("slow", &gate, |one| one)).await.unwrap();
+        acme.publish("go", json!(1)).unwrap();
+        acme.publish("go", json!(2)).unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(counters(&bay, "slow"), (0, 0, 0, 2));
+    });
+    // One was being handled when its runtime went; the other had not begun.
+    assert_eq!(counters(&bay, "slow"), (0, 0, 2, 0));
+    // Where there is no runtime at all, nobody can handle it.
+    acme.publish("go", json!(3)).unwrap();
+    assert_eq!(counters(&bay, "slow"), (0, 0, 3, 0));
+    gate.add_permits(1);
+    assert_eq!(runtime().block_on(deliveries(&acme, "go", SOON)), "slow handled 1\n");
+}
+
+#[tokio::test]
+async fn what_a_call_in_flight_tells_while_the_host_closes_is_heard_before_the_end() {
+    let (heard, mut heardings) = Heardings::new();
+    let gate = Arc::new(Semaphore::new(0));
+    let at = Arc::clone(&gate);
+    let last_words = move |_: Nothing, cx: ToolContext| {
+        let gate = Arc::clone(&at);
+        async move {
+            gate.acquire_owned().await.unwrap().forget();
+            cx.host().emit("last.words", json!("bye")).await.map(|()| "told")
+        }
+    };
+    let bay = all().build().unwrap();
+    bay.register(Scope::Global, listener("l", "last.*", &heard)).await.unwrap();
+    bay.register(Scope::Global, asking("p", &["event:emit:*"]).tool(tool("p", "Tells", last_words))).await.unwrap();
+    let acme = bay.session("acme").unwrap();
+    let call = tokio::spawn({
+        let acme = acme.clone();
+        async move { outcome(&acme, "p", json!({})).await }
+    });
+    while acme.calls_in_flight() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let end = tokio::spawn({
+        let bay = bay.clone();
+        async move { bay.shutdown(SOON).await }
+    });
+    while acme.publish("other", json!(2)).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    gate.add_permits(1);
+    assert_eq!(call.await.unwrap(), "told");
+    assert_eq!(heardings.next(1).await, ["l: last.words \"bye\" for acme"]);
+    let report = end.await.unwrap();
+    assert!(report.unstopped.is_empty(), "{report}");
+}

@@ -70,6 +70,7 @@ impl Drop for Serving {
     fn drop(&mut self) {
         if self.in_hand {
             self.mailbox().settle();
+            self.mailbox().count_dropped(1);
         }
         // A lane that has ended may have begun anew under somebody else.
         if !self.is_done {
