@@ -11,14 +11,12 @@ use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use toolbay::{
-    DeliveryOutcome, ErrorKind, Event, EventBounds, EventContext, EventPattern, EventRecord, Heard, HostServices as _,
-    Limit, LimitsRequest, PermissionSet, PluginName, Quarantine, Quota, Scope, Secret, SecretName, SecretProvider,
-    Session, Subscription, TenantId, ToolContext, ToolError, Toolbay, ToolbayBuilder,
-    audit::{AuditRecord, AuditSink},
-    manifest::Provides,
-    plugin::NativePlugin,
+    DeliveryOutcome, ErrorKind, Event, EventBounds, EventContext, EventPattern, Heard, HostServices as _, Limit,
+    LimitsRequest, PermissionSet, PluginName, Quarantine, Quota, Scope, Secret, SecretName, SecretProvider, Session,
+    Subscription, TenantId, ToolContext, ToolError, Toolbay, ToolbayBuilder, manifest::Provides, plugin::NativePlugin,
     tool,
 };
+use toolbay_testkit::{AuditedEvent, RecordingAudit};
 
 use crate::support::{Nothing, folder, outcome, says, tenant};
 
@@ -705,28 +703,17 @@ async fn a_secret_that_a_call_read_goes_out_in_no_event_and_in_no_handlers_resul
     assert_eq!(deliveries(&acme, "ask", SOON).await, "leaky handled \"***\"\n");
 }
 
-#[derive(Default)]
-struct Records(Mutex<Vec<String>>);
-
-impl AuditSink for Records {
-    fn record(&self, _: &AuditRecord<'_>) {}
-
-    fn event(&self, record: &EventRecord<'_>) {
-        let outcome = record.result.as_ref().map_or_else(|error| error.kind.name(), |_| "ok");
-        let line = format!("{} {} {} {outcome}", record.event.scope, record.event.name, record.plugin);
-        self.0.lock().unwrap().push(line);
-    }
-}
-
 #[tokio::test]
 async fn each_event_that_was_handled_is_in_the_audit() {
-    let records = Arc::new(Records::default());
+    let audit = Arc::new(RecordingAudit::default());
     let (heard, _heardings) = Heardings::new();
-    let bay = all().audit(records.clone()).build().unwrap();
+    let bay = all().audit(audit.clone()).build().unwrap();
     bay.register(Scope::Global, listener("l", "*", &heard)).await.unwrap();
     bay.session("acme").unwrap().publish_and_wait("go", json!(1), SOON).await.unwrap();
     bay.publish_and_wait(&Scope::Global, "day", json!(1), SOON).await.unwrap();
-    assert_eq!(*records.0.lock().unwrap(), ["tenant acme go l ok", "global day l ok"]);
+    let line = |one: &AuditedEvent| format!("{} {} {} {} {}", one.scope, one.event, one.plugin, one.depth, one.outcome);
+    let lines: Vec<_> = audit.events().iter().map(line).collect();
+    assert_eq!(lines, ["tenant acme go l 0 ok", "global day l 0 ok"]);
 }
 
 #[tokio::test]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use expect_test::expect;
 use serde_json::{Value, json};
 use toolbay::{
-    Host, HostServices as _, LoadError, PermissionSet, PluginName, Scope, ServiceName, ServiceRegistration, TenantId,
-    ToolContext, ToolError, Toolbay, async_trait, manifest::Requirement, plugin::NativePlugin, service, tool,
+    Host, HostServices as _, LoadError, Package, PermissionSet, Plugin, PluginContext, PluginName, Runner, RuntimeKind,
+    Scope, ServiceName, ServiceRegistration, TenantId, ToolContext, ToolError, Toolbay, async_trait,
+    manifest::Requirement, plugin::NativePlugin, service, tool,
 };
 
-use crate::support::{Nothing, outcome, tenant};
+use crate::support::{Nothing, folder, outcome, tenant};
 
 /// What is lent in these tests.
 struct Database(&'static str);
@@ -249,7 +250,7 @@ async fn a_tenant_cannot_take_the_place_of_a_lender_by_its_name() {
 struct AtStart(NativePlugin, &'static str);
 
 #[async_trait]
-impl toolbay::Plugin for AtStart {
+impl Plugin for AtStart {
     fn metadata(&self) -> &toolbay::PluginMetadata {
         self.0.metadata()
     }
@@ -291,12 +292,58 @@ async fn scripts_neither_lend_nor_require_services() {
                   tools: #{ p: #{ description: \"d\" } } };\nfn p(args) {}";
     let error = bay.load_source(Scope::Global, "p.rhai", source).await.unwrap_err();
     assert!(error.message.contains("services are for native plugins, and this one's runtime is rhai"), "{error}");
-    let foreign = plugin("p", &[]).with(|metadata| metadata.runtime = toolbay::RuntimeKind::Wasm);
+    let foreign = plugin("p", &[]).with(|metadata| metadata.runtime = RuntimeKind::Wasm);
     let error = refused(&bay, Scope::Global, foreign.service(db("it"))).await;
     assert_eq!(error.to_string(), "Config: only native plugins lend services");
-    let foreign = asks(plugin("q", &["*"])).with(|metadata| metadata.runtime = toolbay::RuntimeKind::Wasm);
+    let foreign = asks(plugin("q", &["*"])).with(|metadata| metadata.runtime = RuntimeKind::Wasm);
     bay.register(Scope::Global, foreign).await.unwrap();
     bay.register(Scope::Global, plugin("store", &[]).service(db("it").public())).await.unwrap();
     let got = outcome(&bay.session("acme").unwrap(), "q.by_name", json!({})).await;
     assert_eq!(got, "PermissionDenied: services are lent to native plugins only");
+}
+
+/// Loads native plugins from files that say what they lend, need and require: `lends:db needs:mail requires:store`.
+struct Folders;
+
+#[async_trait]
+impl Runner for Folders {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Native
+    }
+
+    fn one_file_extension(&self) -> Option<&'static str> {
+        Some("native")
+    }
+
+    async fn load(&self, package: &Package, _: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
+        let mut made = plugin(package.origin.file_stem().unwrap().to_str().unwrap(), &["service:*"]);
+        for word in package.files.values().next().unwrap().split_whitespace() {
+            made = match word.split_once(':').unwrap() {
+                ("lends", name) => made.service(service(name, 1).unwrap().public()),
+                ("needs", name) => needing(made, name),
+                (_, name) => requiring(made, name),
+            };
+        }
+        Ok(Arc::new(made))
+    }
+}
+
+#[tokio::test]
+async fn a_folder_is_loaded_in_the_order_of_services_too() {
+    let files = folder(&[
+        ("app.native", "needs:db needs:mail"),
+        ("lost.native", "needs:none"),
+        ("post.native", "needs:db lends:mail"),
+        ("store.native", "lends:db"),
+        ("unlucky.native", "requires:lost"),
+    ]);
+    let bay = Toolbay::builder().runner(Folders).grants(PermissionSet::all()).build().unwrap();
+    let report = bay.load_folder(Scope::Global, files.path()).await.to_string();
+    expect![[r#"
+        loaded  store 1.0.0 (global): 0 tools, 0 hooks
+        loaded  post 1.0.0 (global): 0 tools, 0 hooks
+        loaded  app 1.0.0 (global): 0 tools, 0 hooks
+        failed  lost.native (global): Dependency: needs the service none, and no plugin lends it
+        failed  unlucky.native (global): Dependency: needs the plugin lost *, which needs the service none, and no plugin lends it
+    "#]].assert_eq(&report.replace(&format!("{}/", files.path().display()), ""));
 }

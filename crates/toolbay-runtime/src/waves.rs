@@ -93,7 +93,10 @@ impl<'a> Loading<'a> {
             }
         }
         loop {
-            let is_met = |(_, registered): &Arrival| bay.registry().unmet(&loading.scope, registered).is_none();
+            let is_met = |(_, registered): &Arrival| {
+                let (registry, scope) = (bay.registry(), &loading.scope);
+                registry.unmet(scope, registered).is_none() && registry.missing_services(scope, registered).is_none()
+            };
             let (wave, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_met);
             waiting = rest;
             if wave.is_empty() {
@@ -213,6 +216,14 @@ impl<'a> Loading<'a> {
             }
             chain.push(&next.owner.name);
             at = next;
+        }
+        // The last of the chain may have all plugins that it requires, and lack a service.
+        let registry = self.bay.registry();
+        if registry.unmet(&self.scope, at).is_none()
+            && let Some(error) = registry.missing_services(&self.scope, at)
+        {
+            let link = if text.is_empty() { "" } else { ", which " };
+            let _ = write!(text, "{link}{}", error.message);
         }
         LoadError::new(ErrorKind::Dependency, text)
     }

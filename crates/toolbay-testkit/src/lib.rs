@@ -12,7 +12,7 @@ mod lifecycle;
 mod tools;
 mod transcript;
 
-pub use audit::{Audited, RecordingAudit};
+pub use audit::{Audited, AuditedEvent, RecordingAudit};
 pub use hooks::{Answer, ScriptedHook};
 pub use lifecycle::{check_life_of, granting_host};
 pub use tools::scripted_tools;
