@@ -49,6 +49,8 @@ pub enum Limit {
     Storage,
     /// Bytes of the arguments.
     Arguments,
+    /// Events told of by handlers of events.
+    EventDepth,
 }
 
 impl fmt::Display for Limit {
@@ -72,6 +74,7 @@ impl fmt::Display for Limit {
             Self::Rate => "calls a minute",
             Self::Storage => "bytes of storage",
             Self::Arguments => "bytes of arguments",
+            Self::EventDepth => "events that follow from one another",
         })
     }
 }

@@ -1,6 +1,6 @@
 //! The plugin's only way out.
 
-use std::time::Duration;
+use std::{any::Any, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -9,6 +9,7 @@ use crate::{
     asset::Assets,
     error::{ErrorKind, ToolError},
     result::ToolOutput,
+    service::ServiceQuery,
 };
 
 /// How much a log line matters.
@@ -112,6 +113,23 @@ pub trait Host: Send + Sync {
     /// does.
     fn tools(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Tells of an event, to this tenant's plugins and to global ones on its behalf; from the callback of a global plugin
+    /// to global plugins. Waits for nobody who listens. Needs `event:emit:NAME`. `InvalidArguments` where `name` is no
+    /// [`EventName`](crate::EventName) or begins with `plugin.` or `host.`; `LimitExceeded` where the payload is too large
+    /// or the event follows from too many others.
+    async fn emit(&self, name: &str, payload: Value) -> Result<(), ToolError> {
+        let _ = (name, payload);
+        Err(ToolError::new(ErrorKind::Unavailable, "this host carries no events; tell the operator")
+            .with_retryable(false))
+    }
+
+    /// The service that is asked for. [`HostServices`](crate::HostServices) has the typed forms, which are what plugins
+    /// call.
+    fn find_service(&self, query: &ServiceQuery<'_>) -> Result<Arc<dyn Any + Send + Sync>, ToolError> {
+        let _ = query;
+        Err(ToolError::new(ErrorKind::Unavailable, "services are lent to native plugins only"))
     }
 
     /// Sends an HTTP request and gives the answer, whatever its status: objects as

@@ -15,6 +15,7 @@
 //! - [`context`]: what a call knows of itself.
 //! - [`host`]: the plugin's only way out; [`reach`]: what a host lends through it, HTTP and secrets.
 //! - [`plugin`]: `Plugin`, `Runner`, `Package`; [`callback`]: a plugin's callbacks; [`manifest`]: what a plugin says of itself.
+//! - [`event`]: events and who listens to them; [`service`](mod@service): what native plugins lend each other.
 //! - [`hook`]: points, inputs, outcomes; [`message`]: the conversation that hooks and models see.
 //! - [`limits`], [`permission`], [`callers`], [`error`], [`result`](mod@result).
 
@@ -23,6 +24,7 @@ pub mod callback;
 pub mod callers;
 pub mod context;
 pub mod error;
+pub mod event;
 pub mod hook;
 pub mod host;
 pub mod limits;
@@ -33,6 +35,7 @@ pub mod permission;
 pub mod plugin;
 pub mod reach;
 pub mod result;
+pub mod service;
 pub mod tool;
 
 pub use async_trait::async_trait;
@@ -42,14 +45,16 @@ pub use callback::{Callback, CallbackContext};
 pub use callers::AllowedCallers;
 pub use context::{Caller, CancelFlag, Isolation, ToolContext, ToolContextParts, Usage};
 pub use error::{ErrorKind, Limit, ToolError};
+pub use event::{Event, EventContext, EventHandler, EventId, EventPattern, EventSource, Subscription};
 pub use hook::{Hook, HookContext, HookError, HookPoint, HookRegistration};
 pub use host::{Host, LogLevel};
 pub use limits::{Limits, LimitsRequest};
 pub use manifest::{Manifest, RuntimeKind};
 pub use message::{Message, ModelRequest, ModelResponse, ToolCall};
-pub use names::{CallId, NameError, PluginName, RunId, Scope, TenantId, ToolName};
+pub use names::{CallId, EventName, NameError, PluginName, RunId, Scope, ServiceName, TenantId, ToolName};
 pub use permission::{Grants, Permission, PermissionSet};
 pub use plugin::{LoadError, Package, Plugin, PluginContext, PluginMetadata, Runner};
 pub use reach::{HttpSend, HttpSendContext, Secret, SecretName, SecretProvider};
 pub use result::{ToolOutput, WireResult};
+pub use service::{HostServices, ServiceQuery, ServiceRegistration, ServiceScope, service};
 pub use tool::{Annotations, Execution, Tool, ToolDefinition, blocking_tool, tool};

@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use crate::{
     callers::AllowedCallers,
+    event::EventPattern,
     hook::{FailurePolicy, HookPoint},
     limits::LimitsRequest,
-    names::{PluginName, ToolName},
+    names::{EventName, PluginName, ServiceName, ToolName},
     permission::PermissionSet,
     tool::{Annotations, ToolDefinition},
 };
@@ -84,6 +85,9 @@ pub struct Manifest {
     /// Plugins that it needs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requires: Vec<Requirement>,
+    /// Services of other native plugins that it needs; for native plugins only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires_services: Vec<ServiceName>,
     /// The Toolbay versions that it works with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -105,6 +109,10 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, HookDeclaration>")]
     pub hooks: BTreeMap<HookPoint, HookDeclaration>,
+    /// Its handlers by the events that they are for: names or globs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, EventDeclaration>")]
+    pub events: BTreeMap<EventPattern, EventDeclaration>,
 }
 
 fn rhai_runtime() -> RuntimeKind {
@@ -189,6 +197,26 @@ pub struct HookDeclaration {
     pub on_failure: Option<FailurePolicy>,
 }
 
+/// A script's handler of events as a manifest declares it, under the events' name or glob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventDeclaration {
+    /// How long it may take for one event, in milliseconds, where that is shorter than the plugin's limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// How many events of one tenant may wait, where that is fewer than the host allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<u32>,
+    /// The script's function.
+    pub function: String,
+}
+
+impl Default for EventDeclaration {
+    fn default() -> Self {
+        Self { timeout_ms: None, queue: None, function: "on_event".to_owned() }
+    }
+}
+
 /// A manifest that cannot be taken: which field and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
@@ -223,12 +251,14 @@ impl Manifest {
             entry: None,
             provides: None,
             requires: Vec::new(),
+            requires_services: Vec::new(),
             framework: None,
             permissions: PermissionSet::default(),
             limits: LimitsRequest::default(),
             config_schema: None,
             tools: BTreeMap::new(),
             hooks: BTreeMap::new(),
+            events: BTreeMap::new(),
         }
     }
 
@@ -268,7 +298,19 @@ impl Manifest {
                 ));
             }
         }
+        if self.runtime != RuntimeKind::Native && !self.requires_services.is_empty() {
+            let problem = format!("services are for native plugins, and this one's runtime is {}", self.runtime);
+            return Err(ManifestError::new("requires_services", problem));
+        }
         if let Some(provides) = &self.provides {
+            for name in &provides.events {
+                let name = EventName::new(name);
+                let name = name.map_err(|error| ManifestError::new("provides.events", error.to_string()))?;
+                if name.is_reserved() {
+                    let problem = format!("{name:?} is an event of the host: plugins use other first words");
+                    return Err(ManifestError::new("provides.events", problem));
+                }
+            }
             agree("provides.tools", &provides.tools, self.tools.keys().map(ToolName::as_str))?;
             agree("provides.hooks", &provides.hooks, self.hooks.keys().map(|point| point.name()))?;
         }

@@ -161,6 +161,30 @@ name!(
     |name| has_form(name, 128, is_name_byte, is_name_byte)
 );
 
+name!(
+    /// The name of an event: words with dots between them, the subject first, as in `order.placed`.
+    EventName,
+    "the event name",
+    "1 to 128 of A-Z a-z 0-9 _ - in words with single dots between them",
+    |name| has_form(name, 128, is_name_byte, is_name_byte) && name.split('.').all(|word| !word.is_empty())
+);
+
+name!(
+    /// The name of a service that native plugins lend each other.
+    ServiceName,
+    "the service name",
+    "1 to 64 of A-Z a-z 0-9 _ . - and begin with a letter",
+    |name| has_form(name, 64, |b| b.is_ascii_alphabetic(), is_name_byte)
+);
+
+impl EventName {
+    /// Whether only the host tells of events of this name: it begins with `plugin.` or `host.`.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with("plugin.") || self.0.starts_with("host.")
+    }
+}
+
 impl Default for TenantId {
     /// `default`: the tenant of a program that has only one.
     fn default() -> Self {

@@ -9,18 +9,20 @@ use crate::{
     asset::Assets,
     callback::CallbackContext,
     error::{ErrorKind, ToolError},
+    event::Subscription,
     hook::HookRegistration,
     limits::Limits,
     manifest::{Manifest, RuntimeKind},
     names::{PluginName, Scope},
     permission::PermissionSet,
+    service::ServiceRegistration,
     tool::Tool,
 };
 
 /// A plugin's manifest, under the name by which plugins' authors know it.
 pub type PluginMetadata = Manifest;
 
-/// A loaded plugin: what it says of itself, its tools and its hooks.
+/// A loaded plugin: what it says of itself, its tools, its hooks, the events that it listens to and its services.
 ///
 /// The lists are read once, at registration. The callbacks have the defaults of a plugin that needs none.
 #[async_trait]
@@ -33,6 +35,16 @@ pub trait Plugin: Send + Sync {
 
     /// Its hooks.
     fn hooks(&self) -> Vec<HookRegistration> {
+        Vec::new()
+    }
+
+    /// The events that it listens to.
+    fn subscriptions(&self) -> Vec<Subscription> {
+        Vec::new()
+    }
+
+    /// What it lends to other native plugins; a plugin of another kind has none.
+    fn services(&self) -> Vec<ServiceRegistration> {
         Vec::new()
     }
 
@@ -107,7 +119,7 @@ pub trait Plugin: Send + Sync {
     }
 }
 
-/// A plugin written in Rust, made of tools and hooks.
+/// A plugin written in Rust, made of tools, hooks, subscriptions and services.
 ///
 /// ```
 /// use toolbay_api::{plugin::NativePlugin, tool, ToolContext};
@@ -121,6 +133,8 @@ pub struct NativePlugin {
     metadata: PluginMetadata,
     tools: Vec<Arc<dyn Tool>>,
     hooks: Vec<HookRegistration>,
+    subscriptions: Vec<Subscription>,
+    services: Vec<ServiceRegistration>,
     assets: Assets,
 }
 
@@ -134,7 +148,14 @@ impl NativePlugin {
         let name = PluginName::new(name).map_err(|error| config(error.to_string()))?;
         let version = Version::parse(version).map_err(|error| config(format!("the version {version:?}: {error}")))?;
         let metadata = Manifest::new(name, version, description);
-        Ok(Self { metadata, tools: Vec::new(), hooks: Vec::new(), assets: Assets::default() })
+        Ok(Self {
+            metadata,
+            tools: Vec::new(),
+            hooks: Vec::new(),
+            subscriptions: Vec::new(),
+            services: Vec::new(),
+            assets: Assets::default(),
+        })
     }
 
     /// Adds a tool.
@@ -148,6 +169,20 @@ impl NativePlugin {
     #[must_use]
     pub fn hook(mut self, hook: HookRegistration) -> Self {
         self.hooks.push(hook);
+        self
+    }
+
+    /// Listens to events.
+    #[must_use]
+    pub fn subscription(mut self, subscription: Subscription) -> Self {
+        self.subscriptions.push(subscription);
+        self
+    }
+
+    /// Lends a service.
+    #[must_use]
+    pub fn service(mut self, service: ServiceRegistration) -> Self {
+        self.services.push(service);
         self
     }
 
@@ -178,6 +213,14 @@ impl Plugin for NativePlugin {
 
     fn hooks(&self) -> Vec<HookRegistration> {
         self.hooks.clone()
+    }
+
+    fn subscriptions(&self) -> Vec<Subscription> {
+        self.subscriptions.clone()
+    }
+
+    fn services(&self) -> Vec<ServiceRegistration> {
+        self.services.clone()
     }
 
     fn assets(&self) -> Assets {

@@ -622,7 +622,7 @@ fn is_final(error: &ToolError) -> bool {
     match error.kind {
         ErrorKind::TimedOut | ErrorKind::Cancelled => true,
         ErrorKind::LimitExceeded { limit, .. } => {
-            !matches!(limit, Limit::Storage | Limit::CallChain | Limit::Concurrency | Limit::Rate)
+            !matches!(limit, Limit::Storage | Limit::CallChain | Limit::EventDepth | Limit::Concurrency | Limit::Rate)
         }
         _ => false,
     }

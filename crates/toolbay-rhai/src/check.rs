@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use rhai::Position;
-use toolbay_api::{Callback, ErrorKind, HookPoint, LoadError, Manifest, PermissionSet, ToolName};
+use toolbay_api::{Callback, ErrorKind, EventPattern, HookPoint, LoadError, Manifest, PermissionSet, ToolName};
 
 use crate::{
     callback::Callbacks,
@@ -34,23 +34,25 @@ impl EntryPoint {
     }
 }
 
-/// The functions behind a manifest's tools and hooks.
+/// The functions behind a manifest's tools, hooks and handlers.
 #[derive(Debug, Default)]
 pub(crate) struct EntryPoints {
     pub(crate) tools: BTreeMap<ToolName, EntryPoint>,
     pub(crate) hooks: BTreeMap<HookPoint, EntryPoint>,
+    pub(crate) events: BTreeMap<EventPattern, EntryPoint>,
     pub(crate) callbacks: Callbacks,
 }
 
-/// Finds the function of every declared tool and hook.
+/// Finds the function of every declared tool, hook and handler.
 ///
 /// # Errors
 /// `Config`, which names the missing function and what to write.
 pub(crate) fn entry_points(script: &Script, manifest: &Manifest) -> Result<EntryPoints, LoadError> {
     let mut found = EntryPoints::default();
     let mut taken: BTreeMap<String, &ToolName> = BTreeMap::new();
-    if manifest.tools.is_empty() && manifest.hooks.is_empty() {
-        let message = format!("the plugin declares no tool and no hook: add `tools` or `hooks` to {DECLARATION}");
+    if manifest.tools.is_empty() && manifest.hooks.is_empty() && manifest.events.is_empty() {
+        let message =
+            format!("the plugin declares no tool and no hook: add `tools`, `hooks` or `events` to {DECLARATION}");
         return Err(declared_at(script, ErrorKind::Config, message));
     }
     for name in manifest.tools.keys() {
@@ -70,6 +72,18 @@ pub(crate) fn entry_points(script: &Script, manifest: &Manifest) -> Result<Entry
     for point in manifest.hooks.keys() {
         let what = format!("the hook {point}");
         found.hooks.insert(*point, entry_point(script, point.name().to_owned(), "input", &what)?);
+    }
+    for (pattern, declaration) in &manifest.events {
+        let function = &declaration.function;
+        let what = format!("the handler of {pattern:?}");
+        let other = taken.get(function).map(|tool| format!("the tool {tool:?}"));
+        let other = other.or_else(|| HookPoint::parse(function).map(|point| format!("the hook {point}")));
+        let callback = Callback::ALL.into_iter().find(|callback| callback.name() == function);
+        if let Some(other) = other.or_else(|| callback.map(|callback| format!("the callback {callback}"))) {
+            let message = format!("the function `{function}` of {what} would also be {other}: give it another name");
+            return Err(declared_at(script, ErrorKind::Conflict, message));
+        }
+        found.events.insert(pattern.clone(), entry_point(script, function.clone(), "event", &what)?);
     }
     for callback in Callback::ALL {
         if let Some(entry) = callback_entry(script, callback, &taken)? {
@@ -144,8 +158,8 @@ pub(crate) struct Guarded {
     pub(crate) permission: &'static str,
 }
 
-/// The host functions that need a permission. `call_tool` needs one for each tool, `http` for each method and host,
-/// `secret` for each name.
+/// The host functions that need a permission. `call_tool` needs one for each tool, `emit` for each event, `http` for each
+/// method and host, `secret` for each name.
 pub(crate) const GUARDED: &[Guarded] = &[
     Guarded { function: "kv_get", parameters: &[1], permission: "kv:read" },
     Guarded { function: "kv_list", parameters: &[1, 2, 3], permission: "kv:read" },
@@ -159,6 +173,7 @@ pub(crate) const GUARDED: &[Guarded] = &[
     Guarded { function: "random", parameters: &[0], permission: "random" },
     Guarded { function: "random_int", parameters: &[2], permission: "random" },
     Guarded { function: "call_tool", parameters: &[2], permission: CALL_TOOL },
+    Guarded { function: "emit", parameters: &[1, 2], permission: EMIT },
     Guarded { function: "http", parameters: &[1], permission: HTTP },
     Guarded { function: "http_get", parameters: &[1], permission: HTTP },
     Guarded { function: "http_post", parameters: &[2], permission: HTTP },
@@ -167,6 +182,9 @@ pub(crate) const GUARDED: &[Guarded] = &[
 
 /// What stands for the permission to call some tool.
 pub(crate) const CALL_TOOL: &str = "tool:call:*";
+
+/// What stands for the permission to tell of some event.
+pub(crate) const EMIT: &str = "event:emit:NAME";
 
 /// What stands for the permission to send some request.
 pub(crate) const HTTP: &str = "http:METHOD:HOST";
@@ -183,6 +201,7 @@ pub(crate) fn is_asked(asked: &PermissionSet, permission: &str) -> bool {
     };
     match permission {
         CALL_TOOL => some_of(&["tool:call:"]),
+        EMIT => some_of(&["event:emit:"]),
         HTTP => some_of(&["http:", "http-plain:"]),
         SECRET => some_of(&["secret:read:"]),
         _ => asked.covers(permission),
@@ -195,17 +214,26 @@ const ABSENT: &[(&str, &str)] = &[
     ("timestamp", "ask for the permission \"clock\" and use `now()`"),
 ];
 
-/// Refuses a plugin whose code calls a host function that its manifest does not ask for, or one that is not there.
+/// Refuses a plugin whose code calls a host function that its manifest does not ask for, or one that is not there, or
+/// tells of an event that its manifest does not provide.
 ///
 /// # Errors
 /// `PermissionDenied` with the line and what to add; `Compile` for a function that is not there.
-pub(crate) fn permissions(script: &Script, asked: &PermissionSet) -> Result<(), LoadError> {
+pub(crate) fn permissions(script: &Script, manifest: &Manifest) -> Result<(), LoadError> {
+    let asked = &manifest.permissions;
     for call in script.calls() {
         if let Some((_, why)) = ABSENT.iter().find(|(name, _)| *name == call.name)
             && !script.defines(&call.name, call.parameters)
         {
             let message = format!("`{}` does not exist here: {why}", call.name);
             return Err(script.error_at(ErrorKind::Compile, &call.file, call.position, message));
+        }
+        if let (Some(provides), Some(event), "emit") = (&manifest.provides, &call.first_text, call.name.as_str())
+            && !provides.events.contains(event)
+            && !script.defines(&call.name, call.parameters)
+        {
+            let message = format!("the event {event:?} is not in provides.events of the manifest: add it there");
+            return Err(script.error_at(ErrorKind::PermissionDenied, &call.file, call.position, message));
         }
         let Some(permission) = missing_permission(call, asked) else { continue };
         if script.defines(&call.name, call.parameters) {
@@ -226,6 +254,10 @@ fn missing(guarded: &Guarded, call: &FunctionCall, asked: &PermissionSet) -> Opt
     match &call.first_text {
         Some(tool) if guarded.permission == CALL_TOOL => {
             let permission = format!("tool:call:{tool}");
+            (!asked.covers(&permission)).then_some(permission)
+        }
+        Some(event) if guarded.permission == EMIT => {
+            let permission = format!("event:emit:{event}");
             (!asked.covers(&permission)).then_some(permission)
         }
         Some(name) if guarded.permission == SECRET => {

@@ -48,24 +48,31 @@ struct Parts {
     tools: Option<Value>,
     #[serde(default)]
     hooks: Option<Value>,
+    #[serde(default)]
+    events: Option<Value>,
 }
 
-/// The manifest of a folder plugin, with the tools and hooks that its script declares where it declares none itself.
+/// The manifest of a folder plugin, with the tools, hooks and handlers that its script declares where it declares none
+/// itself.
 ///
 /// # Errors
-/// `Conflict` where both declare tools, or both hooks; `Config` for everything else, with the field.
+/// `Conflict` where both declare tools, or both hooks, or both handlers; `Config` for everything else, with the field.
 pub(crate) fn folder_manifest(script: &Script, manifest: &Manifest) -> Result<Manifest, LoadError> {
     let Some(declaration) = script.declaration() else {
         return Ok(manifest.clone());
     };
     let parts: Parts = read(script, declaration, object(script, declaration)?).map_err(|mut error| {
-        error.message.push_str("; in a plugin with a manifest the script can declare `tools` and `hooks` only");
+        error
+            .message
+            .push_str("; in a plugin with a manifest the script can declare `tools`, `hooks` and `events` only");
         error
     })?;
     let mut whole = manifest.clone();
-    for (field, part, declared) in
-        [("tools", parts.tools, !manifest.tools.is_empty()), ("hooks", parts.hooks, !manifest.hooks.is_empty())]
-    {
+    for (field, part, declared) in [
+        ("tools", parts.tools, !manifest.tools.is_empty()),
+        ("hooks", parts.hooks, !manifest.hooks.is_empty()),
+        ("events", parts.events, !manifest.events.is_empty()),
+    ] {
         let Some(part) = part else { continue };
         if declared {
             let message = format!("the manifest declares {field} too: keep them in one of the two places");
@@ -75,6 +82,7 @@ pub(crate) fn folder_manifest(script: &Script, manifest: &Manifest) -> Result<Ma
         let declared: Declared = read(script, declaration, entries)?;
         match field {
             "tools" => whole.tools = declared.tools,
+            "events" => whole.events = declared.events,
             _ => whole.hooks = declared.hooks,
         }
     }
@@ -89,6 +97,7 @@ pub(crate) fn folder_manifest(script: &Script, manifest: &Manifest) -> Result<Ma
 struct Declared {
     tools: std::collections::BTreeMap<toolbay_api::ToolName, toolbay_api::manifest::ToolDeclaration>,
     hooks: std::collections::BTreeMap<toolbay_api::HookPoint, toolbay_api::manifest::HookDeclaration>,
+    events: std::collections::BTreeMap<toolbay_api::EventPattern, toolbay_api::manifest::EventDeclaration>,
 }
 
 fn object(script: &Script, declaration: &Declaration) -> Result<Map<String, Value>, LoadError> {

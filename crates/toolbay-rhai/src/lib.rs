@@ -6,7 +6,7 @@
 //!
 //! # Layout
 //!
-//! - `runner`, `plugin`, `hook`: the crate's face to [`toolbay_api`].
+//! - `runner`, `plugin`, `hook`, `event`: the crate's face to [`toolbay_api`].
 //! - `program`: code that is run from top to bottom, with tools as functions.
 //! - `script`, `literal`, `declaration`, `check`: from source to something that may be called.
 //! - `engine`, `functions`: what scripts can use.
@@ -18,6 +18,7 @@ mod check;
 mod convert;
 mod declaration;
 mod engine;
+mod event;
 mod fault;
 mod fiber;
 mod functions;

@@ -44,6 +44,10 @@ impl Host for NoHost {
         refused()
     }
 
+    async fn emit(&self, _: &str, _: Value) -> Result<(), ToolError> {
+        refused()
+    }
+
     fn now_ms(&self) -> Result<i64, ToolError> {
         refused()
     }

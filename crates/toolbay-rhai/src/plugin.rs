@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use rhai::{CallFnOptions, Dynamic, Engine, Map, Scope};
 use serde_json::Value;
 use toolbay_api::{
-    Assets, Callback, CallbackContext, ErrorKind, HookRegistration, Host, Limit, Limits, Plugin, PluginMetadata, Tool,
-    ToolContext, ToolDefinition, ToolError, ToolOutput,
+    Assets, Callback, CallbackContext, ErrorKind, HookRegistration, Host, Limit, Limits, Plugin, PluginMetadata,
+    Subscription, Tool, ToolContext, ToolDefinition, ToolError, ToolOutput,
 };
 
 use crate::{
@@ -196,6 +196,7 @@ pub(crate) struct RhaiPlugin {
     pub(crate) core: Arc<Core>,
     pub(crate) tools: Vec<Arc<dyn Tool>>,
     pub(crate) hooks: Vec<HookRegistration>,
+    pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) callbacks: Callbacks,
     pub(crate) assets: Assets,
 }
@@ -212,6 +213,10 @@ impl Plugin for RhaiPlugin {
 
     fn hooks(&self) -> Vec<HookRegistration> {
         self.hooks.clone()
+    }
+
+    fn subscriptions(&self) -> Vec<Subscription> {
+        self.subscriptions.clone()
     }
 
     fn assets(&self) -> Assets {

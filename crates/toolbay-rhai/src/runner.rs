@@ -9,14 +9,15 @@ use std::{
 use async_trait::async_trait;
 use serde_json::Value;
 use toolbay_api::{
-    ErrorKind, Limits, LoadError, Package, Plugin, PluginContext, PluginMetadata, Runner, RuntimeKind, Tool, ToolError,
+    ErrorKind, EventPattern, Limits, LoadError, Package, Plugin, PluginContext, PluginMetadata, Runner, RuntimeKind,
+    Tool, ToolError,
 };
 
 use crate::{
     call::Call,
     check, declaration,
     engine::{self, Library, OwnModules},
-    fault,
+    event, fault,
     fiber::{Fiber, Lanes, StackPool, needed_bytes, on_large_stack},
     hook, meter,
     no_host::NoHost,
@@ -191,7 +192,7 @@ impl RhaiRunner {
                 (manifest, entry_points)
             }
         };
-        check::permissions(&script, &manifest.permissions)?;
+        check::permissions(&script, &manifest)?;
         let limits = cx.limits.lowered_by(&manifest.limits);
         let modules = self.modules(&script, &limits, Arc::clone(&pool)).await?;
         self.assemble(package, manifest, script, limits, modules, entry_points, cx, pool)
@@ -273,7 +274,7 @@ impl RhaiRunner {
             modules,
             self.max_left_behind,
         ));
-        let check::EntryPoints { mut tools, hooks, callbacks } = entry_points;
+        let check::EntryPoints { mut tools, hooks, events, callbacks } = entry_points;
         let mut made: Vec<Arc<dyn Tool>> = Vec::new();
         for definition in core.manifest.tool_definitions() {
             if let Some(entry) = tools.remove(&definition.name) {
@@ -286,8 +287,13 @@ impl RhaiRunner {
                 registrations.push(hook::registration(&core, point, declaration, entry, &cx.grants)?);
             }
         }
+        let subscription = |(pattern, entry): (EventPattern, _)| {
+            let declaration = core.manifest.events.get(&pattern)?;
+            Some(event::subscription(&core, pattern, declaration, entry))
+        };
+        let subscriptions = events.into_iter().filter_map(subscription).collect();
         let assets = package.assets.clone();
-        Ok(Arc::new(RhaiPlugin { core, tools: made, hooks: registrations, callbacks, assets }))
+        Ok(Arc::new(RhaiPlugin { core, tools: made, hooks: registrations, subscriptions, callbacks, assets }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use toolbay_api::{CallId, Caller, HookPoint, ToolError, ToolOutput};
+use toolbay_api::{CallId, Caller, Event, HookPoint, ToolError, ToolOutput};
 
 /// A hook's decision that was not simply to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,10 +38,48 @@ pub struct AuditRecord<'a> {
     pub duration: Duration,
 }
 
+/// One event that was given to one handler, as the audit keeps it.
+#[derive(Debug)]
+pub struct EventRecord<'a> {
+    /// The event.
+    pub event: &'a Event,
+    /// The plugin that handled it.
+    pub plugin: &'a str,
+    /// Its version.
+    pub version: String,
+    /// The handler's result, or why it was not called.
+    pub result: &'a Result<ToolOutput, ToolError>,
+    /// From its turn to its end.
+    pub duration: Duration,
+}
+
 /// Takes audit records. Called in place: an implementation queues the record and returns.
 pub trait AuditSink: Send + Sync {
     /// One call has ended.
     fn record(&self, record: &AuditRecord<'_>);
+
+    /// One handler is done with one event. Without an implementation it is a line in `tracing`, as [`TracingAudit`]
+    /// writes it.
+    fn event(&self, record: &EventRecord<'_>) {
+        trace_event(record);
+    }
+}
+
+fn trace_event(record: &EventRecord<'_>) {
+    let EventRecord { event, plugin, version, result, duration } = record;
+    let outcome = result.as_ref().map_or_else(|error| error.kind.name(), |_| "ok");
+    tracing::info!(
+        target: "toolbay::audit",
+        scope = %event.scope,
+        event = %event.name,
+        id = %event.id,
+        depth = event.depth,
+        plugin,
+        version,
+        outcome,
+        duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+        "event handled"
+    );
 }
 
 /// Writes a line for each call to `tracing`, target `toolbay::audit`, without arguments and results.

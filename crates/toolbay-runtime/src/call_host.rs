@@ -1,6 +1,7 @@
 //! What a plugin can reach during one call: the [`Host`] of the runtime, narrowed to tenant, plugin and grants.
 
 use std::{
+    any::Any,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,17 +11,19 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    Assets, CallId, ErrorKind, Grants, Host, HttpSendContext, Limit, Limits, LogLevel, Scope, SecretName, ToolError,
-    ToolOutput, async_trait,
+    Assets, CallId, ErrorKind, Grants, Host, HttpSendContext, Limit, Limits, LogLevel, Scope, SecretName, ServiceQuery,
+    ToolError, ToolOutput, async_trait,
 };
 
 use crate::{
     catalog::Owner,
     chance, clock,
+    events::{Emission, Origin},
     kv::{KvSpace, KvValue},
     redact::Redactor,
     road::{self, Trip},
     run::Run,
+    services::{self, Asker},
 };
 
 /// Keys that one listing gives at most.
@@ -37,11 +40,19 @@ pub(crate) struct CallHost {
     of_error_hook: bool,
     /// Where the call has none, it reads no secrets: nobody would keep them from coming out.
     redactor: Option<Redactor>,
+    origin: Origin,
 }
 
 impl CallHost {
     pub(crate) fn new(run: Run, owner: Arc<Owner>, call: CallId, depth: u32, deadline: Instant) -> Self {
-        Self { run, owner, call, depth, deadline, logged: AtomicUsize::new(0), of_error_hook: false, redactor: None }
+        let (logged, of_error_hook, redactor, origin) = (AtomicUsize::new(0), false, None, Origin::CALL);
+        Self { run, owner, call, depth, deadline, logged, of_error_hook, redactor, origin }
+    }
+
+    /// Where events that the call tells of come from.
+    pub(crate) fn telling_from(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
     }
 
     /// Lets the call read secrets, which `redactor` learns.
@@ -58,18 +69,21 @@ impl CallHost {
 
     fn require(&self, action: &str) -> Result<(), ToolError> {
         chance::check(action, self.run.inner().deterministic)?;
-        let grants = Grants {
-            asked: Arc::clone(&self.owner.asked),
-            host: Arc::clone(&self.owner.host_grants),
-            tenant: Arc::clone(&self.run.inner().tenant_grants),
-        };
-        grants.require(action).inspect_err(|_| {
+        self.grants().require(action).inspect_err(|_| {
             tracing::info!(
                 target: "toolbay::audit",
                 tenant = %self.run.tenant(), plugin = %self.owner.name, call = %self.call, action,
                 "permission denied"
             );
         })
+    }
+
+    fn grants(&self) -> Grants {
+        Grants {
+            asked: Arc::clone(&self.owner.asked),
+            host: Arc::clone(&self.owner.host_grants),
+            tenant: Arc::clone(&self.run.inner().tenant_grants),
+        }
     }
 
     /// The host's limits, lowered by the manifest and by the tenant.
@@ -197,6 +211,7 @@ impl Host for CallHost {
             deadline: Some(self.deadline),
             of_error_hook: self.of_error_hook,
             redactor: self.redactor.clone().unwrap_or_default(),
+            origin: self.origin,
         };
         road::travel(&self.run, trip).await.result
     }
@@ -204,6 +219,26 @@ impl Host for CallHost {
     fn tools(&self) -> Vec<String> {
         let tools = self.run.view().tools(&self.run.inner().rights, Some(&self.owner));
         tools.into_iter().map(|tool| String::from(tool.definition.name.clone())).collect()
+    }
+
+    async fn emit(&self, name: &str, payload: Value) -> Result<(), ToolError> {
+        let bay = &self.run.inner().bay;
+        let emission = Emission {
+            name,
+            payload,
+            scope: Scope::Tenant(self.run.tenant().clone()),
+            origin: self.origin,
+            limits: &self.limits(),
+            redactor: self.redactor.as_ref(),
+            require: &|action| self.require(action),
+        };
+        bay.tell(bay.told_by_plugin(&self.owner, emission)?).map(|_| ())
+    }
+
+    fn find_service(&self, query: &ServiceQuery<'_>) -> Result<Arc<dyn Any + Send + Sync>, ToolError> {
+        let (allows, require) = (|action: &str| self.grants().allow(action), |action: &str| self.require(action));
+        let asker = Asker { owner: &self.owner, allows: &allows, require: &require };
+        services::find(self.run.view().sight(), asker, query)
     }
 
     async fn http(&self, request: Value) -> Result<Value, ToolError> {

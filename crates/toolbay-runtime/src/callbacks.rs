@@ -1,23 +1,25 @@
 //! Calls a plugin's callbacks, each under its time limit, and takes the plugin from state to state by what they say.
 
 use std::{
+    any::Any,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use toolbay_api::{
-    Assets, CallId, Callback, CallbackContext, ErrorKind, Host, LogLevel, Scope, TenantId, ToolError, ToolOutput,
-    async_trait,
+    Assets, CallId, Callback, CallbackContext, ErrorKind, Host, LogLevel, Scope, ServiceQuery, TenantId, ToolError,
+    ToolOutput, async_trait,
 };
 
 use crate::{
     call_host::CallHost,
     catalog::{Owner, Registered},
-    chance,
-    clock::{self, Clock},
+    chance, clock,
+    events::{Emission, Origin},
     guarded::{Failure, guarded, now},
     lifecycle::{PluginState, Stage},
+    services::{self, Asker, Sight},
     toolbay::Toolbay,
 };
 
@@ -93,6 +95,7 @@ impl Toolbay {
         if busy > 0 {
             tracing::warn!(target: "toolbay::lifecycle", plugin = %life.name(), busy, "stopped with calls in flight");
         }
+        registered.owner.mailbox.discard();
         let stopped = self.call_back(registered, Callback::Stop, None, left()).await;
         match &stopped {
             Ok(()) => go_on(registered, PluginState::Stopped)?,
@@ -175,13 +178,11 @@ impl Toolbay {
     /// Where a tenant is behind a callback, it has what the plugin's tools have for that tenant; else what needs none.
     fn callback_host(&self, owner: &Arc<Owner>, scope: &Scope, callback: Callback, deadline: Instant) -> Arc<dyn Host> {
         match scope {
-            Scope::Global => {
-                let (clock, deterministic) = (Arc::clone(&self.ports().clock), self.ports().deterministic);
-                Arc::new(TenantlessHost { owner: Arc::clone(owner), callback, clock, deterministic })
-            }
+            Scope::Global => Arc::new(TenantlessHost::new(self.clone(), Arc::clone(owner), callback.name())),
             Scope::Tenant(tenant) => {
                 let run = self.session_of(tenant.clone()).run();
-                Arc::new(CallHost::new(run, Arc::clone(owner), CallId::new(callback.name()), 0, deadline))
+                let host = CallHost::new(run, Arc::clone(owner), CallId::new(callback.name()), 0, deadline);
+                Arc::new(host.telling_from(Origin::OUTSIDE))
             }
         }
     }
@@ -192,20 +193,33 @@ fn go_on(registered: &Registered, next: PluginState) -> Result<(), ToolError> {
     registered.owner.life.go(next).map_err(|error| ToolError::new(ErrorKind::Internal, error.to_string()))
 }
 
-/// What a plugin for everybody can reach in its callbacks: nothing that belongs to a tenant.
-struct TenantlessHost {
+/// What a plugin for everybody can reach where it acts for no tenant, in its callbacks and in handlers of the whole
+/// host's events: nothing that belongs to a tenant.
+pub(crate) struct TenantlessHost {
+    bay: Toolbay,
     owner: Arc<Owner>,
-    callback: Callback,
-    clock: Arc<dyn Clock>,
-    deterministic: bool,
+    /// What it is in, for messages.
+    place: &'static str,
+    origin: Origin,
 }
 
 impl TenantlessHost {
+    pub(crate) fn new(bay: Toolbay, owner: Arc<Owner>, place: &'static str) -> Self {
+        Self { bay, owner, place, origin: Origin::OUTSIDE }
+    }
+
+    /// Where events that it tells of come from.
+    pub(crate) fn telling_from(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
     fn require(&self, action: &str) -> Result<(), ToolError> {
-        chance::check(action, self.deterministic)?;
-        if self.owner.asked.covers(action) && self.owner.host_grants.covers(action) {
+        chance::check(action, self.bay.ports().deterministic)?;
+        if self.owner.may(action) {
             return Ok(());
         }
+        tracing::info!(target: "toolbay::audit", plugin = %self.owner.name, place = self.place, action, "permission denied");
         let message =
             format!("the permission {action} is not granted: the manifest must ask for it and the host give it");
         Err(ToolError::new(ErrorKind::PermissionDenied, message))
@@ -215,7 +229,7 @@ impl TenantlessHost {
         let message = format!(
             "{} of a plugin for everybody acts for no tenant, so it has no keys and calls no tools; do it in a tool, or \
              register the plugin for a tenant",
-            self.callback
+            self.place
         );
         Err(ToolError::new(ErrorKind::PermissionDenied, message))
     }
@@ -227,14 +241,14 @@ impl Host for TenantlessHost {
         let end = message.floor_char_boundary(self.owner.limits.max_log_bytes);
         let shown = message.get(..end).unwrap_or_default();
         let shown: String = shown.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect();
-        let (plugin, callback) = (&self.owner.name, self.callback);
+        let (plugin, place) = (&self.owner.name, self.place);
         match level {
             LogLevel::Trace | LogLevel::Debug => {
-                tracing::debug!(target: "toolbay::plugin", %plugin, %callback, "{shown}");
+                tracing::debug!(target: "toolbay::plugin", %plugin, place, "{shown}");
             }
-            LogLevel::Info => tracing::info!(target: "toolbay::plugin", %plugin, %callback, "{shown}"),
-            LogLevel::Warn => tracing::warn!(target: "toolbay::plugin", %plugin, %callback, "{shown}"),
-            LogLevel::Error => tracing::error!(target: "toolbay::plugin", %plugin, %callback, "{shown}"),
+            LogLevel::Info => tracing::info!(target: "toolbay::plugin", %plugin, place, "{shown}"),
+            LogLevel::Warn => tracing::warn!(target: "toolbay::plugin", %plugin, place, "{shown}"),
+            LogLevel::Error => tracing::error!(target: "toolbay::plugin", %plugin, place, "{shown}"),
         }
     }
 
@@ -284,9 +298,29 @@ impl Host for TenantlessHost {
         self.refuse()
     }
 
+    async fn emit(&self, name: &str, payload: Value) -> Result<(), ToolError> {
+        let emission = Emission {
+            name,
+            payload,
+            scope: Scope::Global,
+            origin: self.origin,
+            limits: &self.owner.limits,
+            redactor: None,
+            require: &|action| self.require(action),
+        };
+        self.bay.tell(self.bay.told_by_plugin(&self.owner, emission)?).map(|_| ())
+    }
+
+    fn find_service(&self, query: &ServiceQuery<'_>) -> Result<Arc<dyn Any + Send + Sync>, ToolError> {
+        let global = self.bay.registry().catalog(&Scope::Global);
+        let (allows, require) = (|action: &str| self.owner.may(action), |action: &str| self.require(action));
+        let asker = Asker { owner: &self.owner, allows: &allows, require: &require };
+        services::find(Sight { global: &global, own: None }, asker, query)
+    }
+
     fn now_ms(&self) -> Result<i64, ToolError> {
         self.require("clock")?;
-        clock::now_ms(&*self.clock)
+        clock::now_ms(&*self.bay.ports().clock)
     }
 
     fn uuid(&self) -> Result<String, ToolError> {

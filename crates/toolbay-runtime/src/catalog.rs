@@ -9,11 +9,14 @@ use std::{
 use semver::Version;
 use serde_json::Value;
 use toolbay_api::{
-    Assets, ErrorKind, HookRegistration, Limits, LoadError, PermissionSet, Plugin, PluginName, Scope, Tool,
-    ToolDefinition, ToolName,
+    Assets, ErrorKind, EventPattern, HookRegistration, Limits, LoadError, PermissionSet, Plugin, PluginName, Scope,
+    ServiceName, ServiceRegistration, Subscription, Tool, ToolDefinition, ToolName,
 };
 
-use crate::{digest::Digest, health::Vitals, lifecycle::Lifecycle, schema::Schema};
+use crate::{digest::Digest, events::mailbox::Mailbox, health::Vitals, lifecycle::Lifecycle, schema::Schema, services};
+
+/// Subscriptions of one plugin: each event is compared with all of them.
+const MAX_SUBSCRIPTIONS: usize = 64;
 
 /// The longest name that the APIs of the large providers take for a function.
 const MAX_PROVIDER_NAME: usize = 64;
@@ -56,6 +59,8 @@ pub struct PluginInfo {
     pub protected: bool,
     pub tools: Vec<ToolInfo>,
     pub hooks: Vec<HookRegistration>,
+    pub subscriptions: Vec<EventPattern>,
+    pub services: Vec<ServiceName>,
     pub origin: Option<PathBuf>,
     /// How often the plugin was replaced in its place, and one.
     pub generation: u64,
@@ -69,7 +74,7 @@ pub struct PluginInfo {
     pub host_grants: Arc<PermissionSet>,
 }
 
-/// What the host decided about a plugin when it was registered; shared by its tools and hooks.
+/// What the host decided about a plugin when it was registered; shared by its tools, hooks and handlers.
 #[derive(Debug)]
 pub(crate) struct Owner {
     pub(crate) name: PluginName,
@@ -91,6 +96,21 @@ pub(crate) struct Owner {
     pub(crate) generation: u64,
     /// When the plugin was first registered, among all of this host: its hooks keep their place when it is replaced.
     pub(crate) sequence: u64,
+    /// The plugins that it requires, by name.
+    pub(crate) requires: Box<[PluginName]>,
+    /// The events that it may tell of, where its manifest has a list of what it provides.
+    pub(crate) emits: Option<Box<[String]>>,
+    /// Whether it is code of the host, trusted.
+    pub(crate) is_native: bool,
+    pub(crate) services: Vec<ServiceRegistration>,
+    pub(crate) mailbox: Mailbox,
+}
+
+impl Owner {
+    /// Whether the manifest asks for `action` and the host gives it.
+    pub(crate) fn may(&self, action: &str) -> bool {
+        self.asked.covers(action) && self.host_grants.covers(action)
+    }
 }
 
 /// A tool, compiled and ready.
@@ -108,20 +128,47 @@ pub(crate) struct HookEntry {
     pub(crate) owner: Arc<Owner>,
 }
 
-/// A plugin with its tools and hooks.
+/// Events that a plugin listens to.
+pub(crate) struct SubscriptionEntry {
+    pub(crate) subscription: Subscription,
+    pub(crate) owner: Arc<Owner>,
+}
+
+/// A plugin with its tools, hooks and handlers.
 pub(crate) struct Registered {
     pub(crate) owner: Arc<Owner>,
     pub(crate) plugin: Arc<dyn Plugin>,
     pub(crate) tools: Vec<Arc<ToolEntry>>,
     pub(crate) hooks: Vec<Arc<HookEntry>>,
+    pub(crate) subscriptions: Vec<Arc<SubscriptionEntry>>,
 }
 
 impl Registered {
     /// Compiles the tools' schemas and checks every name.
     ///
     /// # Errors
-    /// `Config` with the tool and the place in its schema; `Conflict` where two tools would have one name.
-    pub(crate) fn new(plugin: Arc<dyn Plugin>, owner: Owner) -> Result<Self, LoadError> {
+    /// `Config` with the tool and the place in its schema, for too many subscriptions, and for services of a plugin that is
+    /// not native; `Conflict` where two tools or two services would have one name.
+    pub(crate) fn new(
+        plugin: Arc<dyn Plugin>,
+        owner: Owner,
+        subscriptions: Vec<Subscription>,
+    ) -> Result<Self, LoadError> {
+        if subscriptions.len() > MAX_SUBSCRIPTIONS {
+            let message = format!(
+                "the plugin has {} subscriptions, and {MAX_SUBSCRIPTIONS} are allowed: listen by fewer, wider patterns",
+                subscriptions.len()
+            );
+            return Err(LoadError::new(ErrorKind::Config, message));
+        }
+        if !owner.is_native && !owner.services.is_empty() {
+            return Err(LoadError::new(ErrorKind::Config, "only native plugins lend services"));
+        }
+        let mut names: Vec<_> = owner.services.iter().map(|service| &service.name).collect();
+        names.sort();
+        if let Some([name, _]) = names.array_windows().find(|[one, other]| one == other) {
+            return Err(services::clash(name, &owner, &owner));
+        }
         let owner = Arc::new(owner);
         let mut tools: Vec<Arc<ToolEntry>> = Vec::new();
         for tool in plugin.tools() {
@@ -137,7 +184,9 @@ impl Registered {
             .into_iter()
             .map(|registration| Arc::new(HookEntry { registration, owner: Arc::clone(&owner) }))
             .collect();
-        Ok(Self { owner, plugin, tools, hooks })
+        let entry = |subscription| Arc::new(SubscriptionEntry { subscription, owner: Arc::clone(&owner) });
+        let subscriptions = subscriptions.into_iter().map(entry).collect();
+        Ok(Self { owner, plugin, tools, hooks, subscriptions })
     }
 
     pub(crate) fn info(&self) -> PluginInfo {
@@ -147,6 +196,8 @@ impl Registered {
             protected: self.owner.protected,
             tools: self.tools.iter().map(|entry| entry.info.clone()).collect(),
             hooks: self.hooks.iter().map(|entry| entry.registration.clone()).collect(),
+            subscriptions: self.subscriptions.iter().map(|entry| entry.subscription.pattern.clone()).collect(),
+            services: self.owner.services.iter().map(|service| service.name.clone()).collect(),
             origin: self.owner.origin.clone(),
             generation: self.owner.generation,
             enabled_by_default: self.owner.enabled_by_default,
@@ -215,6 +266,10 @@ pub(crate) struct Catalog {
     plugins: BTreeMap<PluginName, Arc<Registered>>,
     tools: HashMap<Arc<str>, Arc<ToolEntry>>,
     by_provider_name: HashMap<Arc<str>, Arc<ToolEntry>>,
+    /// Those of the plugins that listen to events: few of many, and each event asks for them.
+    listening: BTreeMap<PluginName, Arc<Registered>>,
+    /// Who lends which service.
+    lenders: BTreeMap<ServiceName, Arc<Owner>>,
 }
 
 impl Catalog {
@@ -236,13 +291,15 @@ impl Catalog {
             plugins: self.plugins.clone(),
             tools: self.tools.clone(),
             by_provider_name: self.by_provider_name.clone(),
+            listening: self.listening.clone(),
+            lenders: self.lenders.clone(),
         }
     }
 
     /// Takes in one plugin, or leaves all as it is.
     ///
     /// # Errors
-    /// `Conflict` where a plugin or a tool of that name is there already.
+    /// `Conflict` where a plugin, a tool or a service of that name is there already.
     pub(crate) fn admit(&mut self, registered: &Arc<Registered>) -> Result<(), LoadError> {
         if let Some(old) = self.plugins.get(&registered.owner.name) {
             return Err(LoadError::new(
@@ -257,6 +314,17 @@ impl Catalog {
             if let Some(old) = self.by_provider_name.get(&entry.info.provider_name) {
                 return Err(name_clash(&entry.info, &old.info));
             }
+        }
+        for service in &registered.owner.services {
+            if let Some(old) = self.lenders.get(&service.name) {
+                return Err(services::clash(&service.name, &registered.owner, old));
+            }
+        }
+        for service in &registered.owner.services {
+            self.lenders.insert(service.name.clone(), Arc::clone(&registered.owner));
+        }
+        if !registered.subscriptions.is_empty() {
+            self.listening.insert(registered.owner.name.clone(), Arc::clone(registered));
         }
         for entry in &registered.tools {
             self.tools.insert(entry.info.definition.name.shared(), Arc::clone(entry));
@@ -280,6 +348,10 @@ impl Catalog {
             self.tools.remove(entry.info.definition.name.as_str());
             self.by_provider_name.remove(&entry.info.provider_name);
         }
+        self.listening.remove(name);
+        for service in &removed.owner.services {
+            self.lenders.remove(&service.name);
+        }
         Some(removed)
     }
 
@@ -301,12 +373,28 @@ impl Catalog {
         self.by_provider_name.get(name)
     }
 
+    /// The plugins that listen to events, in alphabetical order.
+    pub(crate) fn listening(&self) -> impl Iterator<Item = &Arc<Registered>> {
+        self.listening.values()
+    }
+
+    /// The service called `name` and who lends it.
+    pub(crate) fn service(&self, name: &str) -> Option<(&Arc<Owner>, &ServiceRegistration)> {
+        let owner = self.lenders.get(name)?;
+        owner.services.iter().find(|service| service.name == name).map(|service| (owner, service))
+    }
+
+    /// All services and who lends them.
+    pub(crate) fn services(&self) -> impl Iterator<Item = (&Arc<Owner>, &ServiceRegistration)> {
+        self.lenders.keys().filter_map(|name| self.service(name.as_str()))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.plugins.is_empty()
     }
 
-    /// `Ok` where no tool of `other` has the provider name of a tool here, plugins of one name left aside: there the
-    /// tenant's simply shadows the global one.
+    /// `Ok` where no tool of `other` has the provider name of a tool here and no service the name of one here, plugins of
+    /// one name left aside: there the tenant's simply shadows the global one.
     ///
     /// # Errors
     /// `Conflict` with both names.
@@ -316,6 +404,14 @@ impl Catalog {
                 && mine.owner.name != entry.owner.name
             {
                 return Err(name_clash(&entry.info, &mine.info));
+            }
+        }
+        for (owner, service) in other.iter().flat_map(|new| new.owner.services.iter().map(move |one| (&new.owner, one)))
+        {
+            if let Some(mine) = self.lenders.get(&service.name)
+                && mine.name != owner.name
+            {
+                return Err(services::clash(&service.name, owner, mine));
             }
         }
         Ok(())

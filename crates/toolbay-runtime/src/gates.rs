@@ -20,6 +20,7 @@ use crate::{
     audit::Decision,
     call_host::CallHost,
     catalog::{HookEntry, Owner},
+    events::Origin,
     guarded::{Failure, guarded, now},
     observe::RunEvent,
     redact::Redactor,
@@ -61,6 +62,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) of_error_hook: bool,
     /// Secrets that the hooks, and the call that they are asked about, have read.
     pub(crate) redactor: Redactor,
+    /// The events that the call follows from.
+    pub(crate) origin: Origin,
 }
 
 /// A hook that did not decide, and what its policy makes of that.
@@ -100,20 +103,21 @@ struct LazyHost<'a> {
 impl HookHosts for LazyHost<'_> {
     fn host(&self) -> Arc<dyn Host> {
         let call = self.asking.call.cloned().unwrap_or_else(|| CallId::new("hook"));
-        let Asking { run, point, depth, of_error_hook, .. } = *self.asking;
+        let Asking { run, point, depth, of_error_hook, origin, .. } = *self.asking;
         let host = CallHost::new(run.clone(), Arc::clone(self.owner), call, depth, self.deadline);
         let host = host.of_error_hook(of_error_hook || point == HookPoint::OnError);
-        Arc::new(host.redacting(self.asking.redactor.clone()))
+        Arc::new(host.redacting(self.asking.redactor.clone()).telling_from(origin))
     }
 }
 
 impl<'a> Asking<'a> {
     fn new(run: &'a Run, step: u32, point: HookPoint) -> Self {
-        Self { run, step, point, call: None, depth: 0, of_error_hook: false, redactor: Redactor::default() }
+        let redactor = Redactor::default();
+        Self { run, step, point, call: None, depth: 0, of_error_hook: false, redactor, origin: Origin::CALL }
     }
 
     pub(crate) fn of_trip(run: &'a Run, trip: &'a Trip, point: HookPoint) -> Self {
-        let Trip { step, call, depth, of_error_hook, redactor, .. } = trip;
+        let Trip { step, call, depth, of_error_hook, redactor, origin, .. } = trip;
         Self {
             run,
             step: *step,
@@ -122,6 +126,7 @@ impl<'a> Asking<'a> {
             depth: *depth,
             of_error_hook: *of_error_hook,
             redactor: redactor.clone(),
+            origin: *origin,
         }
     }
 

@@ -9,6 +9,7 @@
 //!   can reach), `shape`.
 //! - [`lifecycle`]: a plugin's states; `callbacks`: its callbacks; `waves`: folders in the order of what requires what;
 //!   `lives`: failures and plugins on their way out; `generation`: when nobody sees those any more; [`shutdown`]: the end.
+//! - [`events`]: who is told what happens; `services`: what native plugins lend each other.
 //! - `catalog` and `registry`: what is registered, immutable and swapped whole.
 //! - Ports: [`kv`], [`clock`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
 
@@ -27,6 +28,7 @@ mod lives;
 mod redact;
 mod registry;
 mod road;
+mod services;
 mod settings;
 mod shape;
 mod view;
@@ -35,6 +37,7 @@ mod waves;
 pub mod activation;
 pub mod audit;
 pub mod clock;
+pub mod events;
 pub mod evolution;
 pub mod health;
 pub mod kv;
@@ -53,10 +56,11 @@ pub mod shutdown;
 pub mod toolbay;
 
 pub use activation::{Activation, TenantPlugin};
-pub use audit::{AuditRecord, AuditSink, TracingAudit};
+pub use audit::{AuditRecord, AuditSink, EventRecord, TracingAudit};
 pub use catalog::{PluginInfo, RegisterOptions, ToolInfo};
 pub use checks::HealthWatch;
 pub use clock::{Clock, SystemClock};
+pub use events::{Delivery, DeliveryOutcome, EventBounds, EventCounters, EventStream, Heard};
 pub use evolution::{ChangeKind, ToolChange, Upgrade};
 pub use gates::{Gate, Stop};
 pub use health::{Breaker, Latency, OpenCircuit, PluginHealth};

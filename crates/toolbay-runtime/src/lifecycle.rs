@@ -13,6 +13,8 @@ use semver::Version;
 use tokio::{sync::Notify, time::Instant};
 use toolbay_api::{ErrorKind, PluginName, Scope, ToolError};
 
+use crate::events::announce::Announcer;
+
 /// What a plugin was doing when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
@@ -154,6 +156,7 @@ pub(crate) struct Lifecycle {
     idle: Notify,
     /// Its place among all starts of the host.
     started: AtomicU64,
+    announcer: Announcer,
 }
 
 struct Record {
@@ -165,7 +168,13 @@ struct Record {
 }
 
 impl Lifecycle {
-    pub(crate) fn new(name: PluginName, version: Version, scope: Scope, closing: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(
+        name: PluginName,
+        version: Version,
+        scope: Scope,
+        closing: Arc<AtomicBool>,
+        announcer: Announcer,
+    ) -> Self {
         let since = SystemTime::now();
         Self {
             name,
@@ -177,6 +186,7 @@ impl Lifecycle {
             in_flight: AtomicUsize::new(0),
             idle: Notify::new(),
             started: AtomicU64::new(0),
+            announcer,
         }
     }
 
@@ -225,7 +235,13 @@ impl Lifecycle {
             }
             _ => tracing::info!(target: "toolbay::lifecycle", %plugin, %scope, from, to),
         }
+        let error = match &next {
+            PluginState::Failed { error, .. } => Some(error.to_string()),
+            _ => None,
+        };
         (record.state, record.since) = (next, SystemTime::now());
+        drop(record);
+        self.announcer.changed(&self.name, &self.version, &self.scope, to, error.as_deref());
         Ok(())
     }
 
@@ -334,7 +350,7 @@ mod tests {
         #[test]
         fn a_plugin_takes_the_designs_edges_and_no_other(walk in proptest::collection::vec(0_usize..7, 0..60)) {
             let (name, version) = (PluginName::new("p").unwrap(), Version::new(1, 0, 0));
-            let life = Arc::new(Lifecycle::new(name, version, Scope::Global, Arc::default()));
+            let life = Arc::new(Lifecycle::new(name, version, Scope::Global, Arc::default(), Announcer::default()));
             let mut at = "Unloaded";
             for step in walk {
                 let next = states()[step].clone();

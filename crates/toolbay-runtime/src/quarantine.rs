@@ -164,7 +164,13 @@ fn is_breach(kind: ErrorKind) -> bool {
         ErrorKind::TimedOut | ErrorKind::Panic => true,
         ErrorKind::LimitExceeded { limit, .. } => !matches!(
             limit,
-            Limit::Arguments | Limit::Storage | Limit::CallChain | Limit::Concurrency | Limit::Rate | Limit::SourceSize
+            Limit::Arguments
+                | Limit::Storage
+                | Limit::CallChain
+                | Limit::EventDepth
+                | Limit::Concurrency
+                | Limit::Rate
+                | Limit::SourceSize
         ),
         _ => false,
     }

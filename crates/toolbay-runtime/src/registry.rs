@@ -16,12 +16,13 @@ use std::{
 use dashmap::DashMap;
 use serde_json::Value;
 use tokio::sync::oneshot;
-use toolbay_api::{ErrorKind, LoadError, PluginName, Scope, TenantId, ToolError, manifest::Requirement};
+use toolbay_api::{ErrorKind, LoadError, PluginName, Scope, ServiceName, TenantId, ToolError, manifest::Requirement};
 
 use crate::{
     activation::{Activation, Activations},
     catalog::{Catalog, Owner, Registered},
     generation::Generation,
+    services::{self, Sight},
     view::View,
 };
 
@@ -178,6 +179,23 @@ impl Registry {
         }
     }
 
+    /// The plugins that hear events of `scope`: global ones, then the tenant's own.
+    pub(crate) fn listening(&self, scope: &Scope) -> Vec<Arc<Registered>> {
+        let Scope::Tenant(tenant) = scope else {
+            return self.catalog(&Scope::Global).listening().cloned().collect();
+        };
+        let view = self.view(tenant, None);
+        let own = view.own.iter().flat_map(|own| own.listening());
+        view.global.listening().chain(own).filter(|plugin| view.sees(&plugin.owner)).cloned().collect()
+    }
+
+    /// Why `registered` cannot have all services in `scope` that it requires, if it cannot.
+    pub(crate) fn missing_services(&self, scope: &Scope, registered: &Registered) -> Option<LoadError> {
+        let (global, own) = (self.catalog(&Scope::Global), self.catalog(scope));
+        let own = (*scope != Scope::Global).then_some(&*own);
+        services::missing(Sight { global: &global, own }, registered)
+    }
+
     /// Adds plugins to `scope`: all of them or none.
     ///
     /// # Errors
@@ -192,6 +210,9 @@ impl Registry {
             self.check_place(scope, registered, &beside)?;
             if let Some((needed, found)) = self.unmet(scope, registered) {
                 return Err(missing(needed, &found));
+            }
+            if let Some(error) = self.missing_services(scope, registered) {
+                return Err(error);
             }
         }
         self.publish(scope, next);
@@ -267,12 +288,12 @@ impl Registry {
             Scope::Tenant(_) => Some(&*global.global),
         };
         for (at, Exchange { new, .. }) in exchanges.iter().enumerate() {
-            if let Some((needed, found)) = unmet_among(&next, behind, new) {
-                return Err((at, missing(needed, &found)));
+            let unmet = unmet_among(&next, behind, new).map(|(needed, found)| missing(needed, &found));
+            if let Some(error) = unmet.or_else(|| services::missing(Sight::of(&next, behind), new)) {
+                return Err((at, error));
             }
         }
         // What was met before must be met after.
-        let names = |needed: &Requirement| exchanges.iter().position(|exchange| exchange.new.owner.name == needed.name);
         let left_alone = next.plugins().map(|plugin| (plugin, &next, behind));
         let tenants: Vec<_> = match scope {
             Scope::Global => self.tenants.iter().map(|own| Arc::clone(&own)).collect(),
@@ -280,13 +301,20 @@ impl Registry {
         };
         let of_tenants = tenants.iter().flat_map(|own| own.plugins().map(|plugin| (plugin, &**own, Some(&next))));
         for (plugin, own, behind) in left_alone.chain(of_tenants) {
-            if let Some((needed, found)) = unmet_among(own, behind, plugin)
-                && let Some(at) = names(needed)
+            let (name, scope) = (&plugin.owner.name, &plugin.owner.scope);
+            if let Some((needed, Found::Version(version))) = unmet_among(own, behind, plugin)
+                && let Some(at) = exchanges.iter().position(|exchange| exchange.new.owner.name == needed.name)
             {
-                let Found::Version(version) = found else { continue };
-                let (name, scope) = (&plugin.owner.name, &plugin.owner.scope);
                 let message =
                     format!("the plugin {name} ({scope}) needs {} of it, and this is {version}", needed.version);
+                return Err((at, LoadError::new(ErrorKind::Dependency, message)));
+            }
+            let needs = &plugin.plugin.metadata().requires_services;
+            let lent = |exchange: &Exchange| exchange.old.owner.services.iter().any(|lent| needs.contains(&lent.name));
+            if let Some(at) = exchanges.iter().position(lent)
+                && let Some(error) = services::missing(Sight::of(own, behind), plugin)
+            {
+                let message = format!("the plugin {name} ({scope}) {}", error.message);
                 return Err((at, LoadError::new(ErrorKind::Dependency, message)));
             }
         }
@@ -303,9 +331,16 @@ impl Registry {
 
     /// The plugins that require `name` of `scope` and would have none without it.
     fn dependants(&self, scope: &Scope, name: &PluginName) -> Vec<(Scope, PluginName)> {
-        let requires = |plugin: &&Arc<Registered>| plugin.plugin.metadata().requires.iter().any(|r| r.name == *name);
+        let lent = self.catalog(scope).plugin(name).map(|plugin| Arc::clone(&plugin.owner));
+        let is_lent =
+            |service: &ServiceName| lent.iter().any(|owner| owner.services.iter().any(|lent| lent.name == *service));
+        let requires = |plugin: &&Arc<Registered>| {
+            let metadata = plugin.plugin.metadata();
+            metadata.requires.iter().any(|r| r.name == *name) || metadata.requires_services.iter().any(is_lent)
+        };
         let named = |plugin: &Arc<Registered>| (plugin.owner.scope.clone(), plugin.owner.name.clone());
-        let mut dependants: Vec<_> = self.catalog(scope).plugins().filter(requires).map(named).collect();
+        let others = |plugin: &&Arc<Registered>| plugin.owner.name != *name;
+        let mut dependants: Vec<_> = self.catalog(scope).plugins().filter(others).filter(requires).map(named).collect();
         if *scope == Scope::Global {
             for own in self.tenants.iter().filter(|own| own.plugin(name).is_none()) {
                 dependants.extend(own.plugins().filter(requires).map(named));

@@ -20,6 +20,7 @@ use crate::{
     call_host::CallHost,
     callers,
     catalog::{Owner, ToolEntry},
+    events::Origin,
     gates::{Asking, Stop, Undecided},
     guarded::{Failure, guarded, now},
     health::Trial,
@@ -47,6 +48,8 @@ pub(crate) struct Trip {
     pub(crate) of_error_hook: bool,
     /// Secrets that the call around it has read, and that this one reads.
     pub(crate) redactor: Redactor,
+    /// The events that it follows from, and those that are told in it will.
+    pub(crate) origin: Origin,
 }
 
 impl Trip {
@@ -62,6 +65,7 @@ impl Trip {
             deadline: None,
             of_error_hook: false,
             redactor: Redactor::default(),
+            origin: Origin::CALL,
         }
     }
 }
@@ -226,7 +230,8 @@ async fn admit<'a>(
     };
     let host = CallHost::new(run.clone(), Arc::clone(&entry.owner), trip.call.clone(), trip.depth, deadline)
         .of_error_hook(trip.of_error_hook)
-        .redacting(trip.redactor.clone());
+        .redacting(trip.redactor.clone())
+        .telling_from(trip.origin);
     let cx = ToolContext::new(ToolContextParts {
         caller: Arc::clone(run.caller()),
         call: trip.call.clone(),
@@ -444,14 +449,9 @@ fn note_health(run: &Run, entry: &ToolEntry, started: Instant, error: Option<&To
     if entry.owner.vitals.note(run.tenant(), now().saturating_duration_since(started), error) {
         tracing::warn!(target: "toolbay::health", tenant = %run.tenant(), %plugin, cause = ?error, "circuit open");
     }
-    let Some(error) = error else { return };
-    let Some(duration) = run.inner().ward.note(run.tenant(), plugin, error, now()) else { return };
-    tracing::warn!(target: "toolbay::quarantine", tenant = %run.tenant(), %plugin, cause = %error, "in quarantine");
-    run.observe(RunEvent::PluginQuarantined {
-        plugin: plugin.clone(),
-        seconds: duration.as_secs(),
-        cause: error.to_string(),
-    });
+    if let Some(error) = error {
+        run.note_breach(&entry.owner, error);
+    }
 }
 
 fn observe_look_up(run: &Run, trip: &Trip, entry: &ToolEntry) {

@@ -6,14 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use serde_json::Value;
-use toolbay_api::{CallId, Caller, HttpSend, PermissionSet, RunId, SecretProvider, TenantId, ToolCall};
+use toolbay_api::{CallId, Caller, HttpSend, PermissionSet, RunId, SecretProvider, TenantId, ToolCall, ToolError};
 
 use crate::{
     audit::AuditSink,
-    catalog::ToolInfo,
+    catalog::{Owner, ToolInfo},
     clock::Clock,
     generation::Generation,
     kv::{KvQuota, KvStore},
@@ -22,6 +23,7 @@ use crate::{
     quarantine::Ward,
     reply::Reply,
     road::{self, Trip},
+    toolbay::Toolbay,
     view::View,
 };
 
@@ -50,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) tools: std::sync::OnceLock<Vec<ToolInfo>>,
     pub(crate) calls: AtomicU64,
+    pub(crate) bay: Toolbay,
 }
 
 impl Run {
@@ -109,6 +112,16 @@ impl Run {
         if let Some(observer) = &self.0.observer {
             observer.observe(self.id(), &event);
         }
+    }
+
+    /// Counts a call that used more than it may, and says so where the plugin goes into quarantine for it.
+    pub(crate) fn note_breach(&self, owner: &Owner, error: &ToolError) {
+        let (tenant, plugin) = (self.tenant(), &owner.name);
+        let Some(duration) = self.0.ward.note(tenant, plugin, error, Instant::now()) else { return };
+        tracing::warn!(target: "toolbay::quarantine", %tenant, %plugin, cause = %error, "in quarantine");
+        let cause = error.to_string();
+        self.0.bay.announce_quarantine(tenant, owner, &cause);
+        self.observe(RunEvent::PluginQuarantined { plugin: plugin.clone(), seconds: duration.as_secs(), cause });
     }
 
     pub(crate) fn caller(&self) -> &Arc<Caller> {

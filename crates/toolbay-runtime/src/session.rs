@@ -138,6 +138,7 @@ impl Session {
             observer: self.observer.clone(),
             tools: std::sync::OnceLock::new(),
             calls: AtomicU64::new(0),
+            bay: self.toolbay.clone(),
         })
     }
 
@@ -145,6 +146,10 @@ impl Session {
     #[must_use]
     pub fn calls_in_flight(&self) -> usize {
         self.meter.in_flight()
+    }
+
+    pub(crate) fn toolbay(&self) -> &Toolbay {
+        &self.toolbay
     }
 
     fn view(&self) -> Arc<View> {

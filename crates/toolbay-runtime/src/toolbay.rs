@@ -6,7 +6,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -25,6 +25,7 @@ use crate::{
     catalog::{Owner, PluginInfo, RegisterOptions, Registered},
     clock::{Clock, SystemClock},
     digest::Digest,
+    events::{EventBounds, announce::Announcer, mailbox::Mailbox, stream::Outlets},
     guarded::{Failure, guarded},
     health::{Breaker, Vitals},
     kv::{KvQuota, KvStore, MemoryKv},
@@ -54,11 +55,22 @@ struct Inner {
     meters: Meters,
     registrations: AtomicU64,
     lives: Lives,
+    outlets: Outlets,
+}
+
+/// A host that may be gone, for what it holds itself.
+#[derive(Default)]
+pub(crate) struct WeakToolbay(Weak<Inner>);
+
+impl WeakToolbay {
+    pub(crate) fn upgrade(&self) -> Option<Toolbay> {
+        self.0.upgrade().map(Toolbay)
+    }
 }
 
 /// What the host decides.
 pub(crate) struct Policy {
-    limits: Limits,
+    pub(crate) limits: Limits,
     grants: Arc<PermissionSet>,
     plugin_grants: HashMap<PluginName, Arc<PermissionSet>>,
     pub(crate) tenant_grants: HashMap<TenantId, Arc<PermissionSet>>,
@@ -69,6 +81,7 @@ pub(crate) struct Policy {
     environment: Environment,
     enabled_by_default: HashMap<PluginName, bool>,
     breaker: Breaker,
+    events: EventBounds,
 }
 
 /// What the host plugs in.
@@ -147,6 +160,7 @@ impl Toolbay {
         if let Some((needed, found)) = registry.unmet(scope, &registered) {
             return Err(missing(needed, &found));
         }
+        registry.missing_services(&scope, &registered).map_or(Ok(()), Err)?;
         self.bring_up(&registered).await.map_err(|error| in_words(&error))?;
         self.start_up(&registered).await.map_err(|error| in_words(&error))?;
         // Somebody may have been quicker in the meantime.
@@ -232,6 +246,18 @@ impl Toolbay {
 
     pub(crate) fn registry(&self) -> &Registry {
         &self.0.registry
+    }
+
+    pub(crate) fn outlets(&self) -> &Outlets {
+        &self.0.outlets
+    }
+
+    pub(crate) fn event_bounds(&self) -> &EventBounds {
+        &self.0.policy.events
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakToolbay {
+        WeakToolbay(Arc::downgrade(&self.0))
     }
 
     pub(crate) fn lives(&self) -> &Lives {
@@ -332,6 +358,10 @@ impl Toolbay {
         // One that is put in its own place goes on where it was.
         let before = self.0.registry.catalog(scope).plugin(&metadata.name).map(|before| Arc::clone(&before.owner));
         let next_sequence = || self.0.registrations.fetch_add(1, Ordering::Relaxed);
+        let (subscriptions, services) = (plugin.subscriptions(), plugin.services());
+        // By shadowing it a tenant could switch off a guard, keep a listener from hearing, or put a service of its own in
+        // the place of the host's.
+        let stands_for_all = !plugin.hooks().is_empty() || !subscriptions.is_empty() || !services.is_empty();
         let owner = Owner {
             enabled_by_default: enabled_by_default || *scope != Scope::Global,
             vitals: Arc::new(Vitals::new(policy.breaker)),
@@ -342,7 +372,7 @@ impl Toolbay {
             version: metadata.version.clone(),
             scope: scope.clone(),
             protected: *scope == Scope::Global
-                && options.protected.unwrap_or_else(|| !plugin.hooks().is_empty() || policy.speaks_of(&metadata.name)),
+                && options.protected.unwrap_or_else(|| stands_for_all || policy.speaks_of(&metadata.name)),
             limits: Arc::new(policy.limits.lowered_by(&metadata.limits)),
             asked: Arc::new(metadata.permissions.clone()),
             host_grants: self.grants_for(&metadata.name),
@@ -354,9 +384,15 @@ impl Toolbay {
                 metadata.version.clone(),
                 scope.clone(),
                 Arc::clone(self.0.registry.closing()),
+                Announcer::new(self),
             )),
+            requires: metadata.requires.iter().map(|needed| needed.name.clone()).collect(),
+            emits: metadata.provides.as_ref().map(|provides| provides.events.iter().cloned().collect()),
+            is_native: metadata.runtime == RuntimeKind::Native,
+            services,
+            mailbox: Mailbox::default(),
         };
-        Registered::new(plugin, owner).map(Arc::new)
+        Registered::new(plugin, owner, subscriptions).map(Arc::new)
     }
 
     pub(crate) fn loaded(&self, registered: &Registered, origin: &Path) -> Loaded {
@@ -467,6 +503,7 @@ pub struct ToolbayBuilder {
     natives: BTreeMap<usize, Native>,
     callback_timeout: Duration,
     deterministic: bool,
+    events: EventBounds,
 }
 
 enum Native {
@@ -502,6 +539,7 @@ impl Default for ToolbayBuilder {
             natives: BTreeMap::new(),
             callback_timeout: CALLBACK_TIME,
             deterministic: false,
+            events: EventBounds::default(),
         }
     }
 }
@@ -617,6 +655,13 @@ impl ToolbayBuilder {
         self
     }
 
+    /// What events may take up.
+    #[must_use]
+    pub fn event_bounds(mut self, bounds: EventBounds) -> Self {
+        self.events = bounds;
+        self
+    }
+
     /// When a plugin that keeps running into its limits is put away for a tenant. No breaches: never.
     #[must_use]
     pub fn quarantine(mut self, rule: Quarantine) -> Self {
@@ -724,6 +769,7 @@ impl ToolbayBuilder {
                 environment: self.environment,
                 enabled_by_default: self.enabled_by_default,
                 breaker: self.breaker,
+                events: self.events,
             },
             ports: Ports {
                 kv: self.kv,
@@ -739,6 +785,7 @@ impl ToolbayBuilder {
             meters: Meters::new(self.quota, self.tenant_quotas),
             registrations: AtomicU64::new(0),
             lives: Lives::new(self.callback_timeout),
+            outlets: Outlets::default(),
         }));
         for native in self.natives.into_values() {
             let plugin = native_plugin(native).map_err(|error| LoadError::new(error.kind, error.message))?;

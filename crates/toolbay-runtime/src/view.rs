@@ -4,12 +4,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use serde_json::Value;
-use toolbay_api::{HookPoint, PermissionSet, PluginName};
+use toolbay_api::{HookPoint, PermissionSet, PluginName, Scope};
 
 use crate::{
     activation::Activations,
     callers,
     catalog::{Catalog, HookEntry, Owner, Registered, ToolEntry, ToolInfo},
+    services::Sight,
     settings,
 };
 
@@ -63,6 +64,11 @@ impl View {
         &self.around_tools
     }
 
+    /// The two catalogs.
+    pub(crate) fn sight(&self) -> Sight<'_> {
+        Sight { global: &self.global, own: self.own.as_deref() }
+    }
+
     /// The tool called `name`: the tenant's own first, then the global one, under its qualified name or else the name
     /// that providers know it by.
     pub(crate) fn tool(&self, name: &str) -> Option<&Arc<ToolEntry>> {
@@ -70,15 +76,8 @@ impl View {
     }
 
     fn find<'a>(&'a self, look_up: impl Fn(&'a Catalog) -> Option<&'a Arc<ToolEntry>>) -> Option<&'a Arc<ToolEntry>> {
-        if let Some(own) = &self.own
-            && let Some(entry) = look_up(own)
-            && !self.is_protected(&entry.owner.name)
-        {
-            return Some(entry).filter(|entry| self.is_on(&entry.owner));
-        }
-        look_up(&self.global)
-            .filter(|entry| entry.owner.protected || !self.is_shadowed(&entry.owner.name))
-            .filter(|entry| self.is_on(&entry.owner))
+        let own = self.own.as_ref().and_then(|own| look_up(own)).filter(|entry| self.sees(&entry.owner));
+        own.or_else(|| look_up(&self.global).filter(|entry| self.sees(&entry.owner)))
     }
 
     /// Whether the tenant has a plugin switched on.
@@ -87,6 +86,15 @@ impl View {
         let by_tenant = decided.of(&owner.name).and_then(|activation| activation.enabled);
         let fits = !matches!(self.configs.get(&owner.name), Some(None));
         owner.protected || (by_tenant.unwrap_or(owner.enabled_by_default) && fits)
+    }
+
+    /// Whether a plugin of the tenant or for everybody is one of those that the tenant sees.
+    pub(crate) fn sees(&self, owner: &Owner) -> bool {
+        let shown = match owner.scope {
+            Scope::Global => self.sight().shows_global(owner),
+            Scope::Tenant(_) => self.sight().shows_own(&owner.name),
+        };
+        shown && self.is_on(owner)
     }
 
     /// The plugin of a tool that is not there since the tenant switched the plugin off.
@@ -145,17 +153,10 @@ impl View {
 
     /// The plugins that are the tenant's: shadowed ones are not among them.
     pub(crate) fn plugins_on_or_off(&self) -> impl Iterator<Item = &Arc<Registered>> {
-        let own = self.own.iter().flat_map(|own| own.plugins()).filter(|p| !self.is_protected(&p.owner.name));
-        let global = self.global.plugins().filter(|p| p.owner.protected || !self.is_shadowed(&p.owner.name));
-        own.chain(global)
-    }
-
-    fn is_shadowed(&self, plugin: &toolbay_api::PluginName) -> bool {
-        self.own.as_ref().is_some_and(|own| own.plugin(plugin).is_some())
-    }
-
-    fn is_protected(&self, plugin: &toolbay_api::PluginName) -> bool {
-        self.global.plugin(plugin).is_some_and(|plugin| plugin.owner.protected)
+        let sight = self.sight();
+        let own =
+            self.own.iter().flat_map(|own| own.plugins()).filter(move |plugin| sight.shows_own(&plugin.owner.name));
+        own.chain(self.global.plugins().filter(move |plugin| sight.shows_global(&plugin.owner)))
     }
 
     /// Tools that the tenant may see and `by` may call whose names are like `name`, the likest first.

@@ -110,7 +110,10 @@ impl<'a> Loading<'a> {
     async fn all(&mut self, mut waiting: Vec<Arrival>) {
         let bay = self.bay;
         loop {
-            let is_met = |(_, registered): &Arrival| bay.registry().unmet(&self.scope, registered).is_none();
+            let is_met = |(_, registered): &Arrival| {
+                let (registry, scope) = (bay.registry(), &self.scope);
+                registry.unmet(scope, registered).is_none() && registry.missing_services(scope, registered).is_none()
+            };
             let (wave, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_met);
             waiting = rest;
             if wave.is_empty() {
@@ -229,6 +232,14 @@ impl<'a> Loading<'a> {
             }
             chain.push(&next.owner.name);
             at = next;
+        }
+        // The last of the chain may have all plugins that it requires, and lack a service.
+        let registry = self.bay.registry();
+        if registry.unmet(&self.scope, at).is_none()
+            && let Some(error) = registry.missing_services(&self.scope, at)
+        {
+            let link = if text.is_empty() { "" } else { ", which " };
+            let _ = write!(text, "{link}{}", error.message);
         }
         LoadError::new(ErrorKind::Dependency, text)
     }

@@ -3,7 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
-use toolbay_runtime::{AuditRecord, AuditSink};
+use toolbay_api::Scope;
+use toolbay_runtime::{AuditRecord, AuditSink, EventRecord};
 
 /// One record, in owned form.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,15 +23,33 @@ pub struct Audited {
     pub depth: u32,
 }
 
+/// One event that was given to one handler, in owned form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are those of the record")]
+pub struct AuditedEvent {
+    pub scope: Scope,
+    pub event: String,
+    pub plugin: String,
+    pub depth: u32,
+    /// `ok` or the error's kind.
+    pub outcome: String,
+}
+
 /// Keeps audit records in memory, in the order in which they came.
 #[derive(Debug, Default)]
-pub struct RecordingAudit(Mutex<Vec<Audited>>);
+pub struct RecordingAudit(Mutex<Vec<Audited>>, Mutex<Vec<AuditedEvent>>);
 
 impl RecordingAudit {
     /// The records so far.
     #[must_use]
     pub fn records(&self) -> Vec<Audited> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The events that were handled so far.
+    #[must_use]
+    pub fn events(&self) -> Vec<AuditedEvent> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -46,5 +65,16 @@ impl AuditSink for RecordingAudit {
             depth: record.depth,
         };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(audited);
+    }
+
+    fn event(&self, record: &EventRecord<'_>) {
+        let audited = AuditedEvent {
+            scope: record.event.scope.clone(),
+            event: record.event.name.to_string(),
+            plugin: record.plugin.to_owned(),
+            depth: record.event.depth,
+            outcome: record.result.as_ref().map_or_else(|error| error.kind.name(), |_| "ok").to_owned(),
+        };
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).push(audited);
     }
 }

@@ -10,7 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use toolbay_api::{
-    Assets, CallbackContext, HookRegistration, Plugin, PluginMetadata, PluginName, Scope, TenantId, Tool, ToolError,
+    Assets, CallbackContext, HookRegistration, Plugin, PluginMetadata, PluginName, Scope, ServiceRegistration,
+    Subscription, TenantId, Tool, ToolError,
 };
 use toolbay_runtime::{PluginState, RegisterOptions, Toolbay, ToolbayBuilder};
 
@@ -173,6 +174,14 @@ impl Plugin for Counted {
 
     fn hooks(&self) -> Vec<HookRegistration> {
         self.inner.hooks()
+    }
+
+    fn subscriptions(&self) -> Vec<Subscription> {
+        self.inner.subscriptions()
+    }
+
+    fn services(&self) -> Vec<ServiceRegistration> {
+        self.inner.services()
     }
 
     fn assets(&self) -> Assets {

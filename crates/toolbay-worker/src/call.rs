@@ -144,6 +144,7 @@ async fn serve(in_flight: &InFlight, host: &dyn Host, request: Request) {
         Request::Http(request) => {
             answer(worker, call, host.http(request).await, |frame, answer| frame.json(answer));
         }
+        Request::Emit(event, payload) => answer(worker, call, host.emit(&event, payload).await, |_, ()| {}),
         Request::Secret(name) => answer(worker, call, host.secret(&name).await, |frame, secret| frame.text(secret)),
         // The driver has answered these.
         Request::Log(..)

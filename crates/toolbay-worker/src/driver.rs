@@ -263,7 +263,8 @@ fn is_answered_at_once(request: &Request) -> bool {
         | Request::KvListAfter(..)
         | Request::CallTool(..)
         | Request::Http(_)
-        | Request::Secret(_) => false,
+        | Request::Secret(_)
+        | Request::Emit(..) => false,
     }
 }
 
@@ -291,7 +292,8 @@ fn answer_at_once(worker: &Worker, call: u64, host: &dyn Host, request: Request,
         | Request::KvListAfter(..)
         | Request::CallTool(..)
         | Request::Http(_)
-        | Request::Secret(_) => {}
+        | Request::Secret(_)
+        | Request::Emit(..) => {}
     }));
     if answered.is_err() {
         let error = ToolError::new(ErrorKind::Panic, "the host failed to answer; tell the operator");

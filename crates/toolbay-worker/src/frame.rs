@@ -24,6 +24,8 @@ pub(crate) struct Ready {
 pub(crate) enum Target<'a> {
     Tool(&'a str),
     Hook(HookPoint),
+    /// The handler of events that this pattern means; the event is the input.
+    Event(&'a str),
 }
 
 /// On whose behalf a call is made, and what else a script may see of that.
@@ -60,7 +62,7 @@ pub(crate) enum ToWorker<'a> {
     Load { call: u64, plugin: u64, answer: bool, package: &'a [u8] },
     /// Forget this plugin.
     Unload { plugin: u64 },
-    /// Call a tool or a hook.
+    /// Call a tool, a hook or a handler.
     Call(Box<CallFrame<'a>>),
     /// Nobody waits for this call any more.
     Cancel { call: u64 },
@@ -133,6 +135,10 @@ pub(crate) fn write_call(out: &mut Vec<u8>, parts: &CallParts<'_>) {
             frame.u8(1);
             frame.text(point.name());
         }
+        Target::Event(pattern) => {
+            frame.u8(2);
+            frame.text(pattern);
+        }
     }
     frame.u64(u64::try_from(parts.deadline.as_micros()).unwrap_or(u64::MAX));
     write_limits(&mut frame, parts.limits);
@@ -183,6 +189,7 @@ fn read_call<'a>(reader: &mut Reader<'a>) -> Result<CallFrame<'a>, Malformed> {
     let (call, plugin) = (reader.u64()?, reader.u64()?);
     let target = match (reader.u8()?, reader.text()?) {
         (0, name) => Target::Tool(name),
+        (2, pattern) => Target::Event(pattern),
         (_, name) => Target::Hook(HookPoint::parse(name).ok_or(Malformed("an unknown hook point"))?),
     };
     Ok(CallFrame {
@@ -275,6 +282,7 @@ pub(crate) enum Request {
     Tools,
     Http(Value),
     Secret(String),
+    Emit(String, Value),
 }
 
 /// A comparison with what is stored; `null` is nothing.
@@ -403,6 +411,11 @@ pub(crate) fn write_request(out: &mut Vec<u8>, call: u64, request: &Request) {
             frame.text(after);
             frame.u64(*limit);
         }
+        Request::Emit(event, payload) => {
+            frame.u8(14);
+            frame.text(event);
+            frame.json(payload);
+        }
     }
     frame.end();
 }
@@ -524,6 +537,7 @@ fn read_request(reader: &mut Reader<'_>) -> Result<Request, Malformed> {
             },
         })),
         22 => Request::KvListAfter(reader.text()?.to_owned(), reader.text()?.to_owned(), reader.u64()?),
+        14 => Request::Emit(reader.text()?.to_owned(), reader.json()?),
         _ => return Err(Malformed("an unknown request")),
     })
 }

@@ -100,6 +100,7 @@ fn honest() -> Vec<Vec<u8>> {
         Request::KvListAfter("k".to_owned(), "ka".to_owned(), 10),
         Request::CallTool("a.tool".to_owned(), value.clone()),
         Request::Tools,
+        Request::Emit("order.placed".to_owned(), value.clone()),
     ] {
         add(&|out| frame::write_request(out, 7, &request));
     }

@@ -1,12 +1,12 @@
-//! A plugin whose code runs in workers: its tools and hooks as the host calls them.
+//! A plugin whose code runs in workers: its tools, hooks and handlers as the host calls them.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use toolbay_api::{
-    Assets, Hook, HookContext, HookError, HookPoint, HookRegistration, Limits, Plugin, PluginMetadata, Tool,
-    ToolContext, ToolDefinition, ToolError, ToolOutput,
+    Assets, Event, EventContext, EventHandler, EventPattern, Hook, HookContext, HookError, HookPoint, HookRegistration,
+    Limits, Plugin, PluginMetadata, Subscription, Tool, ToolContext, ToolDefinition, ToolError, ToolOutput,
     hook::{
         AfterAgentRun, AfterAgentRunOutcome, AfterModelCall, AfterModelCallOutcome, AfterToolCall,
         AfterToolCallOutcome, BeforeAgentRun, BeforeAgentRunOutcome, BeforeModelCall, BeforeModelCallOutcome,
@@ -24,7 +24,7 @@ use crate::{
     worker::{CallSpec, PluginSpec, Work},
 };
 
-/// What all tools and hooks of a plugin share.
+/// What all tools, hooks and handlers of a plugin share.
 pub(crate) struct Core {
     pub(crate) pool: Arc<Pool>,
     pub(crate) spec: PluginSpec,
@@ -38,6 +38,7 @@ pub(crate) struct WorkerPlugin {
     pub(crate) core: Arc<Core>,
     pub(crate) tools: Vec<Arc<dyn Tool>>,
     pub(crate) hooks: Vec<HookRegistration>,
+    pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) assets: Assets,
 }
 
@@ -53,6 +54,10 @@ impl Plugin for WorkerPlugin {
 
     fn hooks(&self) -> Vec<HookRegistration> {
         self.hooks.clone()
+    }
+
+    fn subscriptions(&self) -> Vec<Subscription> {
+        self.subscriptions.clone()
     }
 
     fn assets(&self) -> Assets {
@@ -99,6 +104,43 @@ impl Tool for WorkerTool {
         };
         match call::run(&self.core.pool, &owner, class, patience(cx.deadline()), make).await? {
             Outcome::Value(data) => Ok(ToolOutput::new(data)),
+            Outcome::Error(error) => Err(error),
+            Outcome::LoadError(_) => Err(call::out_of_place()),
+        }
+    }
+}
+
+/// A handler whose code is a script function, run in a worker of the event's tenant.
+pub(crate) struct WorkerEventHandler {
+    pub(crate) core: Arc<Core>,
+    pub(crate) pattern: EventPattern,
+}
+
+#[async_trait]
+impl EventHandler for WorkerEventHandler {
+    async fn handle(&self, event: &Arc<Event>, cx: &EventContext) -> Result<Value, ToolError> {
+        let input = serde_json::to_value(&**event).unwrap_or_default();
+        // The worker would take it for a fault of the wire.
+        if is_nested_deeper_than(input.to_string().as_bytes(), MAX_NESTING) {
+            let allowed = self.core.limits.max_nesting as u64;
+            return Err(ToolError::limit(toolbay_api::Limit::Nesting, allowed, allowed + 1));
+        }
+        let make = || CallSpec {
+            plugin: &self.core.spec,
+            limits: &cx.limits,
+            host: Some(Arc::clone(&cx.host)),
+            context: None,
+            // Everything that a handler may know is in the event.
+            work: Work::Call {
+                target: Target::Event(self.pattern.as_str()),
+                situation: Situation { call: "event", ..Situation::default() },
+                input: &input,
+            },
+            deadline: cx.deadline,
+        };
+        let owner = Owner::from(&event.scope);
+        match call::run(&self.core.pool, &owner, Class::Top, patience(cx.deadline), make).await? {
+            Outcome::Value(result) => Ok(result),
             Outcome::Error(error) => Err(error),
             Outcome::LoadError(_) => Err(call::out_of_place()),
         }

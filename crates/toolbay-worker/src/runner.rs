@@ -9,8 +9,10 @@ use std::{
 use async_trait::async_trait;
 use serde_json::Value;
 use toolbay_api::{
-    ErrorKind, HookPoint, HookRegistration, LoadError, Manifest, Package, Plugin, PluginContext, Runner, RuntimeKind,
-    TenantId, Tool, hook::ToolMatcher, manifest::HookDeclaration,
+    ErrorKind, EventPattern, HookPoint, HookRegistration, LoadError, Manifest, Package, Plugin, PluginContext, Runner,
+    RuntimeKind, Subscription, TenantId, Tool,
+    hook::ToolMatcher,
+    manifest::{EventDeclaration, HookDeclaration},
 };
 
 use crate::{
@@ -21,7 +23,7 @@ use crate::{
     hook_wire::HookGrants,
     isolation::Isolation,
     package::PackageFrame,
-    plugin::{Core, WorkerHook, WorkerPlugin, WorkerTool},
+    plugin::{Core, WorkerEventHandler, WorkerHook, WorkerPlugin, WorkerTool},
     pool::{Class, Owner, Pool},
     process::Spawner,
     worker::{CallSpec, PluginSpec, Work},
@@ -203,9 +205,10 @@ fn checked_manifest(answer: Value, package: &Package) -> Result<Manifest, LoadEr
     let manifest: Manifest =
         serde_json::from_value(answer).map_err(|error| config(format!("the manifest: {error}")))?;
     manifest.validate().map_err(|problem| config(problem.to_string()))?;
-    // The script of a plugin with a manifest adds tools and hooks to it, and has no say in anything else.
+    // The script of a plugin with a manifest adds tools, hooks and handlers to it, and has no say in anything else.
     if let Some(given) = &package.manifest {
-        let rest = Manifest { tools: given.tools.clone(), hooks: given.hooks.clone(), ..manifest.clone() };
+        let (tools, hooks, events) = (given.tools.clone(), given.hooks.clone(), given.events.clone());
+        let rest = Manifest { tools, hooks, events, ..manifest.clone() };
         if rest != *given {
             return Err(config("the worker gave another manifest than the plugin's own".to_owned()));
         }
@@ -219,7 +222,18 @@ fn assemble(core: Arc<Core>, package: &Package, cx: &PluginContext) -> Result<Ar
     let hooks = core.manifest.hooks.iter();
     let hooks =
         hooks.map(|(point, declaration)| registration(&core, *point, declaration, cx)).collect::<Result<_, _>>()?;
-    Ok(Arc::new(WorkerPlugin { core, tools, hooks, assets: package.assets.clone() }))
+    let subscriptions = core.manifest.events.iter();
+    let subscriptions = subscriptions.map(|(pattern, declared)| subscription(&core, pattern, declared)).collect();
+    Ok(Arc::new(WorkerPlugin { core, tools, hooks, subscriptions, assets: package.assets.clone() }))
+}
+
+fn subscription(core: &Arc<Core>, pattern: &EventPattern, declared: &EventDeclaration) -> Subscription {
+    Subscription {
+        pattern: pattern.clone(),
+        handler: Arc::new(WorkerEventHandler { core: Arc::clone(core), pattern: pattern.clone() }),
+        timeout: declared.timeout_ms.map(Duration::from_millis),
+        queue: declared.queue.map(|events| events as usize),
+    }
 }
 
 fn registration(

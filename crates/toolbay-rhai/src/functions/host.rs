@@ -1,5 +1,5 @@
-//! The functions that reach the host: log, configuration, key-value store, other tools, HTTP, secrets, clock, random
-//! numbers.
+//! The functions that reach the host: log, configuration, key-value store, other tools, events, HTTP, secrets, clock,
+//! random numbers.
 //!
 //! The host checks each grant again; here a function whose permission the manifest does not ask for is not even
 //! registered.
@@ -13,7 +13,7 @@ use toolbay_api::{ErrorKind, Limit, LogLevel, ToolError};
 use super::{fail, register::add};
 use crate::{
     call::{self, Call, HostResult},
-    check::{CALL_TOOL, HTTP, SECRET},
+    check::{CALL_TOOL, EMIT, HTTP, SECRET},
     convert, meter,
 };
 
@@ -68,6 +68,9 @@ pub(super) fn guarded() -> Vec<(&'static str, Module)> {
     add(&mut tools, "call_tool", ["name", "arguments"], |name: ImmutableString, arguments: Map| {
         call_tool(&name, &Dynamic::from_map(arguments))
     });
+    let mut events = Module::new();
+    add(&mut events, "emit", ["name"], |name: ImmutableString| emit(&name, &Dynamic::UNIT));
+    add(&mut events, "emit", ["name", "payload"], |name: ImmutableString, payload: Dynamic| emit(&name, &payload));
     let mut web = Module::new();
     add(&mut web, "http", ["request"], |request: Map| http(&Dynamic::from_map(request)));
     add(&mut web, "http_get", ["url"], |url: ImmutableString| http(&request_to("GET", url)));
@@ -90,6 +93,7 @@ pub(super) fn guarded() -> Vec<(&'static str, Module)> {
         ("kv:read", read),
         ("kv:write", write),
         (CALL_TOOL, tools),
+        (EMIT, events),
         (HTTP, web),
         (SECRET, secrets),
         ("clock", clock),
@@ -296,6 +300,18 @@ pub(crate) fn call_tool(name: &str, arguments: &Dynamic) -> HostResult<Dynamic> 
             async move { host.call_tool(&name, arguments).await.map(|output| output.data) }
         };
         call.wait_for_tool(ask, |data| weighed(call, data))
+    })
+}
+
+fn emit(name: &str, payload: &Dynamic) -> HostResult<()> {
+    call::with(|call| {
+        call.count_host_call()?;
+        let payload = crossing(call, payload, Limit::Arguments)?;
+        let ask = || {
+            let (host, name) = (Arc::clone(call.host()), name.to_owned());
+            async move { host.emit(&name, payload).await.map(|()| Value::Null) }
+        };
+        call.wait(ask, |_| Ok(()))
     })
 }
 

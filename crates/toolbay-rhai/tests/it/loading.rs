@@ -71,7 +71,7 @@ async fn fields_that_are_wrong_missing_empty_or_unknown() {
     check(
         &plugin("name: \"a\", version: \"1.0.0\", description: \"d\", permission: [\"kv:read\"]"),
         expect![[r#"
-            Config: t.rhai:1:1: PLUGIN.permission: unknown field `permission`, expected one of `name`, `version`, `description`, `author`, `license`, `homepage`, `repository`, `keywords`, `runtime`, `entry`, `provides`, `requires`, `framework`, `permissions`, `limits`, `config_schema`, `tools`, `hooks`
+            Config: t.rhai:1:1: PLUGIN.permission: unknown field `permission`, expected one of `name`, `version`, `description`, `author`, `license`, `homepage`, `repository`, `keywords`, `runtime`, `entry`, `provides`, `requires`, `requires_services`, `framework`, `permissions`, `limits`, `config_schema`, `tools`, `hooks`, `events`
               1 | const PLUGIN = #{ name: "a", version: "1.0.0", description: "d", permission: ["kv:read"], tools: #{ t: #{ description: "d" } } };
                 | ^"#]],
     )
@@ -281,7 +281,7 @@ async fn folders_that_are_wrong() {
             manifest(),
             vec![("main.rhai", "const PLUGIN = #{ name: \"q\" };")],
             expect![[r#"
-                Config: main.rhai:1:1: PLUGIN.name: unknown field `name`, expected `tools` or `hooks`; in a plugin with a manifest the script can declare `tools` and `hooks` only
+                Config: main.rhai:1:1: PLUGIN.name: unknown field `name`, expected one of `tools`, `hooks`, `events`; in a plugin with a manifest the script can declare `tools`, `hooks` and `events` only
                   1 | const PLUGIN = #{ name: "q" };
                     | ^"#]],
         ),
@@ -311,7 +311,9 @@ async fn folders_that_are_wrong() {
         (
             manifest(),
             vec![("main.rhai", "fn t(args) { 1 }")],
-            expect!["Config: main.rhai: the plugin declares no tool and no hook: add `tools` or `hooks` to PLUGIN"],
+            expect![
+                "Config: main.rhai: the plugin declares no tool and no hook: add `tools`, `hooks` or `events` to PLUGIN"
+            ],
         ),
     ];
     for (manifest, files, expected) in cases {

@@ -14,8 +14,8 @@ use std::{
 use serde::{Deserialize, de::IntoDeserializer};
 use serde_json::Value;
 use toolbay_api::{
-    Assets, CallId, Caller, CancelFlag, ErrorKind, Hook, HookContext, HookPoint, Limit, LoadError, Plugin, RunId,
-    Runner, TenantId, Tool, ToolContext, ToolContextParts, ToolError,
+    Assets, CallId, Caller, CancelFlag, ErrorKind, Event, EventContext, EventHandler, Hook, HookContext, HookPoint,
+    Limit, LoadError, Plugin, RunId, Runner, Subscription, TenantId, Tool, ToolContext, ToolContextParts, ToolError,
 };
 use toolbay_rhai::RhaiRunner;
 
@@ -37,6 +37,7 @@ use crate::{
 struct Loaded {
     tools: HashMap<String, Arc<dyn Tool>>,
     hooks: HashMap<HookPoint, Arc<dyn Hook>>,
+    handlers: HashMap<String, Arc<dyn EventHandler>>,
     assets: Arc<OnceLock<Assets>>,
 }
 
@@ -185,12 +186,12 @@ impl Executor {
             }
             None => return Err(internal("the plugin is not in the worker".to_owned())),
         };
-        let caller = caller(&frame)?;
         let input: Value = read_json(frame.input).map_err(|malformed| internal(malformed.to_string()))?;
         let deadline = Instant::now() + frame.deadline.saturating_sub(sys::monotonic());
         let host = Arc::new(FarHost::new(self.link.clone(), frame.call, Arc::clone(&plugin.assets)));
         match frame.target {
             Target::Tool(name) => {
+                let caller = caller(&frame)?;
                 let tool = plugin.tools.get(name).map(Arc::clone);
                 let tool = tool.ok_or_else(|| internal(format!("the plugin has no tool {name:?}")))?;
                 let cx = ToolContext::new(ToolContextParts {
@@ -213,6 +214,7 @@ impl Executor {
                 Ok((Some(context), Box::pin(work)))
             }
             Target::Hook(point) => {
+                let caller = caller(&frame)?;
                 let hook = plugin.hooks.get(&point).map(Arc::clone);
                 let hook = hook.ok_or_else(|| internal(format!("the plugin has no hook {point}")))?;
                 let step = frame.situation.number;
@@ -222,6 +224,19 @@ impl Executor {
                     match hook_wire::ask(&*hook, point, input, &cx).await {
                         Ok(outcome) => Outcome::Value(outcome),
                         Err(error) => Outcome::Error(ToolError::new(ErrorKind::HookFailed, error.message)),
+                    }
+                };
+                Ok((None, Box::pin(work)))
+            }
+            Target::Event(pattern) => {
+                let handler = plugin.handlers.get(pattern).map(Arc::clone);
+                let handler = handler.ok_or_else(|| internal(format!("the plugin has no handler of {pattern:?}")))?;
+                let event: Event = serde_json::from_value(input).map_err(|error| internal(error.to_string()))?;
+                let cx = EventContext { deadline, limits: Arc::new(frame.limits), host };
+                let work = async move {
+                    match handler.handle(&Arc::new(event), &cx).await {
+                        Ok(result) => Outcome::Value(result),
+                        Err(error) => Outcome::Error(error),
                     }
                 };
                 Ok((None, Box::pin(work)))
@@ -261,7 +276,9 @@ fn held(plugin: &dyn Plugin) -> Loaded {
             hooks.insert(point, Arc::clone(&registration.hook));
         }
     }
-    Loaded { tools, hooks, assets: Arc::default() }
+    let handler = |one: Subscription| (one.pattern.as_str().to_owned(), one.handler);
+    let handlers = plugin.subscriptions().into_iter().map(handler).collect();
+    Loaded { tools, hooks, handlers, assets: Arc::default() }
 }
 
 fn caller(frame: &CallFrame<'_>) -> Result<Arc<Caller>, ToolError> {

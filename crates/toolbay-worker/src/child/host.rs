@@ -141,6 +141,10 @@ impl Host for FarHost {
         self.ask(Request::Http(request), |reader| reader.json()).await
     }
 
+    async fn emit(&self, name: &str, payload: Value) -> Result<(), ToolError> {
+        self.ask(Request::Emit(name.to_owned(), payload), |_| Ok(())).await
+    }
+
     async fn secret(&self, name: &str) -> Result<String, ToolError> {
         self.ask(Request::Secret(name.to_owned()), |reader| reader.text().map(str::to_owned)).await
     }

@@ -13,6 +13,7 @@ static ALLOCATOR: toolbay_worker::CappedAlloc = toolbay_worker::CappedAlloc;
 
 mod calls;
 mod conformance;
+mod events;
 mod faults;
 mod outside;
 mod parity;
