@@ -68,9 +68,9 @@ tools:
     let json_text = r#"{ "name": "pay", "version": "1.2.3", "description": "Pays", "author": "Acme",
         "tools": { "pay": { "description": "Pays an amount", "parameters": { "type": "object",
             "properties": { "amount": { "type": "number" } }, "required": ["amount"] } } } }"#;
-    let toml = toolbay::load::parse_manifest("plugin.toml", MANIFEST).unwrap();
-    assert_eq!(toolbay::load::parse_manifest("plugin.yaml", yaml).unwrap(), toml);
-    assert_eq!(toolbay::load::parse_manifest("plugin.json", json_text).unwrap(), toml);
+    let toml = toolbay::parse_manifest("plugin.toml", MANIFEST).unwrap();
+    assert_eq!(toolbay::parse_manifest("plugin.yaml", yaml).unwrap(), toml);
+    assert_eq!(toolbay::parse_manifest("plugin.json", json_text).unwrap(), toml);
     for (name, text) in [("plugin.yaml", yaml), ("plugin.json", json_text)] {
         let (bay, report) = load(&[(&format!("pay/{name}"), text), ("pay/main.rhai", SCRIPT)]).await;
         assert!(report.failed.is_empty(), "{report}");

@@ -7,6 +7,7 @@ mod code;
 mod completions;
 mod mcp;
 mod new;
+mod schema;
 mod serve;
 mod tools;
 
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Mcp(mcp::Options),
     /// Serve tenants' tools over MCP by HTTP on this machine
     Serve(serve::Options),
+    /// Print the JSON Schema of manifests or of the configuration file, for editors
+    Schema(schema::Options),
     /// Print completions for a shell
     Completions(completions::Options),
 }
@@ -61,6 +64,7 @@ pub(crate) async fn run(command: Command) -> Result<Status, CliError> {
         Command::Agent(options) => Box::pin(agent::run(options)).await,
         Command::Mcp(options) => Box::pin(mcp::run(options)).await,
         Command::Serve(options) => Box::pin(serve::run(options)).await,
+        Command::Schema(options) => schema::run(&options),
         Command::Completions(options) => completions::run(&options),
     }
 }

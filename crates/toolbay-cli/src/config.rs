@@ -44,8 +44,9 @@
 
 use std::{collections::BTreeMap, fs, io::Read, path::Path};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use toolbay::{
     ErrorKind, Isolation, Limits, LimitsRequest, LoadError, PermissionSet, PluginName, Quota, TenantId, TierPolicy,
     ToolbayBuilder,
@@ -59,55 +60,78 @@ use crate::{
 /// More is no configuration written by hand.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// The whole file.
-#[derive(Debug, Default, Deserialize)]
+/// What an operator of Toolbay decides once instead of on every command line.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(title = "Toolbay's configuration file")]
 pub(crate) struct Config {
+    /// The ceiling for every call, up or down from the defaults.
     limits: LimitsRequest,
+    /// What each tenant may use together.
     quota: QuotaSection,
+    /// What every plugin is given if it asks.
     grants: GrantsSection,
+    /// Plugins' HTTP requests.
     http: HttpSection,
+    /// Where plugins' secrets lie.
     secrets: SecretsSection,
+    /// Where scripts run.
     isolation: IsolationSection,
+    /// Single plugins by name.
     plugins: BTreeMap<PluginName, PluginSection>,
+    /// Single tenants by id.
     tenants: BTreeMap<TenantId, TenantSection>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct QuotaSection {
+    /// Calls in flight at any instant, nested ones included.
     max_concurrent_calls: Option<usize>,
+    /// Calls that may begin in a minute.
     max_calls_per_minute: Option<u32>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct GrantsSection {
+    /// What every plugin is given if it asks, in the place of the standard grants.
     host: Option<PermissionSet>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct IsolationSection {
+    /// Plugins for everybody.
     global: Option<Isolation>,
+    /// Plugins of tenants, and programs.
     tenants: Option<Isolation>,
+    /// Whether to go on without worker processes where the system cannot have them.
     allow_in_process: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct PluginSection {
+    /// The plugin's configuration, checked against its config_schema.
+    #[schemars(with = "Option<Map<String, Value>>")]
     config: Option<toml::Table>,
+    /// Where the plugin runs.
     isolation: Option<Isolation>,
+    /// What the plugin is given, in the place of grants.host.
     grants: Option<PermissionSet>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct TenantSection {
+    /// Where the tenant's own plugins run.
     isolation: Option<Isolation>,
+    /// What the tenant gives plugins on its behalf; without it whatever the host gives.
     grants: Option<PermissionSet>,
+    /// The tenant's own secrets, in the place of the host's.
     secrets: Option<SecretsSection>,
+    /// Lower limits for the tenant's calls.
     limits: LimitsRequest,
 }
 
@@ -123,7 +147,21 @@ impl Config {
         if text.len() as u64 > MAX_FILE_BYTES {
             return Err(CliError::usage(format!("--config: {shown} has more than {MAX_FILE_BYTES} bytes")));
         }
-        toml::from_str(&text).map_err(|error| CliError::usage(located(&shown.to_string(), &text, &error)))
+        Self::parse(&shown.to_string(), &text).map_err(CliError::usage)
+    }
+
+    /// Takes the file's text; the error names `file`, line and column.
+    pub(crate) fn parse(file: &str, text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| located(file, text, &error))?;
+        let senseless = |place: &str, limits: &LimitsRequest| {
+            limits.validate().map_err(|error| format!("{file}: {}", error.within(place)))
+        };
+        senseless("limits", &config.limits)?;
+        config
+            .tenants
+            .iter()
+            .try_for_each(|(name, section)| senseless(&format!("tenants.{name}.limits"), &section.limits))?;
+        Ok(config)
     }
 
     /// The ceiling of every call.

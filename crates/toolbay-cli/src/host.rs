@@ -12,7 +12,8 @@ use std::{
 };
 
 use toolbay::{
-    Failed, FileKv, Isolation, LoadReport, PluginName, Scope, Session, TenantId, TierPolicy, TieredRunner, Toolbay,
+    Failed, FileKv, Isolation, LoadReport, MANIFEST_NAMES, PluginName, Scope, Session, TenantId, TierPolicy,
+    TieredRunner, Toolbay,
     worker::{WorkerConfig, WorkerRunner},
 };
 
@@ -111,7 +112,7 @@ pub(crate) async fn load(toolbay: &Toolbay, scope: &Scope, path: &Path) -> LoadR
 /// Whether `path` is one plugin rather than a folder of them.
 pub(crate) fn is_plugin(path: &Path) -> bool {
     let has = |name: &str| path.join(name).is_file();
-    path.is_file() || ["plugin.toml", "plugin.yaml", "plugin.yml", "plugin.json"].into_iter().any(has)
+    path.is_file() || MANIFEST_NAMES.into_iter().any(has)
 }
 
 /// What the plugin at `path` is probably called: its file or folder without the ending.

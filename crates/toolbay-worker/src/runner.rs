@@ -200,9 +200,7 @@ impl WorkerRunner {
 /// The manifest as the worker gave it, checked like one from anywhere else.
 fn checked_manifest(answer: Value, package: &Package) -> Result<Manifest, LoadError> {
     let config = |message: String| LoadError::new(ErrorKind::Config, message);
-    let manifest: Manifest =
-        serde_json::from_value(answer).map_err(|error| config(format!("the manifest: {error}")))?;
-    manifest.validate().map_err(|problem| config(problem.to_string()))?;
+    let manifest = Manifest::from_json(answer).map_err(|problem| config(problem.to_string()))?;
     // The script of a plugin with a manifest adds tools and hooks to it, and has no say in anything else.
     if let Some(given) = &package.manifest {
         let rest = Manifest { tools: given.tools.clone(), hooks: given.hooks.clone(), ..manifest.clone() };
