@@ -17,6 +17,7 @@ mod documents;
 mod keeping;
 mod lifecycle;
 mod loading;
+mod manifests;
 mod metering;
 mod regressions;
 mod retail;

@@ -21,6 +21,9 @@ pub(crate) const MAX_BYTES: usize = 256 << 10;
 /// Levels of tables and lists in a manifest file. The schemas in it are the deepest part.
 const MAX_DEPTH: usize = 64;
 
+/// Characters of an error's message.
+const MAX_MESSAGE: usize = 1_000;
+
 /// Parses the text of a manifest file and checks it. The ending of `name` tells the format: `.toml`, `.json`, else YAML.
 ///
 /// ```
@@ -94,7 +97,9 @@ fn told(name: &str, text: &str, tree: &Node, problem: &ManifestError) -> LoadErr
 }
 
 fn located(name: &str, text: &str, fault: Fault) -> LoadError {
-    let error = LoadError::new(ErrorKind::Config, fault.message.trim_end()).in_file(name);
+    // A parser may quote what stands there, and that may be long.
+    let message: String = fault.message.trim_end().chars().take(MAX_MESSAGE).collect();
+    let error = LoadError::new(ErrorKind::Config, message).in_file(name);
     match fault.at {
         Some(place) => {
             let (line, column) = place.in_text(text);
@@ -144,20 +149,20 @@ impl Place {
 }
 
 /// A value of the text and where it stands.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Node {
     at: Place,
     kind: Kind,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Kind {
     Scalar(Value),
     List(Vec<Node>),
     Table(Vec<Entry>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     key: String,
     at: Place,

@@ -39,12 +39,12 @@ pub enum FieldPart {
 impl ManifestError {
     /// A problem with what a field holds.
     pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { field: field.into(), problem: problem.into(), part: FieldPart::Value }
+        Self { field: cut(field.into(), MAX_FIELD), problem: cut(problem.into(), MAX_PROBLEM), part: FieldPart::Value }
     }
 
     /// A problem with a field's name, or with its absence.
     pub fn of_key(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { field: field.into(), problem: problem.into(), part: FieldPart::Key }
+        Self { part: FieldPart::Key, ..Self::new(field, problem) }
     }
 
     /// The same problem of a field that lies within `outer`.
@@ -52,6 +52,17 @@ impl ManifestError {
     pub fn within(mut self, outer: &str) -> Self {
         self.field = format!("{outer}.{}", self.field);
         self
+    }
+}
+
+/// Characters of a field's path and of a problem, which quote what a stranger wrote.
+const MAX_FIELD: usize = 400;
+const MAX_PROBLEM: usize = 600;
+
+fn cut(text: String, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
     }
 }
 

@@ -24,12 +24,12 @@ impl Manifest {
     /// # Errors
     /// The first [`ManifestError`], which names the field.
     pub fn from_json(mut value: Value) -> Result<Self, ManifestError> {
-        keys(schema::own(), &value, "")?;
         if let Some(tools) = value.get("tools").and_then(Value::as_object) {
             for name in tools.keys() {
                 ToolName::new(name).map_err(|error| ManifestError::of_key(join("tools", name), error.to_string()))?;
             }
         }
+        keys(schema::own(), &value, "")?;
         if let Some(address) = value.as_object_mut().and_then(|entries| entries.shift_remove(schema::KEY)) {
             let fits = address.as_str().is_some_and(|text| text.chars().count() <= super::MAX_URL);
             if !fits {
@@ -68,6 +68,10 @@ fn keys(schema: &Value, value: &Value, path: &str) -> Result<(), ManifestError> 
                 Some(key) => Err(ManifestError::of_key(join(path, key), "is missing")),
                 None => Ok(()),
             }
+        }
+        // serde would take a list for a table, by the order of the fields.
+        Value::Array(_) if schema.get("properties").is_some() => {
+            Err(ManifestError::new(if path.is_empty() { "the manifest" } else { path }, "must be a table, not a list"))
         }
         Value::Array(items) => match schema.get("items") {
             Some(schema) => {
