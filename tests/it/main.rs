@@ -23,6 +23,7 @@ mod regressions;
 mod retail;
 mod road;
 mod scopes;
+mod settings;
 mod shipped_tools;
 mod support;
 mod tidy;

@@ -177,7 +177,7 @@ impl Toolbay {
         let runner = self.runner_for(&package)?;
         let cx = PluginContext {
             scope: scope.clone(),
-            limits: self.0.policy.limits.clone(),
+            limits: self.ceiling(&scope),
             grants: Arc::clone(&self.0.policy.grants),
         };
         let plugin = in_time(runner.load_program(&package, &cx)).await?;
@@ -240,7 +240,7 @@ impl Toolbay {
         scope: &Scope,
         path: &Path,
     ) -> Result<(Arc<dyn Plugin>, RegisterOptions), LoadError> {
-        let package = load::read(path, &self.0.policy.limits, &self.one_file_extensions())?;
+        let package = load::read(path, &self.ceiling(scope), &self.one_file_extensions())?;
         let plugin = self.run_loader(scope, package).await?;
         Ok((plugin, RegisterOptions { origin: Some(path.to_owned()), ..RegisterOptions::default() }))
     }
@@ -256,7 +256,7 @@ impl Toolbay {
                 PluginName::new(stem).map_or_else(|_| Arc::clone(&self.0.policy.grants), |name| self.grants_for(&name))
             }
         };
-        let cx = PluginContext { scope: scope.clone(), limits: self.0.policy.limits.clone(), grants };
+        let cx = PluginContext { scope: scope.clone(), limits: self.ceiling(scope), grants };
         in_time(runner.load(&package, &cx)).await
     }
 
@@ -279,6 +279,16 @@ impl Toolbay {
 
     pub(crate) fn one_file_extensions(&self) -> Vec<&'static str> {
         self.0.runners.iter().filter_map(|runner| runner.one_file_extension()).collect()
+    }
+
+    /// The host's limits; for a tenant's own plugin, lowered by the tenant's, since those of sources count at loading.
+    fn ceiling(&self, scope: &Scope) -> Limits {
+        let policy = &self.0.policy;
+        let own = match scope {
+            Scope::Tenant(tenant) => policy.tenant_limits.get(tenant),
+            Scope::Global => None,
+        };
+        own.map_or_else(|| policy.limits.clone(), |own| policy.limits.lowered_by(own))
     }
 
     fn grants_for(&self, plugin: &PluginName) -> Arc<PermissionSet> {
