@@ -150,10 +150,9 @@ pub(super) fn manifest() -> Vec<Row> {
         .at("tools.run.output"),
         row("tools.*.required_permissions", json!(["billing:write"]), json!([]), call(), "\"error\":{")
             .at("tools.run.required_permissions"),
-        row("tools.*.timeout_ms", json!(20), json!(4_000), call(), "TimedOut")
+        row("tools.*.timeout_ms", json!(1_000), json!(4_000), call(), "\"data\":false")
             .at("tools.run.timeout_ms")
-            .script("fn run(args) { for n in 0..1_000_000 { n + 1; } 1 }")
-            .config("[limits]\nmax_operations = 1_000_000_000_000\n"),
+            .script("fn run(args, cx) { cx.deadline_ms > 2_000 }"),
         hint("tools.*.annotations.read_only", "tools.run.annotations.read_only", "\"readOnlyHint\": true"),
         hint("tools.*.annotations.destructive", "tools.run.annotations.destructive", "\"destructiveHint\": true"),
         hint("tools.*.annotations.idempotent", "tools.run.annotations.idempotent", "\"idempotentHint\": true"),
@@ -166,9 +165,8 @@ pub(super) fn manifest() -> Vec<Row> {
             json!(["todo.*"]),
             "the probe was first",
         ),
-        hook("hooks.*.timeout_ms", "hooks.before_tool_call.timeout_ms", json!(20), json!(4_000), "HookFailed")
-            .script("fn hooked(args) { 1 }\nfn before_tool_call(input) { for n in 0..1_000_000 { n + 1; } }")
-            .config("[limits]\nmax_operations = 1_000_000_000_000\n"),
+        hook("hooks.*.timeout_ms", "hooks.before_tool_call.timeout_ms", json!(1_000), json!(4_000), "a short time")
+            .script("fn hooked(args) { 1 }\nfn before_tool_call(input, cx) { if cx.deadline_ms < 2_000 { #{ deny: \"a short time\" } } }"),
         hook("hooks.*.on_failure", "hooks.before_tool_call.on_failure", json!("closed"), json!("open"), "HookFailed")
             .script("fn hooked(args) { 1 }\nfn before_tool_call(input) { throw \"oh\" }"),
     ]
@@ -190,7 +188,11 @@ pub(super) fn limits() -> Vec<Limit> {
     let variables: String = (0..20).map(|n| format!("let v{n} = {n}; ")).collect();
     let nested = json!({ "a": { "a": { "a": { "a": { "a": { "a": 1 } } } } } });
     vec![
-        limit("timeout_ms", 20, 4_000, "for n in 0..1_000_000 { n + 1; } 1", none(), "TimedOut"),
+        // What is left of it is seen without waiting for its end, which other tests do.
+        Limit {
+            script: "fn run(args, cx) { cx.deadline_ms > 2_000 }".to_owned(),
+            ..limit("timeout_ms", 1_000, 4_000, "", none(), "\"data\":false")
+        },
         limit("max_operations", 1_000, 2_000, "loop {}", none(), "\"allowed\":1000"),
         Limit {
             script: "fn run(args) { f(20) }\nfn f(n) { if n == 0 { 0 } else { 1 + f(n - 1) } }".to_owned(),
@@ -290,9 +292,9 @@ pub(super) const NAMED: &[(&str, &str, &str)] = &[
     ),
     ("quotas", "Quota.max_concurrent_calls", "a_tenant_over_its_concurrency_is_told_to_come_back_and_others_are_not"),
     ("quotas", "Quota.max_calls_per_minute", "a_tenant_over_its_rate_is_told_both_figures_whatever_session_it_uses"),
-    ("quotas", "KvQuota.max_keys", "the_store_in_memory_behaves"),
-    ("quotas", "KvQuota.max_bytes", "the_store_in_memory_behaves"),
-    ("quotas", "KvQuota.max_value_bytes", "the_store_in_memory_behaves"),
+    ("quotas", "KvQuota.max_keys", "each_quota_of_the_store_binds"),
+    ("quotas", "KvQuota.max_bytes", "each_quota_of_the_store_binds"),
+    ("quotas", "KvQuota.max_value_bytes", "each_quota_of_the_store_binds"),
     ("quotas", "Quarantine.breaches", "a_plugin_that_keeps_breaching_is_put_away_for_its_tenant_alone"),
     ("quotas", "Quarantine.window", "breaches_far_apart_and_a_quarantine_that_is_over_do_not_count"),
     ("quotas", "Quarantine.duration", "breaches_far_apart_and_a_quarantine_that_is_over_do_not_count"),
