@@ -638,7 +638,7 @@ fn list(value: &Value, pointer: &str, into: &mut Vec<String>) {
 fn what_the_parser_takes_the_schema_takes_and_each_format_says_the_same() {
     let (validator, mut taken, mut refused) = (validator(), 0, 0);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 4_000,
+        cases: 1_500,
         failure_persistence: None,
         ..ProptestConfig::default()
     });
@@ -663,5 +663,5 @@ fn what_the_parser_takes_the_schema_takes_and_each_format_says_the_same() {
         Ok(())
     });
     assert!(result.is_ok(), "{}", result.unwrap_err());
-    assert!(taken > 400 && refused > 400, "{taken} taken, {refused} refused: the changes are too tame or too wild");
+    assert!(taken > 150 && refused > 150, "{taken} taken, {refused} refused: the changes are too tame or too wild");
 }

@@ -184,8 +184,11 @@ impl Limit {
             match place {
                 "manifest" => setup.set(&format!("limits.{}", self.field), &json!(value)),
                 "host" => Setup { config: format!("{}{line}", setup.config), ..setup },
+                // The tenant's, in the process of this command or in one of its workers.
                 _ => {
-                    Setup { config: format!("{}[tenants.acme.limits]\n{line}", setup.config), of_tenant: true, ..setup }
+                    let isolation = if place == "worker" { "[isolation]\ntenants = \"process\"\n" } else { "" };
+                    let config = format!("{}{isolation}[tenants.acme.limits]\n{line}", setup.config);
+                    Setup { config, of_tenant: true, ..setup }
                 }
             }
         };
