@@ -413,6 +413,14 @@ fn texts_made_to_harm_are_refused_in_every_format() {
     "#]].assert_eq(&text);
 }
 
+/// Found by fuzzing: YAML ends a line at a carriage return alone, and the excerpt was of another line, or of none.
+#[test]
+fn a_line_is_what_an_editor_calls_a_line() {
+    let error = parse_manifest("plugin.yaml", "\r\r\rname: [").unwrap_err();
+    assert_eq!(error.position.map(|(line, _)| line), Some(1), "{error}");
+    assert!(error.excerpt.is_some_and(|line| line.contains("name: [")));
+}
+
 #[tokio::test]
 async fn a_folder_with_two_manifests_is_refused_with_both_names() {
     let toml = "name = \"pay\"\nversion = \"1.0.0\"\ndescription = \"d\"\nauthor = \"a\"\n";

@@ -27,8 +27,9 @@ pub(super) fn read(text: &str) -> Result<Node, Fault> {
     builder.root.ok_or_else(|| Fault::new("the file is empty", Place::Line(1, 1)))
 }
 
+/// By the byte where it is known: to YAML a carriage return alone ends a line too, to editors and to the excerpt it does not.
 fn place(marker: Marker) -> Place {
-    Place::Line(marker.line(), marker.col() + 1)
+    marker.byte_offset().map_or(Place::Line(marker.line(), marker.col() + 1), Place::Offset)
 }
 
 fn of_parser(error: &ScanError) -> Fault {
