@@ -57,21 +57,21 @@ fn refuse(args, cx) { fail("not today", #{ again: "tomorrow" }) }
 const BROKEN: &str = "const PLUGIN = #{\n  name: \"broken\",\n  let x\n};\n";
 
 /// What a command came to.
-struct Ran {
-    status: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Ran {
+    pub(crate) status: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// A folder to work in, with the kit in `kit.rhai`, and a home without plugins.
-struct Desk(TempDir);
+pub(crate) struct Desk(TempDir);
 
 impl Desk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(&[])
     }
 
-    fn with(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn with(files: &[(&str, &str)]) -> Self {
         let all: Vec<_> = files.iter().copied().chain([("kit.rhai", KIT)]).collect();
         Self(crate::support::folder(&all))
     }
@@ -81,7 +81,7 @@ impl Desk {
     }
 
     /// The binary at this desk, with nothing of the developer's own in its environment.
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(args).current_dir(self.0.path()).env("HOME", self.path("home"));
         for variable in ["RUST_LOG", "TOOLBAY_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "CARGO_PKG_NAME", "COLUMNS"]
@@ -92,7 +92,7 @@ impl Desk {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
         Ran::of(self.command(args).output().expect("the binary starts"))
     }
 
@@ -110,7 +110,7 @@ impl Desk {
 }
 
 impl Ran {
-    fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
         Self { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
@@ -122,7 +122,7 @@ impl Ran {
     }
 
     #[track_caller]
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {} {}", self.stdout, self.stderr))
     }
 
@@ -154,7 +154,7 @@ fn kind(wire: &Value) -> &str {
 }
 
 /// The binary under test: `TOOLBAY_BIN`, which `scripts/test` sets, or the one that cargo built beside the tests.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("TOOLBAY_BIN") {
         return crate::support::project().join(path);
     }

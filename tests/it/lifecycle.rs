@@ -380,6 +380,7 @@ async fn a_chain_of_requirements_is_named_to_its_end_and_a_cycle_whole() {
             ("old.diary", "1.0.0 needs:near:^2"),
         ],
         expect![[r#"
+            failed  self.diary (global): Config: self.diary: requires[0].name: a plugin cannot require itself: take self out
             failed  a.diary (global): Dependency: needs the plugin b *, which needs the plugin c *, which needs the plugin a * again: a → b → c → a is a cycle; take one of the requirements away
             failed  b.diary (global): Dependency: needs the plugin c *, which needs the plugin a *, which needs the plugin b * again: b → c → a → b is a cycle; take one of the requirements away
             failed  c.diary (global): Dependency: needs the plugin a *, which needs the plugin b *, which needs the plugin c * again: c → a → b → c is a cycle; take one of the requirements away
@@ -387,7 +388,6 @@ async fn a_chain_of_requirements_is_named_to_its_end_and_a_cycle_whole() {
             failed  into.diary (global): Dependency: needs the plugin a *, which needs the plugin b *, which needs the plugin c *, which needs the plugin a * again: into → a → b → c → a is a cycle; take one of the requirements away
             failed  near.diary (global): Dependency: needs the plugin gone ^3, and it is not registered
             failed  old.diary (global): Dependency: needs the plugin near ^2, and version 1.0.0 is there
-            failed  self.diary (global): Dependency: needs the plugin self * again: self → self is a cycle; take one of the requirements away
             ---
             ---
             ---

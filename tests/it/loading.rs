@@ -68,9 +68,9 @@ tools:
     let json_text = r#"{ "name": "pay", "version": "1.2.3", "description": "Pays", "author": "Acme",
         "tools": { "pay": { "description": "Pays an amount", "parameters": { "type": "object",
             "properties": { "amount": { "type": "number" } }, "required": ["amount"] } } } }"#;
-    let toml = toolbay::load::parse_manifest("plugin.toml", MANIFEST).unwrap();
-    assert_eq!(toolbay::load::parse_manifest("plugin.yaml", yaml).unwrap(), toml);
-    assert_eq!(toolbay::load::parse_manifest("plugin.json", json_text).unwrap(), toml);
+    let toml = toolbay::parse_manifest("plugin.toml", MANIFEST).unwrap();
+    assert_eq!(toolbay::parse_manifest("plugin.yaml", yaml).unwrap(), toml);
+    assert_eq!(toolbay::parse_manifest("plugin.json", json_text).unwrap(), toml);
     for (name, text) in [("plugin.yaml", yaml), ("plugin.json", json_text)] {
         let (bay, report) = load(&[(&format!("pay/{name}"), text), ("pay/main.rhai", SCRIPT)]).await;
         assert!(report.failed.is_empty(), "{report}");
@@ -131,39 +131,49 @@ async fn a_manifest_that_does_not_fit_is_told_by_file_line_and_field() {
         text.push_str(&format!("{}\n", error.to_string().replace(&format!("{}/", folder.path().display()), "")));
     }
     expect![[r#"
-        Config: plugin.toml:3:11: unexpected end of input while parsing minor version number
+        Config: plugin.toml:3:11: version: unexpected end of input while parsing minor version number
           3 | version = "1.2"
             |           ^
-        Config: plugin.toml: author: must not be empty
-        Config: plugin.toml:1:1: missing field `author`
-          1 | 
-            | ^
-        Config: plugin.toml:6:1: unknown field `colour`, expected one of `name`, `version`, `description`, `author`, `license`, `homepage`, `repository`, `keywords`, `runtime`, `entry`, `provides`, `requires`, `requires_services`, `framework`, `permissions`, `limits`, `config_schema`, `tools`, `hooks`, `events`
+        Config: plugin.toml:5:10: author: must not be empty
+          5 | author = ""
+            |          ^
+        Config: plugin.toml: author: is missing
+        Config: plugin.toml:6:1: colour: unknown key; known are name, version, description, author, license, homepage, repository, keywords, runtime, entry, provides, requires, framework, permissions, limits, config_schema, tools, hooks
           6 | colour = "red"
             | ^
-        Config: plugin.toml:2:8: the plugin name "Pay" is not allowed: use 1 to 64 of a-z 0-9 _ - and begin with a letter
+        Config: plugin.toml:2:8: name: the plugin name "Pay" is not allowed: use 1 to 64 of a-z 0-9 _ - and begin with a letter
           2 | name = "Pay"
             |        ^
-        Config: plugin.toml: name: is "other", but the folder is called "pay": make them equal
-        Config: plugin.toml: framework: asks for >=99, and this is Toolbay 0.1.0
-        Config: plugin.toml: entry: "../main.rhai" must be a file within the plugin's folder, such as "main.rhai"
+        Config: plugin.toml:2:8: name: is "other", but the folder is called "pay": make them equal
+          2 | name = "other"
+            |        ^
+        Config: plugin.toml:6:13: framework: asks for >=99, and this is Toolbay 0.1.0
+          6 | framework = ">=99"
+            |             ^
+        Config: plugin.toml:6:9: entry: "../main.rhai" must be a file within the plugin's folder, such as "main.rhai"
+          6 | entry = "../main.rhai"
+            |         ^
         Config: entry: the plugin has no file "gone.rhai"; its .rhai files are: [main.rhai]
-        Config: plugin.toml:6:11: unknown variant `python`, expected one of `native`, `rhai`, `wasm`, `grpc`, `mcp`
+        Config: plugin.toml:6:11: runtime: unknown variant `python`, expected one of `native`, `rhai`, `wasm`, `grpc`, `mcp`
           6 | runtime = "python"
             |           ^
         Config: this host has no runner for the runtime wasm; it has: rhai
-        Config: plugin.toml:6:15: the permission "kv read" is not allowed: use words of A-Z a-z 0-9 _ . - * / with colons between them, as in kv:read
+        Config: plugin.toml:6:16: permissions[0]: the permission "kv read" is not allowed: use words of A-Z a-z 0-9 _ . - * / with colons between them, as in kv:read
           6 | permissions = ["kv read"]
-            |               ^
-        Config: plugin.toml:7:18: invalid type: string "many", expected u64
+            |                ^
+        Config: plugin.toml:7:18: limits.max_operations: invalid type: string "many", expected u64
           7 | max_operations = "many"
             |                  ^
-        Config: plugin.toml: provides.tools: names "refund", which is not declared
-        Config: plugin.toml:7:8: the tool name "pay it" is not allowed: use 1 to 128 of A-Z a-z 0-9 _ . -
+        Config: plugin.toml:7:9: provides.tools: names "refund", which is not declared
+          7 | tools = ["refund"]
+            |         ^
+        Config: plugin.toml:7:8: tools.pay it: the tool name "pay it" is not allowed: use 1 to 128 of A-Z a-z 0-9 _ . -
           7 | [tools."pay it"]
             |        ^
         Config: pay: tools.pay.parameters: /type: the parameters of a tool are an object: write "type": "object" instead of "array"
-        Config: plugin.toml: tools.pay.description: must not be empty
+        Config: plugin.toml:8:15: tools.pay.description: must not be empty
+          8 | description = " "
+            |               ^
         Config: plugin.toml:5:15: invalid basic string, expected `"`
           5 | author = "Acme
             |               ^
@@ -205,7 +215,7 @@ async fn a_one_file_plugin_that_does_not_fit_is_told_by_line_and_field() {
         Config: pay.rhai:1:1: the function of the tool "pay" has 3 parameters: write `fn pay(args, cx)` or `fn pay(args)`
           1 | const PLUGIN = #{ name: "pay", version: "1.0.0", description: "A test's", author: "Acme",
             | ^
-        Config: pay.rhai:1:1: PLUGIN.colour: unknown field `colour`, expected one of `name`, `version`, `description`, `author`, `license`, `homepage`, `repository`, `keywords`, `runtime`, `entry`, `provides`, `requires`, `requires_services`, `framework`, `permissions`, `limits`, `config_schema`, `tools`, `hooks`, `events`
+        Config: pay.rhai:1:1: PLUGIN.colour: unknown key; known are name, version, description, author, license, homepage, repository, keywords, runtime, entry, provides, requires, framework, permissions, limits, config_schema, tools, hooks
           1 | const PLUGIN = #{ name: "pay", version: "1.0.0", description: "A test's", colour: 1, author: "Acme",
             | ^
         Config: pay.rhai:1:1: PLUGIN.author: must not be empty

@@ -23,7 +23,7 @@ use crate::{
 
 /// A point in a run at which hooks stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", try_from = "String")]
 pub enum HookPoint {
     /// Before the first step of an agent run.
     BeforeAgentRun,
@@ -81,6 +81,29 @@ impl HookPoint {
     #[must_use]
     pub fn is_gate(self) -> bool {
         !matches!(self, Self::OnReasoningStep | Self::OnError)
+    }
+}
+
+impl TryFrom<String> for HookPoint {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Self::parse(&name)
+            .ok_or_else(|| format!("there is no such hook point; there are {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}
+
+impl schemars::JsonSchema for HookPoint {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "HookPoint".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "enum": Self::ALL.map(Self::name) })
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::manifest::ManifestError;
+
 /// What one call may use at most.
 ///
 /// The host's [`Limits`] are the ceiling; a tenant's and a manifest's [`LimitsRequest`] can only lower them. Every
@@ -75,52 +77,81 @@ impl Default for Limits {
 pub struct LimitsRequest {
     /// Wall-clock milliseconds of a call.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub timeout_ms: Option<u64>,
-    /// See [`Limits::max_operations`].
+    /// Steps of the interpreter.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_operations: Option<u64>,
-    /// See [`Limits::max_call_depth`].
+    /// Nested calls of script functions.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_call_depth: Option<usize>,
-    /// See [`Limits::max_expr_depth`].
+    /// Nested expressions, checked when a script is compiled.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_expr_depth: Option<usize>,
-    /// See [`Limits::max_memory_bytes`].
+    /// Bytes that the script may hold at any instant.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_memory_bytes: Option<u64>,
-    /// See [`Limits::max_string_bytes`].
+    /// Bytes of one string.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_string_bytes: Option<usize>,
-    /// See [`Limits::max_array_len`].
+    /// Elements of one array.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_array_len: Option<usize>,
-    /// See [`Limits::max_map_len`].
+    /// Entries of one map.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_map_len: Option<usize>,
-    /// See [`Limits::max_variables`].
+    /// Variables in scope at any instant.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_variables: Option<usize>,
-    /// See [`Limits::max_source_bytes`].
+    /// Bytes of a plugin's source.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_source_bytes: Option<usize>,
-    /// See [`Limits::max_argument_bytes`].
+    /// Bytes of the arguments as compact JSON text.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_argument_bytes: Option<usize>,
-    /// See [`Limits::max_output_bytes`].
+    /// Bytes of the result as compact JSON text.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_output_bytes: Option<usize>,
-    /// See [`Limits::max_nesting`].
+    /// Nesting of any value that crosses the sandbox.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_nesting: Option<usize>,
-    /// See [`Limits::max_log_bytes`].
+    /// Bytes of log text a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_log_bytes: Option<usize>,
-    /// See [`Limits::max_host_calls`].
+    /// Host functions called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_host_calls: Option<u64>,
-    /// See [`Limits::max_call_chain`].
+    /// Tool calls made from inside tool calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_call_chain: Option<u32>,
+}
+
+impl LimitsRequest {
+    /// Checks that no limit is zero with which nothing could be called at all.
+    ///
+    /// # Errors
+    /// A [`ManifestError`] with the first such field.
+    pub fn validate(&self) -> Result<(), ManifestError> {
+        let zero = |given: bool| if given { Err("must be 1 or more: with 0 no call could run") } else { Ok(()) };
+        macro_rules! not_zero {
+            ($($field:ident)*) => { $(zero(self.$field == Some(0)).map_err(|problem| ManifestError::new(stringify!($field), problem))?;)* };
+        }
+        not_zero!(timeout_ms max_operations max_call_depth max_expr_depth max_memory_bytes max_string_bytes max_array_len
+            max_map_len max_variables max_source_bytes max_argument_bytes max_output_bytes max_nesting);
+        Ok(())
+    }
 }
 
 impl Limits {

@@ -1,21 +1,52 @@
-//! What a plugin says of itself.
+//! What a plugin says of itself: the one type behind `plugin.toml`, `plugin.yaml`, `plugin.json` and the `PLUGIN` constant
+//! of a one-file plugin. Its parts: [`check`] holds the rules that types cannot say, [`read`] takes a manifest from JSON,
+//! [`schema`] makes its JSON Schema. Bounds and patterns that a rule and the schema share are constants here.
+
+pub mod check;
+pub mod read;
+pub mod schema;
 
 use std::{collections::BTreeMap, fmt};
 
 use schemars::JsonSchema;
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     callers::AllowedCallers,
     event::EventPattern,
     hook::{FailurePolicy, HookPoint},
     limits::LimitsRequest,
-    names::{EventName, PluginName, ServiceName, ToolName},
+    names::{PluginName, ServiceName, ToolName},
     permission::PermissionSet,
     tool::{Annotations, ToolDefinition},
 };
+
+pub use check::{FieldPart, ManifestError};
+
+/// Characters of a plugin's description.
+pub const MAX_DESCRIPTION: usize = 4_000;
+/// Characters of a tool's description.
+pub const MAX_TOOL_DESCRIPTION: usize = 10_000;
+/// Characters of an author, a licence, a version or the path of an entry file.
+pub const MAX_LINE: usize = 200;
+/// Characters of an address.
+pub const MAX_URL: usize = 2_000;
+/// Keywords of a plugin.
+pub const MAX_KEYWORDS: usize = 20;
+/// Characters of a keyword.
+pub const MAX_KEYWORD: usize = 50;
+/// Permissions in one list.
+pub const MAX_PERMISSIONS: usize = 200;
+/// Plugins that one plugin requires.
+pub const MAX_REQUIREMENTS: usize = 100;
+/// Tools that a plugin declares, and names in each list of `provides`.
+pub const MAX_TOOLS: usize = 1_000;
+/// Globs of a hook's `tools`.
+pub const MAX_GLOBS: usize = 100;
+/// Characters of a glob, or of a name in `provides`.
+pub const MAX_NAME: usize = 200;
 
 /// How a plugin's code runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -51,63 +82,73 @@ impl fmt::Display for RuntimeKind {
 /// It asks; it never decides. Trust, grants and the ceiling of limits are the host's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "A Toolbay plugin's manifest", transform = schema::finish)]
 pub struct Manifest {
-    /// The plugin's name; a plugin in a folder is called like its folder.
+    /// The plugin's name: 1 to 64 of a-z 0-9 _ - beginning with a letter. A plugin in a folder is called like its folder.
     pub name: PluginName,
-    /// Its version.
-    #[schemars(with = "String")]
+    /// Its version, as Semantic Versioning has it: 1.2.3.
+    #[schemars(with = "String", length(max = MAX_LINE), regex(pattern = schema::VERSION))]
     pub version: Version,
     /// What it is for, in a sentence.
+    #[schemars(length(min = 1, max = MAX_DESCRIPTION))]
     pub description: String,
     /// Who answers for it.
+    #[schemars(length(min = 1, max = MAX_LINE))]
     pub author: String,
-    /// Its licence as an SPDX expression.
+    /// Its licence as an SPDX expression: MIT OR Apache-2.0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = MAX_LINE), regex(pattern = schema::LICENSE))]
     pub license: Option<String>,
-    /// Its home page.
+    /// Its home page: an http or https address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_URL), regex(pattern = schema::URL))]
     pub homepage: Option<String>,
-    /// Where its source is.
+    /// Where its source is: an http or https address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_URL), regex(pattern = schema::URL))]
     pub repository: Option<String>,
     /// Words to find it by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_KEYWORDS), inner(length(min = 1, max = MAX_KEYWORD)), extend("uniqueItems" = true))]
     pub keywords: Vec<String>,
     /// How its code runs.
     #[serde(default = "rhai_runtime")]
     pub runtime: RuntimeKind,
-    /// The file to start from, within the plugin's folder.
+    /// The file to start from, within the plugin's folder; main.rhai where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = MAX_LINE), regex(pattern = schema::ENTRY))]
     pub entry: Option<String>,
-    /// What it provides, by name. Optional: where present it must agree with what is declared.
+    /// What it provides, by name. Optional: where a list is present it must agree with what is declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provides: Option<Provides>,
-    /// Plugins that it needs.
+    /// Plugins that it needs, each once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_REQUIREMENTS))]
     pub requires: Vec<Requirement>,
     /// Services of other native plugins that it needs; for native plugins only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requires_services: Vec<ServiceName>,
-    /// The Toolbay versions that it works with.
+    /// The range of Toolbay versions that it works with: ^0.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", length(min = 1), regex(pattern = schema::RANGE))]
     pub framework: Option<VersionReq>,
-    /// What it asks to be allowed.
+    /// What it asks to be allowed: kv:read, http:GET:api.example.com. It gets what the host and the tenant both grant.
     #[serde(default, skip_serializing_if = "PermissionSet::is_empty")]
+    #[schemars(length(max = MAX_PERMISSIONS))]
     pub permissions: PermissionSet,
-    /// Lower limits than the host's.
+    /// Lower limits than the host's; a higher one changes nothing.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitsRequest,
-    /// The JSON Schema of its configuration.
+    /// The JSON Schema of its configuration, which an operator sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Map<String, Value>>")]
     pub config_schema: Option<Value>,
     /// Its tools by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(with = "BTreeMap<String, ToolDeclaration>")]
+    #[schemars(extend("maxProperties" = MAX_TOOLS))]
     pub tools: BTreeMap<ToolName, ToolDeclaration>,
-    /// Its hooks by point.
+    /// Its hooks by the point at which they stand.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(with = "BTreeMap<String, HookDeclaration>")]
     pub hooks: BTreeMap<HookPoint, HookDeclaration>,
     /// Its handlers by the events that they are for: names or globs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -129,23 +170,30 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 pub struct Requirement {
     /// Its name.
     pub name: PluginName,
-    /// The versions that will do.
-    #[schemars(with = "String")]
+    /// The range of versions that will do: ^1.2.
+    #[schemars(with = "String", length(min = 1), regex(pattern = schema::RANGE))]
     pub version: VersionReq,
 }
 
 /// The names of what a plugin provides.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[allow(missing_docs, reason = "the fields are the four words themselves")]
 pub struct Provides {
+    /// The names of its tools.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_TOOLS), inner(length(min = 1, max = MAX_NAME)))]
     pub tools: Vec<String>,
+    /// The points of its hooks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_TOOLS), inner(length(min = 1, max = MAX_NAME)))]
     pub hooks: Vec<String>,
+    /// The abilities that it offers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_TOOLS), inner(length(min = 1, max = MAX_NAME)))]
     pub abilities: Vec<String>,
+    /// The events that it emits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_TOOLS), inner(length(min = 1, max = MAX_NAME)))]
     pub events: Vec<String>,
 }
 
@@ -154,21 +202,26 @@ pub struct Provides {
 #[serde(deny_unknown_fields)]
 pub struct ToolDeclaration {
     /// What it does, for the model.
+    #[schemars(length(min = 1, max = MAX_TOOL_DESCRIPTION))]
     pub description: String,
-    /// The JSON Schema of its arguments; without it the tool takes none.
+    /// The JSON Schema of its arguments, an object; without it the tool takes none.
     #[serde(default = "no_parameters")]
+    #[schemars(with = "Map<String, Value>")]
     pub parameters: Value,
-    /// The JSON Schema of its result.
+    /// The JSON Schema of its result, which is checked where it is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Map<String, Value>>")]
     pub output: Option<Value>,
-    /// Rights that the user must have.
+    /// Rights that the user must have for the tool to be seen and called.
     #[serde(default, skip_serializing_if = "PermissionSet::is_empty")]
+    #[schemars(length(max = MAX_PERMISSIONS))]
     pub required_permissions: PermissionSet,
     /// Who may call it: `agent`, and plugins by name; everybody where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_callers: Option<AllowedCallers>,
     /// A shorter time limit than the plugin's, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub timeout_ms: Option<u64>,
     /// What it does to the world.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -186,13 +239,15 @@ pub struct HookDeclaration {
     /// Lower goes first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
-    /// Globs of the qualified names of the tools that it is asked about; all where absent.
+    /// Globs of the qualified names of the tools that it is asked about: pay, todo.*. All where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_GLOBS), inner(length(min = 1, max = MAX_NAME)))]
     pub tools: Option<Vec<String>>,
     /// How long it may think, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub timeout_ms: Option<u64>,
-    /// What its failure means.
+    /// What its failure or lateness means: closed, a no; open, nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<FailurePolicy>,
 }
@@ -214,23 +269,6 @@ pub struct EventDeclaration {
 impl Default for EventDeclaration {
     fn default() -> Self {
         Self { timeout_ms: None, queue: None, function: "on_event".to_owned() }
-    }
-}
-
-/// A manifest that cannot be taken: which field and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
-pub struct ManifestError {
-    /// The field as a dotted path.
-    pub field: String,
-    /// What is wrong with it and what to write instead.
-    pub problem: String,
-}
-
-impl ManifestError {
-    /// A problem with a field.
-    pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { field: field.into(), problem: problem.into() }
     }
 }
 
@@ -262,61 +300,6 @@ impl Manifest {
         }
     }
 
-    /// Checks what the types cannot say: no required field empty, `provides` in agreement, `entry` inside the folder,
-    /// this Toolbay within `framework`.
-    ///
-    /// # Errors
-    /// The first [`ManifestError`].
-    pub fn validate(&self) -> Result<(), ManifestError> {
-        for (field, text) in [("description", &self.description), ("author", &self.author)] {
-            if text.trim().is_empty() {
-                return Err(ManifestError::new(field, "must not be empty"));
-            }
-        }
-        for (name, tool) in &self.tools {
-            if tool.description.trim().is_empty() {
-                return Err(ManifestError::new(format!("tools.{name}.description"), "must not be empty"));
-            }
-        }
-        if let Some(entry) = &self.entry {
-            let inside = !entry.is_empty()
-                && !entry.contains('\\')
-                && entry.split('/').all(|step| !matches!(step, "" | "." | ".."));
-            if !inside {
-                return Err(ManifestError::new(
-                    "entry",
-                    format!("{entry:?} must be a file within the plugin's folder, such as \"main.rhai\""),
-                ));
-            }
-        }
-        if let Some(range) = &self.framework {
-            let version = env!("CARGO_PKG_VERSION");
-            if !Version::parse(version).is_ok_and(|version| range.matches(&version)) {
-                return Err(ManifestError::new(
-                    "framework",
-                    format!("asks for {range}, and this is Toolbay {version}"),
-                ));
-            }
-        }
-        if self.runtime != RuntimeKind::Native && !self.requires_services.is_empty() {
-            let problem = format!("services are for native plugins, and this one's runtime is {}", self.runtime);
-            return Err(ManifestError::new("requires_services", problem));
-        }
-        if let Some(provides) = &self.provides {
-            for name in &provides.events {
-                let name = EventName::new(name);
-                let name = name.map_err(|error| ManifestError::new("provides.events", error.to_string()))?;
-                if name.is_reserved() {
-                    let problem = format!("{name:?} is an event of the host: plugins use other first words");
-                    return Err(ManifestError::new("provides.events", problem));
-                }
-            }
-            agree("provides.tools", &provides.tools, self.tools.keys().map(ToolName::as_str))?;
-            agree("provides.hooks", &provides.hooks, self.hooks.keys().map(|point| point.name()))?;
-        }
-        Ok(())
-    }
-
     /// The definitions of the declared tools, in alphabetical order.
     #[must_use]
     pub fn tool_definitions(&self) -> Vec<ToolDefinition> {
@@ -332,22 +315,4 @@ impl Manifest {
         };
         self.tools.iter().map(definition).collect()
     }
-}
-
-/// Checks that the list `provided` has just the names `declared`.
-fn agree<'a>(
-    field: &str,
-    provided: &[String],
-    declared: impl Iterator<Item = &'a str> + Clone,
-) -> Result<(), ManifestError> {
-    if let Some(name) = provided.iter().find(|name| !declared.clone().any(|declared| declared == name.as_str())) {
-        return Err(ManifestError::new(field, format!("names {name:?}, which is not declared")));
-    }
-    if let Some(name) = declared.clone().find(|name| !provided.iter().any(|provided| provided == name)) {
-        return Err(ManifestError::new(
-            field,
-            format!("lacks {name:?}, which is declared: add it or leave the list out"),
-        ));
-    }
-    Ok(())
 }

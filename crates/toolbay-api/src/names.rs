@@ -1,8 +1,13 @@
 //! Names and ids, parsed once at the edge and trusted afterwards.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{
+    borrow::{Borrow, Cow},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+};
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -24,11 +29,10 @@ impl NameError {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $type:ident, $what:literal, $rule:literal, $valid:expr) => {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $rule:literal, $pattern:literal, $valid:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        #[schemars(with = "String")]
         pub struct $type(Arc<str>);
 
         impl $type {
@@ -52,6 +56,20 @@ macro_rules! name {
             #[must_use]
             pub fn shared(&self) -> Arc<str> {
                 Arc::clone(&self.0)
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": $pattern })
             }
         }
 
@@ -137,6 +155,7 @@ name!(
     TenantId,
     "the tenant id",
     "1 to 64 of A-Z a-z 0-9 _ . - and begin with a letter or a digit",
+    "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
     |name| has_form(name, 64, |b| b.is_ascii_alphanumeric(), is_name_byte)
 );
 
@@ -145,6 +164,7 @@ name!(
     PluginName,
     "the plugin name",
     "1 to 64 of a-z 0-9 _ - and begin with a letter",
+    "^[a-z][a-z0-9_-]{0,63}$",
     |name| has_form(
         name,
         64,
@@ -158,6 +178,7 @@ name!(
     ToolName,
     "the tool name",
     "1 to 128 of A-Z a-z 0-9 _ . -",
+    "^[A-Za-z0-9_.-]{1,128}$",
     |name| has_form(name, 128, is_name_byte, is_name_byte)
 );
 
@@ -166,6 +187,7 @@ name!(
     EventName,
     "the event name",
     "1 to 128 of A-Z a-z 0-9 _ - in words with single dots between them",
+    "^[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*$",
     |name| has_form(name, 128, is_name_byte, is_name_byte) && name.split('.').all(|word| !word.is_empty())
 );
 
@@ -174,6 +196,7 @@ name!(
     ServiceName,
     "the service name",
     "1 to 64 of A-Z a-z 0-9 _ . - and begin with a letter",
+    "^[A-Za-z][A-Za-z0-9_.-]{0,63}$",
     |name| has_form(name, 64, |b| b.is_ascii_alphabetic(), is_name_byte)
 );
 

@@ -1,9 +1,9 @@
 //! Permissions: what a manifest asks for, what host and tenant grant, and what is left of both.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
 use globset::{Glob, GlobMatcher};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// A permission: words with colons between them, of which each may hold `*`, as in `kv:read`, `tool:call:todo.*` or
@@ -11,9 +11,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// The last `*` of a permission also covers what follows behind further colons: `kv:*` covers `kv:read`, and `*`
 /// covers everything.
-#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
 pub struct Permission {
     text: Arc<str>,
     matcher: Arc<GlobMatcher>,
@@ -55,6 +54,20 @@ impl Permission {
 )]
 pub struct PermissionError {
     given: String,
+}
+
+impl JsonSchema for Permission {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Permission".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "maxLength": 256, "pattern": "^[A-Za-z0-9_.:*/-]+$" })
+    }
 }
 
 impl PartialEq for Permission {
@@ -100,6 +113,7 @@ impl From<Permission> for String {
 /// A set of permissions; it covers an action where one of them does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(inline)]
 pub struct PermissionSet(Vec<Permission>);
 
 impl PermissionSet {

@@ -10,6 +10,7 @@ mod doctor;
 mod mcp;
 mod new;
 mod plugins;
+mod schema;
 mod serve;
 mod test;
 mod tools;
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Mcp(mcp::Options),
     /// Serve tenants' tools over MCP by HTTP on this machine
     Serve(serve::Options),
+    /// Print the JSON Schema of manifests or of the configuration file, for editors
+    Schema(schema::Options),
     /// Print completions for a shell
     Completions(completions::Options),
 }
@@ -77,6 +80,7 @@ pub(crate) async fn run(command: Command) -> Result<Status, CliError> {
         Command::Agent(options) => Box::pin(agent::run(options)).await,
         Command::Mcp(options) => Box::pin(mcp::run(options)).await,
         Command::Serve(options) => Box::pin(serve::run(options)).await,
+        Command::Schema(options) => schema::run(&options),
         Command::Completions(options) => completions::run(&options),
     }
 }

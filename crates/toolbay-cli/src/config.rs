@@ -59,8 +59,9 @@
 
 use std::{collections::BTreeMap, fs, io::Read, path::Path, time::Duration};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use toolbay::{
     Activation, Breaker, ErrorKind, Isolation, Limits, LimitsRequest, LoadError, PermissionSet, PluginName, Quota,
     TenantId, TierPolicy, ToolbayBuilder,
@@ -77,82 +78,118 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// How often servers ask plugins whether they are well, unless the file says otherwise.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The whole file.
-#[derive(Debug, Default, Deserialize)]
+/// What an operator of Toolbay decides once instead of on every command line.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(title = "Toolbay's configuration file")]
 pub(crate) struct Config {
+    /// The ceiling for every call, up or down from the defaults.
     limits: LimitsRequest,
+    /// What each tenant may use together.
     quota: QuotaSection,
+    /// What every plugin is given if it asks.
     grants: GrantsSection,
+    /// Plugins' HTTP requests.
     http: HttpSection,
+    /// Where plugins' secrets lie.
     secrets: SecretsSection,
+    /// Where scripts run.
     isolation: IsolationSection,
+    /// When a plugin that fails is not called for a while.
     breaker: BreakerSection,
+    /// Plugins' callbacks.
     callbacks: CallbacksSection,
+    /// Single plugins by name.
     plugins: BTreeMap<PluginName, PluginSection>,
+    /// Single tenants by id.
     tenants: BTreeMap<TenantId, TenantSection>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct QuotaSection {
+    /// Calls in flight at any instant, nested ones included.
     max_concurrent_calls: Option<usize>,
+    /// Calls that may begin in a minute.
     max_calls_per_minute: Option<u32>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct GrantsSection {
+    /// What every plugin is given if it asks, in the place of the standard grants.
     host: Option<PermissionSet>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct IsolationSection {
+    /// Plugins for everybody.
     global: Option<Isolation>,
+    /// Plugins of tenants, and programs.
     tenants: Option<Isolation>,
+    /// Whether to go on without worker processes where the system cannot have them.
     allow_in_process: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct BreakerSection {
+    /// Calls of one tenant in a row that failed by no fault of their caller; 0: never.
     failures: Option<u32>,
+    /// How long before one call is let through to try.
     open_for_ms: Option<u64>,
+    /// Health checks in a row that failed, for everybody; 0: never.
     failed_checks: Option<u32>,
+    /// How often servers ask plugins whether they are well; 0: never.
     check_interval_ms: Option<u64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct CallbacksSection {
+    /// How long each callback of a plugin may take.
     timeout_ms: Option<u64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct PluginSection {
+    /// Whether tenants have the plugin before it is switched on for them.
     enabled: Option<bool>,
+    /// The plugin's configuration, checked against its config_schema.
+    #[schemars(with = "Option<Map<String, Value>>")]
     config: Option<toml::Table>,
+    /// Where the plugin runs.
     isolation: Option<Isolation>,
+    /// What the plugin is given, in the place of grants.host.
     grants: Option<PermissionSet>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct TenantSection {
+    /// Where the tenant's own plugins run.
     isolation: Option<Isolation>,
+    /// What the tenant gives plugins on its behalf; without it whatever the host gives.
     grants: Option<PermissionSet>,
+    /// The tenant's own secrets, in the place of the host's.
     secrets: Option<SecretsSection>,
+    /// Lower limits for the tenant's calls.
     limits: LimitsRequest,
+    /// What the tenant decides about single plugins.
     plugins: BTreeMap<PluginName, ActivationSection>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct ActivationSection {
+    /// Whether the tenant has the plugin.
     enabled: Option<bool>,
+    /// Its configuration for the tenant, which goes before the plugin's own field by field.
+    #[schemars(with = "Option<Map<String, Value>>")]
     config: Option<toml::Table>,
+    /// Its place where several plugins could serve: lower goes first.
     priority: Option<i32>,
 }
 
@@ -168,7 +205,21 @@ impl Config {
         if text.len() as u64 > MAX_FILE_BYTES {
             return Err(CliError::usage(format!("--config: {shown} has more than {MAX_FILE_BYTES} bytes")));
         }
-        toml::from_str(&text).map_err(|error| CliError::usage(located(&shown.to_string(), &text, &error)))
+        Self::parse(&shown.to_string(), &text).map_err(CliError::usage)
+    }
+
+    /// Takes the file's text; the error names `file`, line and column.
+    pub(crate) fn parse(file: &str, text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| located(file, text, &error))?;
+        let senseless = |place: &str, limits: &LimitsRequest| {
+            limits.validate().map_err(|error| format!("{file}: {}", error.within(place)))
+        };
+        senseless("limits", &config.limits)?;
+        config
+            .tenants
+            .iter()
+            .try_for_each(|(name, section)| senseless(&format!("tenants.{name}.limits"), &section.limits))?;
+        Ok(config)
     }
 
     /// The ceiling of every call.

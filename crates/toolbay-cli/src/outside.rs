@@ -3,6 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use toolbay::{
@@ -10,13 +11,17 @@ use toolbay::{
     http::{HttpClient, HttpLimits, IpNet},
 };
 
-/// `[http]`
-#[derive(Debug, Default, Deserialize)]
+/// Plugins' HTTP requests; hosts and methods are granted like everything else.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct HttpSection {
+    /// Whether http:// may be granted, as http-plain:GET:HOST.
     allow_plain_http: bool,
+    /// Networks that are not public and may be reached all the same: 10.0.0.0/8.
     allow_networks: Vec<String>,
+    /// Bytes of an answer; a call's max_string_bytes may be less.
     max_response_bytes: Option<usize>,
+    /// A request's time in milliseconds, where the call's is longer.
     timeout_ms: Option<u64>,
 }
 
@@ -55,11 +60,13 @@ impl HttpSend for TimedHttp {
     }
 }
 
-/// `[secrets]`
-#[derive(Debug, Default, Deserialize)]
+/// Where the secrets lie that plugins read by grant.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SecretsSection {
+    /// The variables of the environment that begin with this.
     environment: Option<String>,
+    /// Then the files of this folder.
     directory: Option<PathBuf>,
 }
 

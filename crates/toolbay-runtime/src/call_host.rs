@@ -112,7 +112,7 @@ impl CallHost {
 #[async_trait]
 impl Host for CallHost {
     fn log(&self, level: LogLevel, message: &str) {
-        let allowed = self.owner.limits.max_log_bytes;
+        let allowed = self.limits().max_log_bytes;
         let before = self.logged.fetch_add(message.len().max(1), Ordering::Relaxed);
         if before >= allowed {
             return;
@@ -197,7 +197,7 @@ impl Host for CallHost {
         // The tool is named in the permission by its qualified name, whichever name the script used.
         let qualified = self.run.view().tool(tool).map(|entry| entry.info.definition.name.shared());
         self.require(&format!("tool:call:{}", qualified.as_deref().unwrap_or(tool)))?;
-        let (depth, allowed) = (self.depth + 1, self.owner.limits.max_call_chain);
+        let (depth, allowed) = (self.depth + 1, self.limits().max_call_chain);
         if depth > allowed {
             return Err(ToolError::limit(Limit::CallChain, u64::from(allowed), u64::from(depth)));
         }

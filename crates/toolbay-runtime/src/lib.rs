@@ -2,7 +2,8 @@
 //!
 //! # Layout
 //!
-//! - [`toolbay`](mod@toolbay): `Toolbay` and its builder, the host's handle on everything; [`load`]: plugins from disk.
+//! - [`toolbay`](mod@toolbay): `Toolbay` and its builder, the host's handle on everything; [`load`]: plugins from disk;
+//!   [`manifest_file`]: the text of a manifest, in three formats.
 //! - [`session`]: a tenant's view of the tools; [`run`](mod@run): one generation of it, from start to end.
 //! - `road`: the road of a tool call, one function. Beside it, one file a step: `view` (look-up), `gates` (hooks),
 //!   [`schema`], [`meter`], [`quarantine`], `callers` (whom a tool allows), `call_host` (what a plugin
@@ -43,6 +44,7 @@ pub mod health;
 pub mod kv;
 pub mod lifecycle;
 pub mod load;
+pub mod manifest_file;
 pub mod meter;
 pub mod observe;
 pub mod quarantine;
@@ -67,6 +69,7 @@ pub use health::{Breaker, Latency, OpenCircuit, PluginHealth};
 pub use kv::{FileKv, KvQuota, KvSpace, KvStore, KvValue, MemoryKv};
 pub use lifecycle::{IllegalTransition, PluginState, PluginStatus, Stage};
 pub use load::{Failed, LoadReport, Loaded, Skipped};
+pub use manifest_file::{MANIFEST_NAMES, parse_manifest};
 pub use meter::Quota;
 pub use observe::{Observer, RunEvent};
 pub use quarantine::{Quarantine, Quarantined};

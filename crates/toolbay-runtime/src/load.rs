@@ -4,21 +4,20 @@
 use std::{
     collections::BTreeMap,
     fmt, fs,
+    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use semver::Version;
-use toolbay_api::{Asset, Assets, ErrorKind, Limits, LoadError, Manifest, Package, PluginName, Scope};
+use toolbay_api::{Asset, Assets, ErrorKind, Limits, LoadError, Package, PluginName, Scope, manifest::ManifestError};
+
+use crate::manifest_file::{self, ManifestFile};
 
 /// Files that one plugin may bring, code and assets together.
 const MAX_FILES: usize = 1_000;
 /// Bytes of all assets of one plugin.
 const MAX_ASSET_BYTES: u64 = 256 << 20;
-/// Bytes of a manifest file.
-const MAX_MANIFEST_BYTES: u64 = 256 << 10;
-/// The names under which a manifest is looked for, in this order.
-const MANIFEST_NAMES: [&str; 4] = ["plugin.toml", "plugin.yaml", "plugin.yml", "plugin.json"];
 
 /// What became of every plugin that was found.
 #[derive(Debug, Default)]
@@ -106,7 +105,7 @@ pub(crate) fn discover(folder: &Path, one_file_extensions: &[&str]) -> Result<(V
             continue;
         }
         if path.is_dir() {
-            if manifest_path(&path).is_some() {
+            if manifest_file::is_in(&path) {
                 found.push(path);
             } else {
                 let reason = "a folder without plugin.toml (or .yaml, .json)".to_owned();
@@ -148,7 +147,7 @@ pub(crate) fn read(path: &Path, limits: &Limits, extensions: &[&str]) -> Result<
 }
 
 fn read_folder(path: &Path, limits: &Limits, extensions: &[&str]) -> Result<Package, LoadError> {
-    let Some(manifest_path) = manifest_path(path) else {
+    let Some(manifest_path) = manifest_file::find(path)? else {
         return Err(LoadError::new(
             ErrorKind::Config,
             "the folder has no plugin.toml (or .yaml, .json): write one, or give the plugin's one file",
@@ -159,17 +158,17 @@ fn read_folder(path: &Path, limits: &Limits, extensions: &[&str]) -> Result<Pack
     if manifest_path.is_symlink() {
         return Err(is_a_link(manifest_name));
     }
-    let manifest = read_manifest(&manifest_path, &manifest_name)?;
+    let text = read_text(&manifest_path, &manifest_name, manifest_file::MAX_BYTES as u64, |_| ErrorKind::Config)?;
+    let file = ManifestFile::parse(&manifest_name, &text)?;
     // A path such as `.` has no last step of its own; its absolute form has.
     let absolute = fs::canonicalize(path).map_err(|error| unreadable(path, &error))?;
     let folder = absolute.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    if manifest.name.as_str() != folder {
-        return Err(LoadError::new(
-            ErrorKind::Config,
-            format!("name: is {:?}, but the folder is called {folder:?}: make them equal", manifest.name.as_str()),
-        )
-        .in_file(manifest_name));
+    let name = &file.manifest.name;
+    if name.as_str() != folder {
+        let problem = format!("is {:?}, but the folder is called {folder:?}: make them equal", name.as_str());
+        return Err(file.error(&ManifestError::new("name", problem)));
     }
+    let manifest = file.manifest;
     let (mut files, mut count) = (BTreeMap::new(), 0);
     collect(path, "", &mut count, &mut |relative, file| {
         let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
@@ -248,64 +247,33 @@ fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
 
 /// Whether `path` is one plugin rather than a folder of them.
 pub fn is_plugin(path: &Path) -> bool {
-    path.is_file() || manifest_path(path).is_some()
-}
-
-fn manifest_path(folder: &Path) -> Option<PathBuf> {
-    MANIFEST_NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file())
+    path.is_file() || manifest_file::is_in(path)
 }
 
 fn read_source(path: &Path, name: &str, limits: &Limits) -> Result<Arc<str>, LoadError> {
-    let bytes = fs::metadata(path).map_err(|error| unreadable(path, &error))?.len();
     let allowed = limits.max_source_bytes as u64;
+    let limit = |used| ErrorKind::LimitExceeded { limit: toolbay_api::Limit::SourceSize, allowed, used };
+    read_text(path, name, allowed, limit).map(Into::into)
+}
+
+/// Reads a text of at most `allowed` bytes; `too_long` is the kind of error for a longer one. No more than that is read,
+/// also where the file grows meanwhile.
+fn read_text(
+    path: &Path,
+    name: &str,
+    allowed: u64,
+    too_long: impl FnOnce(u64) -> ErrorKind,
+) -> Result<String, LoadError> {
+    let file = fs::File::open(path).map_err(|error| unreadable(path, &error))?;
+    let bytes = file.metadata().map_err(|error| unreadable(path, &error))?.len();
+    let mut content = Vec::new();
+    file.take(allowed.saturating_add(1)).read_to_end(&mut content).map_err(|error| unreadable(path, &error))?;
+    let bytes = bytes.max(content.len() as u64);
     if bytes > allowed {
-        let kind = ErrorKind::LimitExceeded { limit: toolbay_api::Limit::SourceSize, allowed, used: bytes };
         let message = format!("the file has {bytes} bytes, and {allowed} are allowed: split or shorten it");
-        return Err(LoadError::new(kind, message).in_file(name));
+        return Err(LoadError::new(too_long(bytes), message).in_file(name));
     }
-    let content = fs::read(path).map_err(|error| unreadable(path, &error))?;
-    match String::from_utf8(content) {
-        Ok(text) => Ok(text.into()),
-        Err(_) => Err(LoadError::new(ErrorKind::Compile, "is not UTF-8 text").in_file(name)),
-    }
-}
-
-fn read_manifest(path: &Path, name: &str) -> Result<Manifest, LoadError> {
-    let problem = |message: String| LoadError::new(ErrorKind::Config, message).in_file(name);
-    let bytes = fs::metadata(path).map_err(|error| unreadable(path, &error))?.len();
-    if bytes > MAX_MANIFEST_BYTES {
-        return Err(problem(format!("the file has {bytes} bytes, and {MAX_MANIFEST_BYTES} are allowed")));
-    }
-    let text = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
-    parse_manifest(name, &text)
-}
-
-/// Parses the text of a manifest file; its name tells the format.
-///
-/// # Errors
-/// `Config` with file, line and field.
-pub fn parse_manifest(name: &str, text: &str) -> Result<Manifest, LoadError> {
-    let problem = |message: String| LoadError::new(ErrorKind::Config, message.trim_end().to_owned()).in_file(name);
-    let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    let manifest: Manifest = match extension {
-        "toml" => toml::from_str(text).map_err(|error| {
-            let found = problem(error.message().to_owned());
-            match error.span() {
-                Some(span) => {
-                    let before = text.get(..span.start).unwrap_or_default();
-                    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-                    let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
-                    found.at(before.matches('\n').count() + 1, column, text)
-                }
-                None => found,
-            }
-        })?,
-        "json" => serde_json::from_str(text)
-            .map_err(|error| problem(error.to_string()).at(error.line(), error.column(), text))?,
-        _ => serde_saphyr::from_str(text).map_err(|error| problem(error.to_string()))?,
-    };
-    manifest.validate().map_err(|error| problem(error.to_string()))?;
-    Ok(manifest)
+    String::from_utf8(content).map_err(|_| LoadError::new(ErrorKind::Compile, "is not UTF-8 text").in_file(name))
 }
 
 fn is_a_link(file: String) -> LoadError {

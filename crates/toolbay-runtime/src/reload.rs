@@ -394,7 +394,7 @@ impl Sync<'_> {
         for path in found {
             let at = path.file_name().and_then(|file| by_file.get(file)).copied();
             let mut keep = |old: Option<&Arc<Registered>>| kept.extend(old.map(|old| old.owner.name.clone()));
-            let package = match bay.read(&path) {
+            let package = match bay.read(&scope, &path) {
                 Ok(package) => package,
                 Err(error) => {
                     self.fail(&path, error);

@@ -207,7 +207,7 @@ impl Toolbay {
         let runner = self.runner_for(&package)?;
         let cx = PluginContext {
             scope: scope.clone(),
-            limits: self.0.policy.limits.clone(),
+            limits: self.ceiling(&scope),
             grants: Arc::clone(&self.0.policy.grants),
         };
         let plugin = in_time(runner.load_program(&package, &cx)).await?;
@@ -278,12 +278,12 @@ impl Toolbay {
 
     /// Reads a plugin's files and has its runner load it.
     pub(crate) async fn open(&self, scope: &Scope, path: &Path) -> Result<Opened, LoadError> {
-        self.open_package(scope, path, self.read(path)?).await
+        self.open_package(scope, path, self.read(scope, path)?).await
     }
 
     /// Reads a plugin's files.
-    pub(crate) fn read(&self, path: &Path) -> Result<Package, LoadError> {
-        load::read(path, &self.0.policy.limits, &self.one_file_extensions())
+    pub(crate) fn read(&self, scope: &Scope, path: &Path) -> Result<Package, LoadError> {
+        load::read(path, &self.ceiling(scope), &self.one_file_extensions())
     }
 
     /// Has a plugin's runner load it.
@@ -305,7 +305,7 @@ impl Toolbay {
                 PluginName::new(stem).map_or_else(|_| Arc::clone(&self.0.policy.grants), |name| self.grants_for(&name))
             }
         };
-        let cx = PluginContext { scope: scope.clone(), limits: self.0.policy.limits.clone(), grants };
+        let cx = PluginContext { scope: scope.clone(), limits: self.ceiling(scope), grants };
         in_time(runner.load(&package, &cx)).await
     }
 
@@ -328,6 +328,16 @@ impl Toolbay {
 
     pub(crate) fn one_file_extensions(&self) -> Vec<&'static str> {
         self.0.runners.iter().filter_map(|runner| runner.one_file_extension()).collect()
+    }
+
+    /// The host's limits; for a tenant's own plugin, lowered by the tenant's, since those of sources count at loading.
+    fn ceiling(&self, scope: &Scope) -> Limits {
+        let policy = &self.0.policy;
+        let own = match scope {
+            Scope::Tenant(tenant) => policy.tenant_limits.get(tenant),
+            Scope::Global => None,
+        };
+        own.map_or_else(|| policy.limits.clone(), |own| policy.limits.lowered_by(own))
     }
 
     fn grants_for(&self, plugin: &PluginName) -> Arc<PermissionSet> {

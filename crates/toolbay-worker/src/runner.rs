@@ -202,9 +202,7 @@ impl WorkerRunner {
 /// The manifest as the worker gave it, checked like one from anywhere else.
 fn checked_manifest(answer: Value, package: &Package) -> Result<Manifest, LoadError> {
     let config = |message: String| LoadError::new(ErrorKind::Config, message);
-    let manifest: Manifest =
-        serde_json::from_value(answer).map_err(|error| config(format!("the manifest: {error}")))?;
-    manifest.validate().map_err(|problem| config(problem.to_string()))?;
+    let manifest = Manifest::from_json(answer).map_err(|problem| config(problem.to_string()))?;
     // The script of a plugin with a manifest adds tools, hooks and handlers to it, and has no say in anything else.
     if let Some(given) = &package.manifest {
         let (tools, hooks, events) = (given.tools.clone(), given.hooks.clone(), given.events.clone());

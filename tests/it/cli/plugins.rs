@@ -88,7 +88,7 @@ fn check_takes_folders_with_a_manifest_and_names_the_file_within() {
     let desk = Desk::with(&[
         ("pay/plugin.toml", manifest),
         ("pay/main.rhai", "fn pay(args, cx) { 1 }"),
-        ("bad/plugin.toml", "name = \"bad\"\nversion = 1\n"),
+        ("bad/plugin.toml", "name = \"bad\"\nversion = 1\ndescription = \"d\"\nauthor = \"a\"\n"),
     ]);
     let ran = desk.run(&["check", "pay", "kit.rhai"]).ends(0);
     assert!(ran.stdout.contains("ok      pay 1.0.0  pay\n        tools: pay\n"), "{}", ran.stdout);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
-use toolbay::{ErrorKind, Failed, LoadReport, Loaded, PluginInfo, Scope, Skipped, Toolbay};
+use toolbay::{ErrorKind, Failed, LoadReport, Loaded, Manifest, PluginInfo, Scope, Skipped, Toolbay};
 
 use crate::{
     exit::{CliError, Status},
@@ -112,6 +112,7 @@ impl Findings {
                 "path": loaded.origin, "ok": true, "name": loaded.name, "version": loaded.version.to_string(),
             });
             if let (Some(entry), Some(info)) = (entry.as_object_mut(), info) {
+                entry.extend(about(&info.metadata));
                 entry.extend(names(info).into_iter().map(|(what, names)| (what.to_owned(), json!(names))));
             }
             if let Some(entry) = entry.as_object_mut() {
@@ -136,6 +137,21 @@ impl Findings {
             "skipped": skipped.collect::<Vec<_>>(),
         })
     }
+}
+
+/// What a plugin says of itself for readers; nothing in the host goes by it.
+fn about(metadata: &Manifest) -> [(String, Value); 7] {
+    let Manifest { description, author, license, homepage, repository, keywords, provides, .. } = metadata;
+    [
+        ("description", json!(description)),
+        ("author", json!(author)),
+        ("license", json!(license)),
+        ("homepage", json!(homepage)),
+        ("repository", json!(repository)),
+        ("keywords", json!(keywords)),
+        ("provides", json!(provides)),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
 }
 
 /// What a plugin has and asks for, by name.

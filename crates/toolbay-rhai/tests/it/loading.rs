@@ -71,7 +71,7 @@ async fn fields_that_are_wrong_missing_empty_or_unknown() {
     check(
         &plugin("name: \"a\", version: \"1.0.0\", description: \"d\", permission: [\"kv:read\"]"),
         expect![[r#"
-            Config: t.rhai:1:1: PLUGIN.permission: unknown field `permission`, expected one of `name`, `version`, `description`, `author`, `license`, `homepage`, `repository`, `keywords`, `runtime`, `entry`, `provides`, `requires`, `requires_services`, `framework`, `permissions`, `limits`, `config_schema`, `tools`, `hooks`, `events`
+            Config: t.rhai:1:1: PLUGIN.permission: unknown key; did you mean permissions?
               1 | const PLUGIN = #{ name: "a", version: "1.0.0", description: "d", permission: ["kv:read"], tools: #{ t: #{ description: "d" } } };
                 | ^"#]],
     )
@@ -128,7 +128,7 @@ async fn functions_that_are_missing_or_have_the_wrong_parameters() {
     check(
         &plugin("hooks: #{ before_lunch: #{} }", "fn before_lunch(x) { 1 }"),
         expect![[r#"
-            Config: t.rhai:1:1: PLUGIN.hooks: unknown variant `before_lunch`, expected one of `before_agent_run`, `after_agent_run`, `before_model_call`, `after_model_call`, `before_tool_call`, `after_tool_call`, `on_reasoning_step`, `on_error`
+            Config: t.rhai:1:1: PLUGIN.hooks.before_lunch: unknown key; known are after_agent_run, after_model_call, after_tool_call, before_agent_run, before_model_call, before_tool_call, on_error, on_reasoning_step
               1 | const PLUGIN = #{ name: "a", version: "1.0.0", description: "d", hooks: #{ before_lunch: #{} } };
                 | ^"#]],
     )
@@ -281,7 +281,7 @@ async fn folders_that_are_wrong() {
             manifest(),
             vec![("main.rhai", "const PLUGIN = #{ name: \"q\" };")],
             expect![[r#"
-                Config: main.rhai:1:1: PLUGIN.name: unknown field `name`, expected one of `tools`, `hooks`, `events`; in a plugin with a manifest the script can declare `tools`, `hooks` and `events` only
+                Config: main.rhai:1:1: PLUGIN.name: in a plugin with a manifest the script can declare `tools` and `hooks` only
                   1 | const PLUGIN = #{ name: "q" };
                     | ^"#]],
         ),
