@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use expect_test::expect;
 use serde_json::{Value, json};
 use toolbay::{
-    Activation, CallbackContext, ErrorKind, Plugin, PluginMetadata, PluginName, RegisterOptions, ReloadOptions, Scope,
-    TenantId, Tool, ToolContext, ToolError, Toolbay, ToolbayBuilder, plugin::NativePlugin, tool,
+    Activation, CallbackContext, ErrorKind, Event, EventContext, PermissionSet, Plugin, PluginMetadata, PluginName,
+    RegisterOptions, ReloadOptions, Scope, Subscription, TenantId, Tool, ToolContext, ToolError, Toolbay,
+    ToolbayBuilder, plugin::NativePlugin, tool,
 };
 
 use crate::support::{Nothing, names, outcome, plugin_that_says, tenant};
@@ -141,6 +142,23 @@ async fn a_tenants_own_plugin_that_is_off_uncovers_nothing() {
     bay.disable(&acme(), &plugin("p")).await.unwrap();
     assert!(names(&bay.session("acme").unwrap()).is_empty());
     assert_eq!(outcome(&bay.session("globex").unwrap(), "p.what", json!({})).await, json!("everybody's"));
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_off_hears_no_events_of_the_tenant() {
+    let bay = Toolbay::builder().grants(PermissionSet::all()).build().unwrap();
+    let listens = Subscription::new("order.*", async |_: Arc<Event>, _: EventContext| Ok(json!("heard"))).unwrap();
+    let plugin_that_listens = NativePlugin::new("p", "1.0.0", "A test's").unwrap().subscription(listens);
+    let plugin_that_listens = plugin_that_listens.with(|metadata| metadata.permissions = PermissionSet::all());
+    let options = RegisterOptions { protected: Some(false), ..RegisterOptions::default() };
+    bay.register_with(Scope::Global, Arc::new(plugin_that_listens), options).await.unwrap();
+    bay.disable(&acme(), &plugin("p")).await.unwrap();
+    for (tenant, handlers) in [("acme", 0), ("globex", 1)] {
+        let session = bay.session(tenant).unwrap();
+        let heard =
+            session.publish_and_wait("order.placed", json!(1), std::time::Duration::from_secs(5)).await.unwrap();
+        assert_eq!(heard.len(), handlers, "{tenant}");
+    }
 }
 
 #[tokio::test]

@@ -788,6 +788,43 @@ async fn a_folder_declares_its_handlers_in_the_manifest_or_in_the_script() {
     }
 }
 
+#[tokio::test]
+async fn each_field_of_a_scripts_declaration_of_events_changes_what_happens() {
+    let script = |declared: &str| {
+        format!(
+            "const PLUGIN = #{{ name: \"p\", version: \"1.0.0\", description: \"d\", permissions: [\"event:listen:*\"],\n\
+             events: #{{ \"order.*\": #{{ {declared} }} }} }};\n\
+             fn on_event(event) {{ \"usual\" }}\nfn other(event) {{ \"other\" }}\nfn slow(event) {{ loop {{ }} }}"
+        )
+    };
+    let host = async |declared: &str| {
+        let limits = toolbay::Limits { timeout: Duration::from_millis(300), ..toolbay::Limits::default() };
+        let bay = toolbay::builder().grants(PermissionSet::all()).limits(limits).build().unwrap();
+        bay.load_source(Scope::Global, "p.rhai", &script(declared)).await.unwrap();
+        bay
+    };
+    for (declared, said) in [
+        ("", "p handled \"usual\"\n"),
+        ("function: \"other\"", "p handled \"other\"\n"),
+        ("function: \"slow\"", "p failed TimedOut: the tool did not finish within the 300 ms"),
+        ("function: \"slow\", timeout_ms: 20", "p failed TimedOut: the tool did not finish within the 20 ms"),
+    ] {
+        let bay = host(declared).await;
+        let heard = deliveries(&bay.session("acme").unwrap(), "order.placed", SOON).await;
+        // A few of the milliseconds may be over before the script begins.
+        let heard = heard.replace("299 ms", "300 ms").replace("19 ms", "20 ms");
+        assert!(heard.starts_with(said), "{declared}: {heard}");
+    }
+    for (queue, dropped) in [("queue: 1,", 2), ("queue: 3,", 0)] {
+        let bay = host(&format!("{queue} function: \"slow\", timeout_ms: 100")).await;
+        let acme = bay.session("acme").unwrap();
+        for _ in 0..3 {
+            acme.publish("order.placed", json!(1)).unwrap();
+        }
+        assert_eq!(counters(&bay, "p").2, dropped, "{queue}");
+    }
+}
+
 async fn refusal(rest: &str, expected: Expect) {
     let bay = toolbay::builder().grants(PermissionSet::all()).build().unwrap();
     let source = format!("const PLUGIN = #{{ name: \"p\", version: \"1.0.0\", description: \"d\", {rest}");

@@ -124,19 +124,19 @@ async fn ordinary_failures_and_a_rule_of_no_breaches_put_nothing_away() {
 
 #[tokio::test(start_paused = true)]
 async fn breaches_far_apart_and_a_quarantine_that_is_over_do_not_count() {
-    let rule = Quarantine { breaches: 2, window: Duration::ZERO, duration: Duration::ZERO };
-    let bay = host(Toolbay::builder().quarantine(rule)).await;
-    let session = bay.session("acme").unwrap();
-    for _ in 0..5 {
-        assert!(outcome(&session, "test.panic", json!({})).await.to_string().contains("Panic"));
+    let seconds = Duration::from_secs;
+    for rule in [
+        Quarantine { breaches: 2, window: seconds(60), duration: seconds(600) },
+        Quarantine { breaches: 1, window: seconds(60), duration: seconds(60) },
+    ] {
+        let bay = host(Toolbay::builder().quarantine(rule)).await;
+        let session = bay.session("acme").unwrap();
+        for _ in 0..5 {
+            assert!(outcome(&session, "test.panic", json!({})).await.to_string().contains("Panic"));
+            tokio::time::advance(seconds(61)).await;
+        }
+        assert!(bay.quarantined().is_empty());
     }
-    let rule = Quarantine { breaches: 1, window: Duration::from_secs(60), duration: Duration::ZERO };
-    let bay = host(Toolbay::builder().quarantine(rule)).await;
-    let session = bay.session("acme").unwrap();
-    for _ in 0..5 {
-        assert!(outcome(&session, "test.panic", json!({})).await.to_string().contains("Panic"));
-    }
-    assert!(bay.quarantined().is_empty());
 }
 
 #[tokio::test]

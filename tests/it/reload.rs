@@ -367,6 +367,24 @@ async fn a_version_that_others_do_not_take_is_refused_unless_they_change_with_it
 }
 
 #[tokio::test]
+async fn a_service_that_others_need_is_lent_by_the_new_version_too() {
+    let lender = |lends: bool| {
+        let plugin = NativePlugin::new("lender", "1.0.0", "A test's").unwrap();
+        let service = toolbay::service("db", 7_u32).unwrap().public();
+        Arc::new(if lends { plugin.service(service) } else { plugin })
+    };
+    let bay = Toolbay::builder().grants(PermissionSet::all()).build().unwrap();
+    let options = RegisterOptions::default;
+    bay.register_with(Scope::Global, lender(true), options()).await.unwrap();
+    let needs = NativePlugin::new("needs", "1.0.0", "A test's").unwrap();
+    let needs = needs.with(|metadata| metadata.requires_services.push(toolbay::ServiceName::new("db").unwrap()));
+    bay.register(Scope::Global, needs).await.unwrap();
+    let error = bay.replace(Scope::Global, lender(false), options(), FORCED).await.unwrap_err();
+    assert_eq!(error.to_string(), "Dependency: the plugin needs (global) needs the service db, and no plugin lends it");
+    assert_eq!(bay.replace(Scope::Global, lender(true), options(), STRICT).await.unwrap().generation, 2);
+}
+
+#[tokio::test]
 async fn a_folder_taken_over_anew_is_what_lies_there() {
     let (bay, folder) = (
         bay(),

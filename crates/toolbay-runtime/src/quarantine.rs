@@ -148,7 +148,7 @@ impl Ward {
             .entries
             .iter()
             .filter_map(|entry| {
-                let left = entry.until?.checked_duration_since(now)?;
+                let left = entry.until?.checked_duration_since(now).filter(|left| !left.is_zero())?;
                 let (tenant, plugin) = entry.key().clone();
                 Some(Quarantined { tenant, plugin, left, cause: entry.cause.clone() })
             })

@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
 };
 
 use serde_json::Value;
@@ -17,6 +16,7 @@ use crate::{
     catalog::{Owner, ToolInfo},
     clock::Clock,
     generation::Generation,
+    guarded::now,
     kv::{KvQuota, KvStore},
     meter::Meter,
     observe::{Observer, RunEvent},
@@ -117,7 +117,7 @@ impl Run {
     /// Counts a call that used more than it may, and says so where the plugin goes into quarantine for it.
     pub(crate) fn note_breach(&self, owner: &Owner, error: &ToolError) {
         let (tenant, plugin) = (self.tenant(), &owner.name);
-        let Some(duration) = self.0.ward.note(tenant, plugin, error, Instant::now()) else { return };
+        let Some(duration) = self.0.ward.note(tenant, plugin, error, now()) else { return };
         tracing::warn!(target: "toolbay::quarantine", %tenant, %plugin, cause = %error, "in quarantine");
         let cause = error.to_string();
         self.0.bay.announce_quarantine(tenant, owner, &cause);

@@ -9,7 +9,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -26,7 +26,7 @@ use crate::{
     clock::{Clock, SystemClock},
     digest::Digest,
     events::{EventBounds, announce::Announcer, mailbox::Mailbox, stream::Outlets},
-    guarded::{Failure, guarded},
+    guarded::{Failure, guarded, now},
     health::{Breaker, Vitals},
     kv::{KvQuota, KvStore, MemoryKv},
     lifecycle::{Lifecycle, PluginState, Stage},
@@ -445,7 +445,7 @@ impl fmt::Debug for Toolbay {
 async fn in_time(
     loading: impl Future<Output = Result<Arc<dyn Plugin>, LoadError>>,
 ) -> Result<Arc<dyn Plugin>, LoadError> {
-    match guarded(Instant::now() + LOAD_TIME, loading).await {
+    match guarded(now() + LOAD_TIME, loading).await {
         Ok(loaded) => loaded,
         Err(Failure::TimedOut) => {
             Err(LoadError::new(ErrorKind::TimedOut, format!("loading took longer than {LOAD_TIME:?}")))

@@ -194,6 +194,12 @@ fn the_file_says_which_plugins_tenants_have_and_how_they_are_configured() {
     // A plugin of which the file speaks by name with a configuration is protected; one that is only off is not.
     assert_eq!(call(off, "acme"), "f");
     assert!(call(off, "globex").contains("there is no tool called \"p.say\""), "{}", call(off, "globex"));
+    let first = "[tenants.acme.plugins.p]\npriority = -3\n";
+    let desk = Desk::with(&[("toolbay.toml", first), ("p.rhai", &source)]);
+    let args = ["describe", "p", "--tools", "p.rhai", "--config", "toolbay.toml", "--json", "--tenant"];
+    for (tenant, priority) in [("acme", -3), ("globex", 0)] {
+        assert_eq!(desk.run(&[&args[..], &[tenant]].concat()).json()[0]["priority"], priority, "{tenant}");
+    }
     let off = "[tenants.acme.plugins.p]\nenabled = false\n";
     assert!(call(off, "acme").contains("switched off"), "{}", call(off, "acme"));
 }
@@ -223,12 +229,33 @@ fn the_file_says_how_long_callbacks_may_take_and_when_a_breaker_opens() {
     // Four calls that time out: the last one is refused where three open the circuit.
     let spin = plugin("p", "loop { }", "limits: #{ timeout_ms: 20 },");
     let calls = "{\"tool\": \"p.say\", \"args\": {}}\n".repeat(4);
-    for (config, last) in [("failures = 3", "Unavailable"), ("failures = 0", "TimedOut"), ("failures = 9", "TimedOut")]
-    {
+    for (config, last) in [
+        ("failures = 3", "Unavailable"),
+        ("failures = 0", "TimedOut"),
+        ("failures = 9", "TimedOut"),
+        // It is over before the next call comes.
+        ("failures = 3\nopen_for_ms = 0", "TimedOut"),
+    ] {
         let config = format!("[breaker]\n{config}\n");
         let desk = Desk::with(&[("toolbay.toml", &config), ("p.rhai", &spin)]);
         let args = ["call", "--batch", "-", "--json", "--tools", "p.rhai", "--config", "toolbay.toml"];
         let ran = desk.run_with_input(&args, &calls);
         assert_eq!(super::kind(ran.lines().last().unwrap()), last, "{config}");
     }
+}
+
+#[test]
+fn the_file_says_how_often_plugins_are_asked_and_when_they_are_down() {
+    let down = |told: &Value| told["plugins"][0]["down"] == true;
+    // Each command asks once before it tells.
+    for (checks, expected) in [(1, true), (2, false), (0, false)] {
+        let config = format!("[breaker]\nfailed_checks = {checks}\n");
+        let desk = Desk::with(&[("toolbay.toml", &config), ("ill.rhai", ILL)]);
+        let ran = desk.run(&["plugins", "--tools", "ill.rhai", "--config", "toolbay.toml", "--json"]);
+        assert_eq!(down(&ran.json()), expected, "{checks}");
+    }
+    let config = "[breaker]\nfailed_checks = 3\ncheck_interval_ms = 20\n";
+    let desk = Desk::with(&[("toolbay.toml", config), ("ill.rhai", ILL)]);
+    let args = ["plugins", "--tools", "ill.rhai", "--config", "toolbay.toml", "--watch", "--json"];
+    Going::start(&desk, &args).until(down);
 }

@@ -271,6 +271,18 @@ pub(super) const CONFIG: &[(&str, &str, &str, &str, bool)] = &[
 pub(super) const NAMED: &[(&str, &str, &str)] = &[
     // The one key that changes nothing: it is for editors.
     ("manifest", "$schema", "a_manifest_with_every_key_is_the_same_in_three_formats"),
+    ("manifest", "events", "each_field_of_a_scripts_declaration_of_events_changes_what_happens"),
+    ("manifest", "requires_services", "what_a_plugin_requires_must_be_lent_to_it_and_its_lender_stays"),
+    ("manifest", "tools.*.allowed_callers", "a_plugin_that_a_tool_does_not_list_cannot_call_it_and_the_audit_knows"),
+    ("config", "breaker.failures", "the_file_says_how_long_callbacks_may_take_and_when_a_breaker_opens"),
+    ("config", "breaker.open_for_ms", "the_file_says_how_long_callbacks_may_take_and_when_a_breaker_opens"),
+    ("config", "breaker.failed_checks", "the_file_says_how_often_plugins_are_asked_and_when_they_are_down"),
+    ("config", "breaker.check_interval_ms", "the_file_says_how_often_plugins_are_asked_and_when_they_are_down"),
+    ("config", "callbacks.timeout_ms", "the_file_says_how_long_callbacks_may_take_and_when_a_breaker_opens"),
+    ("config", "plugins.*.enabled", "the_file_says_which_plugins_tenants_have_and_how_they_are_configured"),
+    ("config", "tenants.*.plugins.*.enabled", "the_file_says_which_plugins_tenants_have_and_how_they_are_configured"),
+    ("config", "tenants.*.plugins.*.config", "the_file_says_which_plugins_tenants_have_and_how_they_are_configured"),
+    ("config", "tenants.*.plugins.*.priority", "the_file_says_which_plugins_tenants_have_and_how_they_are_configured"),
     ("config", "quota.max_concurrent_calls", "quota_bounds_a_tenant"),
     ("config", "quota.max_calls_per_minute", "quota_bounds_a_tenant"),
     ("config", "grants.host", "grants_of_host_plugin_and_tenant_are_all_needed"),

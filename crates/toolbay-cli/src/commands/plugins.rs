@@ -153,7 +153,7 @@ fn entry(plugin: &TenantPlugin, health: &PluginHealth) -> Value {
         "state": health.state.name(), "generation": health.generation, "calls": health.calls,
         "calls_in_flight": health.calls_in_flight, "errors": health.errors,
         "consecutive_failures": health.consecutive_failures, "last_error": health.last_error.as_ref().map(error),
-        "well": health.is_well(), "check": check, "open_circuits": health.open_circuits.len(),
+        "well": health.is_well(), "down": health.is_down, "check": check, "open_circuits": health.open_circuits.len(),
     })
 }
 

@@ -17,7 +17,7 @@ use crate::{
     call_host::CallHost,
     callbacks::TenantlessHost,
     catalog::{Owner, SubscriptionEntry},
-    guarded::{Failure, guarded},
+    guarded::{Failure, guarded, now},
     redact::Redactor,
     session::Session,
     shape,
@@ -123,7 +123,7 @@ async fn for_tenant(session: &Session, event: &Arc<Event>, entry: &SubscriptionE
         None => Arc::clone(&owner.limits),
         Some(tenant) => Arc::new(owner.limits.lowered_by(tenant)),
     };
-    let now = Instant::now();
+    let now = now();
     shared.ward.check(run.tenant(), &owner.name, now)?;
     let _permit = shared.meter.reserve(now)?;
     let (deadline, timeout) = deadline(entry, &limits);
@@ -153,7 +153,7 @@ async fn for_all(bay: &Toolbay, event: &Arc<Event>, entry: &SubscriptionEntry) -
 /// By tokio's clock, which tests can set.
 fn deadline(entry: &SubscriptionEntry, limits: &Limits) -> (Instant, Duration) {
     let timeout = entry.subscription.timeout.map_or(limits.timeout, |own| own.min(limits.timeout));
-    (tokio::time::Instant::now().into_std() + timeout, timeout)
+    (now() + timeout, timeout)
 }
 
 async fn ask(
