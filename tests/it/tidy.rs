@@ -7,9 +7,10 @@ use serde_json::Value;
 use crate::support::project;
 
 /// The floors of ARCHITECTURE.md: a crate may use those on lower floors only.
-const FLOORS: [(&str, u32); 13] = [
+const FLOORS: [(&str, u32); 14] = [
     ("toolbay-api", 0),
     ("toolbay-http", 1),
+    ("toolbay-keyring", 1),
     ("toolbay-runtime", 1),
     ("toolbay-rhai", 1),
     ("toolbay-agent", 2),

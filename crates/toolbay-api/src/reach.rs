@@ -69,6 +69,14 @@ impl SecretName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// For providers: the error of a secret that is there and cannot be read, with the cause for the operator.
+    #[must_use]
+    pub fn unreadable(&self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ToolError {
+        ToolError::new(ErrorKind::Unavailable, format!("the secret {self} cannot be read; tell the operator"))
+            .with_retryable(false)
+            .with_source(cause)
+    }
 }
 
 impl fmt::Display for SecretName {
@@ -86,6 +94,18 @@ impl Secret {
     #[must_use]
     pub fn new(value: impl Into<Arc<str>>) -> Self {
         Self(value.into())
+    }
+
+    /// For providers: takes over the value of the secret called `name`.
+    ///
+    /// # Errors
+    /// `Unavailable` where it has more than [`MAX_SECRET_BYTES`].
+    pub fn bounded(name: &SecretName, value: String) -> Result<Self, ToolError> {
+        if value.len() > MAX_SECRET_BYTES {
+            let message = format!("the secret {name} has more than {MAX_SECRET_BYTES} bytes; tell the operator");
+            return Err(ToolError::new(ErrorKind::Unavailable, message).with_retryable(false));
+        }
+        Ok(Self::new(value))
     }
 
     /// The value itself.

@@ -43,8 +43,8 @@ impl EnvSecrets {
 impl SecretProvider for EnvSecrets {
     async fn secret(&self, _: &TenantId, name: &SecretName) -> Result<Option<Secret>, ToolError> {
         let Some(value) = env::var_os(format!("{}{name}", self.prefix)) else { return Ok(None) };
-        let value = value.into_string().map_err(|_| unreadable(name, io::ErrorKind::InvalidData.into()))?;
-        bounded(name, value).map(Some)
+        let value = value.into_string().map_err(|_| name.unreadable(io::Error::from(io::ErrorKind::InvalidData)))?;
+        Secret::bounded(name, value).map(Some)
     }
 }
 
@@ -79,9 +79,9 @@ impl SecretProvider for FileSecrets {
         let path = self.folder.join(name.as_str());
         let read = tokio::task::spawn_blocking(move || read(&path)).await.map_err(io::Error::other).flatten();
         match read {
-            Ok(value) => bounded(name, value).map(Some),
+            Ok(value) => Secret::bounded(name, value).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unreadable(name, error)),
+            Err(error) => Err(name.unreadable(error)),
         }
     }
 }
@@ -132,18 +132,4 @@ fn read(path: &Path) -> io::Result<String> {
         }
     }
     Ok(text)
-}
-
-fn bounded(name: &SecretName, value: String) -> Result<Secret, ToolError> {
-    if value.len() > MAX_SECRET_BYTES {
-        let message = format!("the secret {name} has more than {MAX_SECRET_BYTES} bytes; tell the operator");
-        return Err(ToolError::new(ErrorKind::Unavailable, message).with_retryable(false));
-    }
-    Ok(Secret::new(value))
-}
-
-fn unreadable(name: &SecretName, error: io::Error) -> ToolError {
-    ToolError::new(ErrorKind::Unavailable, format!("the secret {name} cannot be read; tell the operator"))
-        .with_retryable(false)
-        .with_source(error)
 }

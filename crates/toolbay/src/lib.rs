@@ -34,6 +34,8 @@ pub use toolbay_runtime::*;
 
 #[cfg(feature = "http")]
 pub use toolbay_http as http;
+#[cfg(feature = "keyring")]
+pub use toolbay_keyring as keyring;
 #[cfg(feature = "mcp")]
 pub use toolbay_mcp as mcp;
 #[cfg(feature = "watch")]
