@@ -281,7 +281,7 @@ async fn folders_that_are_wrong() {
             manifest(),
             vec![("main.rhai", "const PLUGIN = #{ name: \"q\" };")],
             expect![[r#"
-                Config: main.rhai:1:1: PLUGIN.name: in a plugin with a manifest the script can declare `tools` and `hooks` only
+                Config: main.rhai:1:1: PLUGIN.name: in a plugin with a manifest the script can declare `tools`, `hooks` and `events` only
                   1 | const PLUGIN = #{ name: "q" };
                     | ^"#]],
         ),

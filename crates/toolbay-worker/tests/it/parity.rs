@@ -62,7 +62,7 @@ const BODIES: &[&str] = &[
 fn limits() -> Limits {
     Limits {
         timeout: Duration::from_secs(20),
-        max_operations: 300_000,
+        max_operations: 60_000,
         max_memory_bytes: 12 << 20,
         max_string_bytes: 64 << 10,
         max_array_len: 50_000,
