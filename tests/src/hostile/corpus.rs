@@ -70,7 +70,7 @@ pub fn corpus() -> Vec<Program> {
 ///
 /// The others are not even read: written out, the corpus has many megabytes.
 #[must_use]
-pub fn corpus_of(parts: &[String]) -> Vec<Program> {
+pub(super) fn corpus_of(parts: &[String]) -> Vec<Program> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("hostile");
     let mut programs = Vec::new();
     let classes = fs::read_dir(folder).expect("the corpus").map(|entry| entry.expect("an entry").path());
