@@ -61,7 +61,7 @@ pub(crate) struct Call {
     slice_began: Cell<Instant>,
     slice: Cell<Duration>,
     cancelled: Cell<bool>,
-    /// Whether functions of the script capture variables: then a stopped call is unwound rather than told to end.
+    /// Whether functions of the script capture variables.
     captures: bool,
     /// Bytes held while the call does not run, and the most that were seen.
     account: Cell<Account>,
@@ -113,11 +113,8 @@ impl Call {
         }
     }
 
-    /// Has the call unwound when it is stopped, where the program can unwind at all.
-    ///
-    /// For scripts whose functions capture variables. An error that ends a script in the middle of printing makes Rhai
-    /// print the value once more, in full, captured values included: shared values many times over, gigabytes of them.
-    /// Unwinding skips that, at the price of the error's position.
+    /// Says whether functions of the script capture variables: then it begins in a lane, and its chains of values are
+    /// counted.
     pub(crate) fn capturing(mut self, captures: bool) -> Self {
         self.captures = captures;
         self
@@ -241,17 +238,15 @@ impl Call {
             self.trip(&self.timed_out());
             return false;
         }
+        // Looked at before others run: what comes back from them begins a new slice, and the window's beginning with it.
+        let is_slow = now.duration_since(self.window_began.get()) > SLOW_WINDOW;
         if now.duration_since(self.slice_began.get()) >= self.slice.get() {
             fiber::pause(self);
             if self.cancelled.get() {
                 return false;
             }
         }
-        let window = if now.duration_since(self.window_began.get()) > SLOW_WINDOW {
-            1
-        } else {
-            (self.window.get().max(1) * 2).min(longest_window(meter::held()))
-        };
+        let window = if is_slow { 1 } else { (self.window.get().max(1) * 2).min(longest_window(meter::held())) };
         let window = window.min(allowed - total + 1);
         self.window.set(window);
         self.fuel.set(window);
@@ -328,10 +323,6 @@ impl Call {
             return Some(ToolError::new(ErrorKind::Cancelled, "the call was cancelled"));
         }
         self.trip.borrow_mut().take()
-    }
-
-    fn verdict(&self) -> Verdict {
-        if self.captures && cfg!(panic = "unwind") { Verdict::Unwind } else { Verdict::End }
     }
 
     fn timed_out(&self) -> ToolError {
@@ -577,19 +568,8 @@ pub(crate) fn progress() -> Option<Dynamic> {
 #[inline(never)]
 fn look_closer() -> Option<Dynamic> {
     let held = meter::held();
-    let verdict = fiber::with_current(|call| if call.step(held) { Verdict::Go } else { call.verdict() });
-    match verdict {
-        Some(Verdict::Go) => None,
-        Some(Verdict::End) | None => Some(Dynamic::UNIT),
-        Some(Verdict::Unwind) => std::panic::resume_unwind(Box::new(Stopped)),
-    }
-}
-
-/// What becomes of a script at one step.
-enum Verdict {
-    Go,
-    End,
-    Unwind,
+    let may_go_on = fiber::with_current(|call| call.step(held)).unwrap_or(false);
+    (!may_go_on).then_some(Dynamic::UNIT)
 }
 
 /// What a stopped script is unwound with. Not a panic: no hook sees it.

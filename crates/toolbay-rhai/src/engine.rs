@@ -26,9 +26,9 @@ use crate::{
     script::{Script, module_file},
 };
 
-/// Names of Rhai's that scripts cannot use at all: they would run text, wait, look at the host's clock, or pile up values
-/// that no limit counts (`curry`; closures capture by reference and do not need it).
-const DISABLED: &[&str] = &["eval", "timestamp", "curry"];
+/// Names of Rhai's that scripts cannot use at all: they would run text, or pile up values that no limit counts (`curry`;
+/// closures capture by reference and do not need it). `timestamp` need not stand here: Rhai is built without it.
+const DISABLED: &[&str] = &["eval", "curry"];
 
 /// Everything that engines are made of, made once.
 pub(crate) struct Library {

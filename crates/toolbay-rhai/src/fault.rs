@@ -17,9 +17,17 @@ use crate::{
 };
 
 /// The most bytes of text that one error gives out.
-pub(crate) const MAX_TEXT_BYTES: usize = 4 << 10;
+const MAX_TEXT_BYTES: usize = 4 << 10;
 
-/// The tool's error for what ended the script.
+/// An error as it may leave: its message, which may be the script's own, or another tool's, is cut.
+pub(crate) fn outwards(mut error: ToolError) -> ToolError {
+    if error.message.len() > MAX_TEXT_BYTES {
+        error.message = cut(&error.message, MAX_TEXT_BYTES).to_owned().into();
+    }
+    error
+}
+
+/// The tool's error for what ended the script, of any length.
 pub(crate) fn tool_error(error: &EvalAltResult, call: &Call, script: &Script) -> ToolError {
     let failure = ScriptFailure::new(error, script);
     // A limit that tripped decides, whatever error the script made of it on its way out.
@@ -55,7 +63,7 @@ fn thrown(value: &Dynamic, call: &Call, failure: &ScriptFailure) -> ToolError {
         return error;
     }
     if let Ok(text) = value.as_immutable_string_ref() {
-        return ToolError::failed(cut(&text, MAX_TEXT_BYTES).to_owned());
+        return ToolError::failed(text.to_string());
     }
     let place = failure.line_for_model();
     let Ok(map) = value.as_map_ref() else {
@@ -63,11 +71,11 @@ fn thrown(value: &Dynamic, call: &Call, failure: &ScriptFailure) -> ToolError {
             |_| format!("the tool failed: its script threw a {}{place}", call::short_type(value.type_name())),
             |value| format!("the tool failed: {value}"),
         );
-        return ToolError::failed(cut(&text, MAX_TEXT_BYTES).to_owned());
+        return ToolError::failed(text);
     };
     let message = map.get("message").and_then(|message| message.as_immutable_string_ref().ok());
     let message = match message {
-        Some(message) if !message.is_empty() => cut(&message, MAX_TEXT_BYTES).to_owned(),
+        Some(message) if !message.is_empty() => message.to_string(),
         _ => format!("the tool failed and gave no message{place}"),
     };
     let retryable = map.get("retryable").and_then(|retryable| retryable.as_bool().ok()).unwrap_or(false);

@@ -14,7 +14,7 @@ use toolbay_api::{
 };
 
 use crate::{
-    call::{self, Call},
+    call::Call,
     callback::{self, Callbacks},
     check::EntryPoint,
     convert,
@@ -172,15 +172,7 @@ impl Core {
             Err(error) => meter::outside(|| Err(fault::tool_error(&error, call, &self.script))),
         };
         // A call that was stopped has no result, whatever the script made of it.
-        meter::outside(|| {
-            let answer = call.take_trip().map_or(answer, Err);
-            answer.map_err(|mut error| {
-                if error.message.len() > fault::MAX_TEXT_BYTES {
-                    error.message = call::cut(&error.message, fault::MAX_TEXT_BYTES).to_owned().into();
-                }
-                error
-            })
-        })
+        meter::outside(|| call.take_trip().map_or(answer, Err).map_err(fault::outwards))
     }
 }
 

@@ -243,7 +243,7 @@ impl RhaiRunner {
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(modules);
                 Ok(Value::Null)
             }
-            Err(error) => meter::outside(|| Err(fault::tool_error(&error, call, &inner))),
+            Err(error) => meter::outside(|| Err(fault::outwards(fault::tool_error(&error, call, &inner)))),
         };
         let run = async { Fiber::new(call, pool, self.lanes.as_ref(), body)?.await };
         run.await.map_err(|error| in_words(&error, script.entry()))?;

@@ -63,13 +63,24 @@ impl Program {
 /// The whole corpus, in the order of the titles.
 #[must_use]
 pub fn corpus() -> Vec<Program> {
+    corpus_of(&[])
+}
+
+/// The programs whose title contains one of `parts`, or all where there is none, in the order of the titles.
+///
+/// The others are not even read: written out, the corpus has many megabytes.
+#[must_use]
+pub(super) fn corpus_of(parts: &[String]) -> Vec<Program> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("hostile");
     let mut programs = Vec::new();
     let classes = fs::read_dir(folder).expect("the corpus").map(|entry| entry.expect("an entry").path());
     for class in classes.filter(|class| class.is_dir()) {
         let title = class.file_name().expect("a name").to_string_lossy().into_owned();
         for file in fs::read_dir(&class).expect("a class").map(|entry| entry.expect("an entry").path()) {
-            programs.push(Program::read(&title, &file));
+            let name = format!("{title}/{}", file.file_stem().expect("a name").to_string_lossy());
+            if parts.is_empty() || parts.iter().any(|part| name.contains(part)) {
+                programs.push(Program::read(&title, &file));
+            }
         }
     }
     programs.sort_by_key(Program::title);

@@ -31,10 +31,14 @@ async fn nothing_of_one_call_is_seen_by_the_next() {
 
 #[tokio::test]
 async fn an_endless_loop_does_not_hold_the_only_thread() {
-    let bench = Arc::new(Bench::with_limits(|limits| limits.max_operations = u64::MAX));
+    let bench = Arc::new(Bench::with_limits(|limits| {
+        limits.max_operations = u64::MAX;
+        limits.timeout = Duration::from_secs(20);
+    }));
     let looping = Arc::clone(&bench);
     let task = tokio::spawn(async move { looping.run("loop {}").await });
     for n in 0..50 {
+        tokio::task::yield_now().await;
         assert_eq!(bench.run_with("args.n", json!({ "n": n })).await.unwrap(), json!(n));
     }
     assert!(!task.is_finished());
@@ -266,4 +270,125 @@ async fn an_error_says_nothing_of_what_was_computed_with() {
         assert!(!error.message.contains("secret-token"), "{error}");
         assert!(error.message.len() > 20, "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_script_that_is_stopped_cannot_catch_it_and_go_on() {
+    let bench = Bench::with_limits(|limits| limits.max_host_calls = 3);
+    let error = bench.run("try { loop { kv_get(\"a\"); } } catch { print(\"further\"); }").await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::LimitExceeded { limit: Limit::HostCalls, .. }), "{error}");
+    assert!(bench.host.logs.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_script_that_is_past_its_memory_goes_no_further() {
+    let bench = Bench::with_limits(|limits| limits.max_memory_bytes = 8 << 20);
+    let body = "let s = \"x\"; while s.len() < 500000 { s += s; } let m = #{}; for i in 0..20 { m[s + i] = 1; } \
+                print(\"further\");";
+    let error = bench.run(body).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::LimitExceeded { limit: Limit::Memory, .. }), "{error}");
+    assert!(bench.host.logs.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_clock_is_read_after_each_operation_where_operations_are_slow() {
+    let mut late = 0;
+    for extra in 0..8 {
+        let mut bench = Bench::with_host(|host| host.log_takes = Duration::from_millis(5));
+        bench.limits.max_operations = u64::MAX;
+        bench.limits.timeout = Duration::from_millis(300 + 7 * extra);
+        bench.runner = bench.runner.without_threads();
+        let plugin = bench.source(&tool_source("loop { print(\"x\"); }")).await.unwrap();
+        let context = bench.context();
+        let error = plugin.tools()[0].call(json!({}), &context).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::TimedOut);
+        late += bench.host.logged_at.lock().unwrap().iter().filter(|at| **at >= context.deadline()).count();
+    }
+    // One line may begin in each call between the look at the clock and the line. Without the closer look it is up to
+    // ten.
+    assert!(late <= 8, "{late}");
+}
+
+#[tokio::test]
+async fn a_panic_within_a_script_is_an_error_of_the_call() {
+    let bench = Bench::default();
+    let error = bench.run("print(\"a fault of the log's\")").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Panic, "{error}");
+    assert_eq!(bench.run("40 + 2").await.unwrap(), json!(42));
+}
+
+#[tokio::test]
+async fn a_long_name_in_an_error_is_cut_and_the_line_is_still_there() {
+    let error = Bench::default().run(&format!("{}()", "x".repeat(5_000))).await.unwrap_err();
+    assert!(error.message.len() < 700 && error.message.ends_with("(line 4)"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_compared_within_one_function_is_counted() {
+    let bench = Bench::default();
+    let plugin = bench.source(&tool_source("let a = []; a.pad(10000, 1); let b = a; a == b")).await.unwrap();
+    let context = bench.context();
+    plugin.tools()[0].call(json!({}), &context).await.unwrap();
+    assert!(context.usage().operations() > 10_000, "{}", context.usage().operations());
+}
+
+#[tokio::test]
+async fn operations_end_a_loop() {
+    let bench = Bench::with_limits(|limits| {
+        limits.max_operations = 1_000;
+        limits.timeout = Duration::from_secs(5);
+    });
+    let error = bench.run("loop {}").await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::LimitExceeded { limit: Limit::Operations, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_script_that_is_stopped_while_it_prints_does_not_print_what_it_captures() {
+    // Printed with all that it captures, this is some megabytes: each function holds the one before twice.
+    let body = "let f = || 1; for i in 0..16 { let g = f; let h = f; f = || { g; h }; } `${[f]}`.len()";
+    let mut bench = Bench::default();
+    let plugin = bench.source(&tool_source(body)).await.unwrap();
+    let context = bench.context();
+    plugin.tools()[0].call(json!({}), &context).await.unwrap();
+    let last = context.usage().operations();
+    for operations in last - 20..last {
+        bench.limits.max_operations = operations;
+        let context = bench.context();
+        let error = plugin.tools()[0].call(json!({}), &context).await.unwrap_err();
+        assert!(matches!(error.kind, ErrorKind::LimitExceeded { limit: Limit::Operations, .. }), "{error}");
+        assert!(context.usage().peak_bytes() < 500_000, "{operations}: {}", context.usage().peak_bytes());
+    }
+}
+
+#[tokio::test]
+async fn what_is_parsed_within_one_function_is_counted() {
+    let bench = Bench::default();
+    let body = "let t = \"[1\"; t.pad(99998, \",11\"); parse_json(t + \"1]\").len()";
+    let plugin = bench.source(&tool_source(body)).await.unwrap();
+    let context = bench.context();
+    plugin.tools()[0].call(json!({}), &context).await.unwrap();
+    // Each byte costs as much to parse as eight do to read.
+    assert!(context.usage().operations() > 12_000, "{}", context.usage().operations());
+}
+
+#[tokio::test]
+async fn a_function_is_printed_without_what_it_captures_and_without_a_seed() {
+    let printed = Bench::default().run("let n = 1; let f = || n; [`${f}`, `${[f]}`, f.to_debug()]").await.unwrap();
+    assert_eq!(printed, json!(["Fn(anon)", "[Fn(anon)]", "Fn(anon)"]));
+}
+
+#[tokio::test]
+async fn recursion_within_the_depth_of_calls_fits_on_the_stack_of_a_plugin_with_small_limits() {
+    let bench = Bench::with_limits(|limits| {
+        limits.max_memory_bytes = 256 << 10;
+        limits.max_array_len = 10;
+        limits.max_map_len = 10;
+        limits.max_call_depth = 200;
+    });
+    // As deep in each call as an expression may be.
+    let (open, close) = ("[".repeat(16), "]".repeat(16));
+    let source = format!("{}fn f(x) {{ {open}f(x){close} }}", tool_source("f(1)"));
+    let plugin = bench.source(&source).await.unwrap_or_else(|error| panic!("{error}"));
+    let error = bench.call(&*plugin, "t", json!({})).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::LimitExceeded { limit: Limit::CallDepth, .. }), "{error}");
 }

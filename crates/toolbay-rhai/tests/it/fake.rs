@@ -19,6 +19,9 @@ use toolbay_rhai::RhaiRunner;
 pub(crate) struct FakeHost {
     pub(crate) kv: Mutex<BTreeMap<String, Value>>,
     pub(crate) logs: Mutex<Vec<String>>,
+    /// When each line began to be written, and how long writing takes.
+    pub(crate) logged_at: Mutex<Vec<Instant>>,
+    pub(crate) log_takes: Duration,
     pub(crate) config: Value,
     pub(crate) assets: Assets,
     /// What a tool called `wait` waits for.
@@ -41,6 +44,9 @@ impl FakeHost {
 #[async_trait]
 impl Host for FakeHost {
     fn log(&self, level: LogLevel, message: &str) {
+        assert!(message != "a fault of the log's", "{message}");
+        self.logged_at.lock().unwrap().push(Instant::now());
+        std::thread::sleep(self.log_takes);
         self.logs.lock().unwrap().push(format!("{level:?} {message}"));
     }
 

@@ -63,6 +63,7 @@ const SCRIPTS: &[(&str, End, &str)] = &[
         "let a = []; for i in 0..1000 { a.push(1000 - i); } loop { let b = a; b.sort(|x, y| x - y); }",
     ),
     ("loop in a comparer", OPERATIONS, "[3, 2, 1].sort(|x, y| { loop {} })"),
+    ("a comparer that throws", Script, "let a = [3, 2, 1]; a.sort(|x, y| { throw \"no\" }); 1"),
     ("loop in a key", OPERATIONS, "let m = #{}; m[{ loop {}; \"x\" }] = 1;"),
     ("loop in a default", OPERATIONS, "() ?? { loop {} }"),
     ("loop in a text", OPERATIONS, "`${{ loop {} }}`"),
@@ -121,6 +122,12 @@ const SCRIPTS: &[(&str, End, &str)] = &[
         VARIABLES,
         "fn f(n) { let a=1; let b=1; let c=1; let d=1; let e=1; let g=1; let h=1; n } let x = 0; loop { f(1); if x > 10 { let v = 1; VARS } x += 1; }",
     ),
+    (
+        "map keys grow when they are printed",
+        TEXT,
+        "let s = \"\\x01\"; while s.len() < 500000 { s += s; } let m = #{}; for i in 0..40 { m[s + i] = 1; } `${m}`.len()",
+    ),
+    ("too much is printed at the very end", TEXT, "MEGABYTE let m = #{}; m[s + 1] = 1; m[s + 2] = 1; print(m)"),
     // Memory that no limit of a single value sees.
     (
         "many arrays",
@@ -169,6 +176,11 @@ const SCRIPTS: &[(&str, End, &str)] = &[
     ),
     ("deep json", Script, "let s = \"\"; s.pad(100000, \"[\"); parse_json(s)"),
     (
+        "json of many maps",
+        ARRAY,
+        "MEGABYTE let m = #{}; for i in 0..80 { m[s + i] = 1; } let t = \"[0\"; t.pad(980002, `,{\"\":0}`); parse_json(t + \"]\").len()",
+    ),
+    (
         "json nested too deeply",
         Script,
         "let s = \"\"; s.pad(100, '['); let t = \"\"; t.pad(100, ']'); parse_json(s + t)",
@@ -201,6 +213,17 @@ const SCRIPTS: &[(&str, End, &str)] = &[
     ("huge program", Script, "regex_is_match(\"((a{100}){100}){100}\", \"a\")"),
     ("nested program", Script, "let s = \"\"; s.pad(2000, '('); regex_is_match(s, \"a\")"),
     ("replacement multiplies", TEXT, "MEGABYTE regex_replace(\"x\", s, \"xxxxxxxxxx\")"),
+    ("a text multiplies a text", TEXT, "MEGABYTE regex_replace(\"x\", s, s)"),
+    (
+        "too many states for groups",
+        Script,
+        "let s = \"01\"; while s.len() < 500000 { s += s; } regex_captures(\"([01]*)(1)([01]{50})(x|$)\", s)",
+    ),
+    (
+        "classes that come to nothing",
+        Script,
+        "let p = \"\"; p.pad(4000, \"[\\\\pL&&\\\\pN]\"); regex_is_match(p, \"a\")",
+    ),
     ("groups multiply", TEXT, "MEGABYTE regex_replace(\"(x+)\", s, \"$1$1$1$1$1$1\")"),
     ("everything is found", ARRAY, "MEGABYTE regex_find_all(\"x\", s)"),
     ("everything is split", ARRAY, "MEGABYTE regex_split(\"\", s)"),

@@ -1,6 +1,6 @@
 //! No operation of the interpreter holds the thread that polls a call, however long it takes.
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 
 use serde_json::json;
 
@@ -59,11 +59,42 @@ async fn futures_join<F: Future<Output = ()>>(count: usize, make: impl Fn() -> F
     .await;
 }
 
+/// How long after a script began to write a line, which takes two seconds, others on the same thread go on.
+async fn held_by(body: &str) -> Duration {
+    let bench = Bench::with_host(|host| host.log_takes = Duration::from_secs(2));
+    let plugin = bench.source(&tool_source(body)).await.unwrap();
+    let seen = async {
+        loop {
+            if let Some(began) = bench.host.logged_at.lock().unwrap().first() {
+                break began.elapsed();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (result, seen) = tokio::join!(bench.call(&*plugin, "t", json!({})), seen);
+    assert!(result.is_ok(), "{result:?}");
+    seen
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn an_operation_after_long_work_does_not_hold_the_only_thread() {
+    let held = held_by("for i in 0..200000 { } print(\"x\");").await;
+    assert!(held < Duration::from_secs(1), "{held:?}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn no_operation_of_a_script_that_captures_holds_the_only_thread() {
+    let held = held_by("let n = 1; let f = || n; print(\"x\");").await;
+    assert!(held < Duration::from_secs(1), "{held:?}");
+    let held = held_by("print(\"x\");").await;
+    assert!(held >= Duration::from_secs(1), "its first slices run where it is polled: {held:?}");
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn a_call_that_is_given_up_while_it_is_stuck_is_forgotten() {
     let bench = Bench::default();
     let plugin = bench.source(&tool_source(STUCK)).await.unwrap();
-    let given_up = tokio::time::timeout(std::time::Duration::from_millis(20), bench.call(&*plugin, "t", json!({})));
+    let given_up = tokio::time::timeout(Duration::from_millis(20), bench.call(&*plugin, "t", json!({})));
     assert!(given_up.await.is_err());
     assert_eq!(bench.run("let n = 40; [2].map(|x| x + n)").await.unwrap(), json!([42]));
 }

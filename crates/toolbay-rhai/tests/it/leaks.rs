@@ -162,12 +162,15 @@ async fn a_chain_of_functions_is_bounded_by_the_stack_that_dropping_it_needs() {
         limits.max_operations = 100_000_000;
     });
     let chain = "let f = || 1; let n = 0; loop { let g = f; f = || g; n += 1; }";
-    let error = bench.run(chain).await.expect_err("a chain without end");
+    let plugin = bench.source(&tool_source(chain)).await.unwrap();
+    let context = bench.context();
+    let error = plugin.tools()[0].call(json!({}), &context).await.expect_err("a chain without end");
     let ErrorKind::LimitExceeded { limit: toolbay_api::Limit::Memory, allowed, used } = error.kind else {
         panic!("{error}")
     };
     // The heap that it holds is far from the limit: it is the stack that counts.
     assert!(used > allowed && used < allowed + (1 << 20), "{used}");
+    assert!(context.usage().peak_bytes() < allowed / 2, "{}", context.usage().peak_bytes());
     let wide =
         "let n = 1; let a = []; a.pad(90000, 1); for i in 0..3 { let b = a; b[0] = i; a = b; } [1].map(|x| x + n)";
     assert_eq!(bench.run(wide).await.unwrap(), json!([2]));
