@@ -714,3 +714,27 @@ async fn the_test_kit_finds_what_is_wrong_with_a_plugins_life() {
     "#]]
     .assert_eq(&text);
 }
+
+#[tokio::test]
+async fn a_context_that_outlives_its_call_keeps_no_plugin_from_being_stopped_and_calls_no_more_tools() {
+    // As a script does that is left where it stands, and a thread that never comes back.
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keep = {
+        let kept = Arc::clone(&kept);
+        tool("keep", "Keeps its context", move |_: Nothing, cx: ToolContext| {
+            kept.lock().unwrap().push(cx);
+            async { Ok(1) }
+        })
+    };
+    let log = Log::default();
+    let bay = Toolbay::builder().grants(PermissionSet::all()).tool(keep).build().unwrap();
+    bay.register(Scope::Global, Diarist::new(&log, "other")).await.unwrap();
+    let acme = bay.session("acme").unwrap();
+    assert_eq!(outcome(&acme, "keep", json!({})).await, json!(1));
+    let cx = kept.lock().unwrap().remove(0);
+    assert_eq!(cx.host().call_tool("other.what", json!({})).await.unwrap().data, json!("here"));
+    bay.unregister(&Scope::Global, &plugin("other")).await.unwrap();
+    assert_eq!(log.text(), "on_load other\non_start other\non_stop other\non_unload other\n");
+    let error = cx.host().call_tool("other.what", json!({})).await.unwrap_err();
+    assert_eq!(error.to_string(), "Cancelled: the run that this belongs to has ended");
+}

@@ -22,7 +22,7 @@ use crate::{
     kv::{KvSpace, KvValue},
     redact::Redactor,
     road::{self, Trip},
-    run::Run,
+    run::{Run, WeakRun},
     services::{self, Asker},
 };
 
@@ -31,7 +31,7 @@ const MAX_LISTED_KEYS: usize = 1_000;
 
 /// One call's way out.
 pub(crate) struct CallHost {
-    run: Run,
+    run: WeakRun,
     owner: Arc<Owner>,
     call: CallId,
     depth: u32,
@@ -44,9 +44,9 @@ pub(crate) struct CallHost {
 }
 
 impl CallHost {
-    pub(crate) fn new(run: Run, owner: Arc<Owner>, call: CallId, depth: u32, deadline: Instant) -> Self {
+    pub(crate) fn new(run: &Run, owner: Arc<Owner>, call: CallId, depth: u32, deadline: Instant) -> Self {
         let (logged, of_error_hook, redactor, origin) = (AtomicUsize::new(0), false, None, Origin::CALL);
-        Self { run, owner, call, depth, deadline, logged, of_error_hook, redactor, origin }
+        Self { run: run.downgrade(), owner, call, depth, deadline, logged, of_error_hook, redactor, origin }
     }
 
     /// Where events that the call tells of come from.
@@ -201,9 +201,10 @@ impl Host for CallHost {
         if depth > allowed {
             return Err(ToolError::limit(Limit::CallChain, u64::from(allowed), u64::from(depth)));
         }
+        let run = self.run.upgrade()?;
         let trip = Trip {
             step: 0,
-            call: self.run.next_call_id(),
+            call: run.next_call_id(),
             name: tool.to_owned(),
             arguments,
             depth,
@@ -213,7 +214,7 @@ impl Host for CallHost {
             redactor: self.redactor.clone().unwrap_or_default(),
             origin: self.origin,
         };
-        road::travel(&self.run, trip).await.result
+        road::travel(&run, trip).await.result
     }
 
     fn tools(&self) -> Vec<String> {

@@ -19,6 +19,7 @@ use crate::{
     events::{Emission, Origin},
     guarded::{Failure, guarded, now},
     lifecycle::{PluginState, Stage},
+    run::Run,
     services::{self, Asker, Sight},
     toolbay::Toolbay,
 };
@@ -141,10 +142,15 @@ impl Toolbay {
         let (owner, plugin) = (&registered.owner, &registered.plugin);
         let scope = tenant.map_or_else(|| owner.scope.clone(), |tenant| Scope::Tenant(tenant.clone()));
         let deadline = now() + within;
+        // Held until the callback has ended, since its host keeps no run alive.
+        let run = match &scope {
+            Scope::Global => None,
+            Scope::Tenant(tenant) => Some(self.session_of(tenant.clone()).run()),
+        };
         let cx = CallbackContext {
             deadline,
             limits: Arc::clone(&owner.limits),
-            host: self.callback_host(owner, &scope, callback, deadline),
+            host: self.callback_host(owner, run.as_ref(), callback, deadline),
             scope,
         };
         let called = match callback {
@@ -176,11 +182,16 @@ impl Toolbay {
     }
 
     /// Where a tenant is behind a callback, it has what the plugin's tools have for that tenant; else what needs none.
-    fn callback_host(&self, owner: &Arc<Owner>, scope: &Scope, callback: Callback, deadline: Instant) -> Arc<dyn Host> {
-        match scope {
-            Scope::Global => Arc::new(TenantlessHost::new(self.clone(), Arc::clone(owner), callback.name())),
-            Scope::Tenant(tenant) => {
-                let run = self.session_of(tenant.clone()).run();
+    fn callback_host(
+        &self,
+        owner: &Arc<Owner>,
+        run: Option<&Run>,
+        callback: Callback,
+        deadline: Instant,
+    ) -> Arc<dyn Host> {
+        match run {
+            None => Arc::new(TenantlessHost::new(self.clone(), Arc::clone(owner), callback.name())),
+            Some(run) => {
                 let host = CallHost::new(run, Arc::clone(owner), CallId::new(callback.name()), 0, deadline);
                 Arc::new(host.telling_from(Origin::OUTSIDE))
             }

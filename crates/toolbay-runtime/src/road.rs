@@ -228,7 +228,7 @@ async fn admit<'a>(
         Execution::Blocking => CancelFlag::armed(),
         Execution::Async => CancelFlag::default(),
     };
-    let host = CallHost::new(run.clone(), Arc::clone(&entry.owner), trip.call.clone(), trip.depth, deadline)
+    let host = CallHost::new(run, Arc::clone(&entry.owner), trip.call.clone(), trip.depth, deadline)
         .of_error_hook(trip.of_error_hook)
         .redacting(trip.redactor.clone())
         .telling_from(trip.origin);

@@ -3,13 +3,15 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use serde_json::Value;
-use toolbay_api::{CallId, Caller, HttpSend, PermissionSet, RunId, SecretProvider, TenantId, ToolCall, ToolError};
+use toolbay_api::{
+    CallId, Caller, ErrorKind, HttpSend, PermissionSet, RunId, SecretProvider, TenantId, ToolCall, ToolError,
+};
 
 use crate::{
     audit::AuditSink,
@@ -29,11 +31,45 @@ use crate::{
 
 /// One run of an agent, or one direct call. It sees one generation of the catalog from start to end. Cheap to clone.
 #[derive(Clone)]
-pub struct Run(Arc<Inner>);
+pub struct Run {
+    inner: Arc<Inner>,
+    /// Held until the run ends: what it may see is not stopped before that.
+    generation: Arc<Generation>,
+}
+
+/// A run as what is called in it knows it: it keeps nothing from being stopped. A script that is left where it stands and
+/// a thread that never comes back hold one for ever.
+pub(crate) struct WeakRun {
+    inner: Arc<Inner>,
+    generation: Weak<Generation>,
+}
+
+impl WeakRun {
+    /// The run, while it goes on.
+    ///
+    /// # Errors
+    /// `Cancelled`.
+    pub(crate) fn upgrade(&self) -> Result<Run, ToolError> {
+        match self.generation.upgrade() {
+            Some(generation) => Ok(Run { inner: Arc::clone(&self.inner), generation }),
+            None => Err(ToolError::new(ErrorKind::Cancelled, "the run that this belongs to has ended")),
+        }
+    }
+
+    pub(crate) fn tenant(&self) -> &TenantId {
+        &self.inner.caller.tenant
+    }
+
+    pub(crate) fn view(&self) -> &View {
+        &self.inner.view
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+}
 
 pub(crate) struct Inner {
-    /// Held until the run ends: what it may see is not stopped before that.
-    pub(crate) _generation: Arc<Generation>,
     pub(crate) view: Arc<View>,
     pub(crate) caller: Arc<Caller>,
     pub(crate) rights: Arc<PermissionSet>,
@@ -56,26 +92,31 @@ pub(crate) struct Inner {
 }
 
 impl Run {
-    pub(crate) fn new(inner: Inner) -> Self {
-        Self(Arc::new(inner))
+    pub(crate) fn new(generation: Arc<Generation>, inner: Inner) -> Self {
+        Self { inner: Arc::new(inner), generation }
+    }
+
+    /// For what is called in the run.
+    pub(crate) fn downgrade(&self) -> WeakRun {
+        WeakRun { inner: Arc::clone(&self.inner), generation: Arc::downgrade(&self.generation) }
     }
 
     /// Its id.
     #[must_use]
     pub fn id(&self) -> RunId {
-        self.0.caller.run
+        self.inner.caller.run
     }
 
     /// The tenant.
     #[must_use]
     pub fn tenant(&self) -> &TenantId {
-        &self.0.caller.tenant
+        &self.inner.caller.tenant
     }
 
     /// The tools that the user may see and call from outside of plugins, in alphabetical order.
     #[must_use]
     pub fn tools(&self) -> &[ToolInfo] {
-        self.0.tools.get_or_init(|| self.0.view.tools(&self.0.rights, None))
+        self.inner.tools.get_or_init(|| self.inner.view.tools(&self.inner.rights, None))
     }
 
     /// Takes one tool call down the road. `call.name` is the tool's qualified name or the one that providers know it by.
@@ -97,19 +138,19 @@ impl Run {
 
     /// An id for a call that its maker gave none: its number within the run.
     pub(crate) fn next_call_id(&self) -> CallId {
-        let number = self.0.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = self.inner.calls.fetch_add(1, Ordering::Relaxed) + 1;
         CallId::new(format!("call-{number}"))
     }
 
     /// Whether somebody looks at the run's events, so that making one is worth its cost.
     #[must_use]
     pub fn is_observed(&self) -> bool {
-        self.0.observer.is_some()
+        self.inner.observer.is_some()
     }
 
     /// Shows an event to whoever looks.
     pub fn observe(&self, event: RunEvent) {
-        if let Some(observer) = &self.0.observer {
+        if let Some(observer) = &self.inner.observer {
             observer.observe(self.id(), &event);
         }
     }
@@ -117,28 +158,28 @@ impl Run {
     /// Counts a call that used more than it may, and says so where the plugin goes into quarantine for it.
     pub(crate) fn note_breach(&self, owner: &Owner, error: &ToolError) {
         let (tenant, plugin) = (self.tenant(), &owner.name);
-        let Some(duration) = self.0.ward.note(tenant, plugin, error, now()) else { return };
+        let Some(duration) = self.inner.ward.note(tenant, plugin, error, now()) else { return };
         tracing::warn!(target: "toolbay::quarantine", %tenant, %plugin, cause = %error, "in quarantine");
         let cause = error.to_string();
-        self.0.bay.announce_quarantine(tenant, owner, &cause);
+        self.inner.bay.announce_quarantine(tenant, owner, &cause);
         self.observe(RunEvent::PluginQuarantined { plugin: plugin.clone(), seconds: duration.as_secs(), cause });
     }
 
     pub(crate) fn caller(&self) -> &Arc<Caller> {
-        &self.0.caller
+        &self.inner.caller
     }
 
     pub(crate) fn view(&self) -> &View {
-        &self.0.view
+        &self.inner.view
     }
 
     pub(crate) fn inner(&self) -> &Inner {
-        &self.0
+        &self.inner
     }
 }
 
 impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Run").field("caller", &self.0.caller).finish_non_exhaustive()
+        f.debug_struct("Run").field("caller", &self.inner.caller).finish_non_exhaustive()
     }
 }

@@ -112,34 +112,37 @@ impl Session {
     #[must_use]
     pub fn run(&self) -> Run {
         let shared = self.toolbay.ports();
-        Run::new(run::Inner {
-            // Before the view: an older generation only waits longer.
-            _generation: self.toolbay.registry().generation(),
-            view: self.view(),
-            caller: Arc::new(Caller {
-                tenant: self.tenant.clone(),
-                user: self.user.clone(),
-                conversation: self.conversation.clone(),
-                run: RunId::random(),
-                trace: None,
-            }),
-            rights: Arc::clone(&self.rights),
-            tenant_grants: Arc::clone(&self.tenant_grants),
-            tenant_limits: self.tenant_limits.clone(),
-            meter: Arc::clone(&self.meter),
-            ward: Arc::clone(&shared.ward),
-            kv: Arc::clone(&shared.kv),
-            kv_quota: shared.kv_quota,
-            clock: Arc::clone(&shared.clock),
-            http: shared.http.clone(),
-            deterministic: shared.deterministic,
-            secrets: shared.tenant_secrets.get(&self.tenant).or(shared.secrets.as_ref()).cloned(),
-            audit: shared.audit.clone(),
-            observer: self.observer.clone(),
-            tools: std::sync::OnceLock::new(),
-            calls: AtomicU64::new(0),
-            bay: self.toolbay.clone(),
-        })
+        // Before the view: an older generation only waits longer.
+        let generation = self.toolbay.registry().generation();
+        Run::new(
+            generation,
+            run::Inner {
+                view: self.view(),
+                caller: Arc::new(Caller {
+                    tenant: self.tenant.clone(),
+                    user: self.user.clone(),
+                    conversation: self.conversation.clone(),
+                    run: RunId::random(),
+                    trace: None,
+                }),
+                rights: Arc::clone(&self.rights),
+                tenant_grants: Arc::clone(&self.tenant_grants),
+                tenant_limits: self.tenant_limits.clone(),
+                meter: Arc::clone(&self.meter),
+                ward: Arc::clone(&shared.ward),
+                kv: Arc::clone(&shared.kv),
+                kv_quota: shared.kv_quota,
+                clock: Arc::clone(&shared.clock),
+                http: shared.http.clone(),
+                deterministic: shared.deterministic,
+                secrets: shared.tenant_secrets.get(&self.tenant).or(shared.secrets.as_ref()).cloned(),
+                audit: shared.audit.clone(),
+                observer: self.observer.clone(),
+                tools: std::sync::OnceLock::new(),
+                calls: AtomicU64::new(0),
+                bay: self.toolbay.clone(),
+            },
+        )
     }
 
     /// Calls of the tenant in flight, in all its sessions.

@@ -128,7 +128,7 @@ async fn for_tenant(session: &Session, event: &Arc<Event>, entry: &SubscriptionE
     let _permit = shared.meter.reserve(now)?;
     let (deadline, timeout) = deadline(entry, &limits);
     let redactor = Redactor::default();
-    let host = CallHost::new(run.clone(), Arc::clone(owner), CallId::new(format!("event-{}", event.id)), 0, deadline)
+    let host = CallHost::new(&run, Arc::clone(owner), CallId::new(format!("event-{}", event.id)), 0, deadline)
         .redacting(redactor.clone())
         .telling_from(Origin::handler_of(event));
     let result = ask(event, entry, Arc::new(host), Arc::clone(&limits), deadline, timeout).await;
