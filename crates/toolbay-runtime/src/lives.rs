@@ -161,6 +161,7 @@ impl Toolbay {
                     gone.push((scope, plugin));
                     waiting.pop();
                 }
+                // The registry lets in none that require each other, so this comes to its end.
                 Err(Kept::Required(by)) => waiting.extend(by),
                 // Two that go may require the same third, which went with the first.
                 Err(Kept::NotFound) if waiting.len() > 1 => {
