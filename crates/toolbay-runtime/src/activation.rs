@@ -29,13 +29,13 @@ pub struct Activation {
     pub priority: Option<i32>,
 }
 
-/// What one tenant decided about its plugins.
+/// What one tenant decided about its plugins. Copied for each change, so what is large in it is shared.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Activations(BTreeMap<PluginName, Activation>);
+pub(crate) struct Activations(BTreeMap<PluginName, Arc<Activation>>);
 
 impl Activations {
     pub(crate) fn of(&self, plugin: &PluginName) -> Option<&Activation> {
-        self.0.get(plugin)
+        self.0.get(plugin).map(|activation| &**activation)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -54,7 +54,7 @@ impl Activations {
         if self.0.len() >= MAX_DECISIONS && !self.0.contains_key(plugin) {
             return Err(ToolError::limit(Limit::Storage, MAX_DECISIONS as u64, self.0.len() as u64 + 1));
         }
-        let activation = self.0.entry(plugin.clone()).or_default();
+        let activation = Arc::make_mut(self.0.entry(plugin.clone()).or_default());
         change(activation);
         if *activation == Activation::default() {
             self.0.remove(plugin);
@@ -65,7 +65,7 @@ impl Activations {
 
 impl FromIterator<(PluginName, Activation)> for Activations {
     fn from_iter<I: IntoIterator<Item = (PluginName, Activation)>>(all: I) -> Self {
-        Self(all.into_iter().collect())
+        Self(all.into_iter().map(|(plugin, activation)| (plugin, Arc::new(activation))).collect())
     }
 }
 
@@ -121,7 +121,8 @@ impl Toolbay {
     ///
     /// # Errors
     /// `NotFound` where the tenant has no such plugin; `Config` where its configuration for the tenant does not fit;
-    /// `Conflict` where somebody switches it at the same time; what `on_tenant_enabled` says. It then stays off.
+    /// `Conflict` where somebody switches it at the same time; `NotReady` where it is being stopped, `Unavailable` while the
+    /// host shuts down; what `on_tenant_enabled` says. It then stays off.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the plugin on or off; where it is off, `on_tenant_enabled` may have been called.
@@ -135,6 +136,8 @@ impl Toolbay {
         self.tenant_config(&registered, activation.config.as_ref())?;
         if registered.owner.scope == Scope::Global {
             let time = self.callback_timeout();
+            // In flight, so that the plugin is not stopped meanwhile, nor called where it was.
+            let _busy = registered.owner.life.enter(false)?;
             self.call_back(&registered, Callback::TenantEnabled, Some(tenant), time).await?;
         }
         self.registry().activate(tenant, plugin, |activation| activation.enabled = Some(true))?;
@@ -163,6 +166,8 @@ impl Toolbay {
         self.registry().activate(tenant, plugin, |activation| activation.enabled = Some(false))?;
         if was_on && registered.owner.scope == Scope::Global {
             tracing::info!(target: "toolbay::lifecycle", %tenant, %plugin, "switched off");
+            // One that was stopped meanwhile has been told of its end already.
+            let Ok(_busy) = registered.owner.life.enter(false) else { return Ok(()) };
             let time = self.callback_timeout();
             let told = self.call_back(&registered, Callback::TenantDisabled, Some(tenant), time).await;
             if let Err(error) = told {

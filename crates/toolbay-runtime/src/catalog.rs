@@ -87,6 +87,7 @@ pub(crate) struct Owner {
     pub(crate) asked: Arc<PermissionSet>,
     pub(crate) host_grants: Arc<PermissionSet>,
     pub(crate) config: Value,
+    pub(crate) config_schema: Option<Value>,
     pub(crate) assets: Assets,
     pub(crate) origin: Option<PathBuf>,
     pub(crate) life: Arc<Lifecycle>,

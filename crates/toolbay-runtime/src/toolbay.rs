@@ -385,8 +385,9 @@ impl Toolbay {
                 && options.protected.unwrap_or_else(|| stands_for_all || policy.speaks_of(&metadata.name)),
             limits: Arc::new(policy.limits.lowered_by(&metadata.limits)),
             asked: Arc::new(metadata.permissions.clone()),
-            host_grants: self.grants_for(&metadata.name),
+            host_grants: self.grants_for(scope, &metadata.name),
             config,
+            config_schema: metadata.config_schema.clone(),
             assets,
             origin: options.origin.clone(),
             life: Arc::new(Lifecycle::new(
