@@ -4,7 +4,7 @@
 //! A plugin names none of the sources. The variables that may speak to it are told by its name and its schema's fields,
 //! and the host hands over which there are.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use toolbay_api::{ErrorKind, LoadError, PluginName};
@@ -14,9 +14,10 @@ use crate::schema::Schema;
 /// How deep defaults are looked for.
 const MAX_DEPTH: usize = 16;
 
-/// The host's variables that may speak to plugins, by their names without the prefix.
+/// The host's variables that may speak to plugins, by their names without the prefix. In order, so that a field of an
+/// object goes before the whole object, whatever the process was given first.
 #[derive(Debug, Default)]
-pub(crate) struct Environment(HashMap<String, String>);
+pub(crate) struct Environment(BTreeMap<String, String>);
 
 impl Environment {
     /// Takes over the variables whose names begin with `prefix`.
@@ -86,13 +87,15 @@ pub(crate) fn of_host(
     plugin: &PluginName,
     schema: Option<&Value>,
     file: Option<&Value>,
-    environment: &Environment,
+    environment: Option<&Environment>,
 ) -> Result<Value, LoadError> {
     let mut config = schema.map_or_else(|| Value::Object(Map::new()), |schema| defaults(schema, 0));
     if let Some(file) = file {
         lay_over(&mut config, file.clone());
     }
-    lay_over(&mut config, environment.layer(plugin, schema)?);
+    if let Some(environment) = environment {
+        lay_over(&mut config, environment.layer(plugin, schema)?);
+    }
     check(schema, &config).map_err(|problem| LoadError::new(ErrorKind::Config, problem))?;
     Ok(config)
 }
