@@ -425,3 +425,30 @@ async fn a_plugin_that_is_switched_off_hears_nothing_more_of_what_waits_for_it()
     let counters = bay.event_counters(&tenant("acme"))[&plugin("p")];
     assert_eq!((counters.delivered, counters.failed), (1, 1));
 }
+
+#[tokio::test]
+async fn what_a_tenant_decided_can_be_taken_back_when_the_plugin_is_gone() {
+    let bay = Toolbay::builder().build().unwrap();
+    let decided = |number: usize| plugin(&format!("p{number}"));
+    for number in 0..=1_000 {
+        bay.register(tenant("acme"), plugin_that_says(decided(number).as_str(), "it")).await.unwrap();
+        let put = bay.put_priority(&acme(), &decided(number), Some(1));
+        bay.unregister(&tenant("acme"), &decided(number)).await.unwrap();
+        assert_eq!(put.is_ok(), number < 1_000);
+    }
+    bay.put_priority(&acme(), &decided(0), None).unwrap();
+    bay.register(tenant("acme"), plugin_that_says("another", "it")).await.unwrap();
+    bay.put_priority(&acme(), &plugin("another"), Some(1)).unwrap();
+}
+
+#[tokio::test]
+async fn a_tenants_own_plugin_keeps_the_configuration_that_it_cannot_do_without() {
+    let decided = Activation { config: Some(json!({ "size": 1 })), ..Activation::default() };
+    let bay = Toolbay::builder().activation(acme(), plugin("teller"), decided).build().unwrap();
+    let needs = json!({ "type": "object", "required": ["size"], "properties": { "size": { "type": "integer" } } });
+    let inner = Teller::new().inner.with(|metadata| metadata.config_schema = Some(needs));
+    bay.register(tenant("acme"), Teller { inner, ..Teller::new() }).await.unwrap();
+    let error = bay.put_config(&acme(), &plugin("teller"), None).unwrap_err();
+    assert!(error.to_string().contains("/size"), "{error}");
+    assert_eq!(config_of(&bay, "acme").await, json!({ "size": 1 }));
+}

@@ -14,9 +14,9 @@ use async_trait::async_trait;
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 use toolbay::{
-    CallbackContext, ErrorKind, Hook, HookContext, HookPoint, HookRegistration, PermissionSet, Plugin, PluginMetadata,
-    Quota, RegisterOptions, ReloadOptions, Scope, Session, Tool, ToolCall, ToolContext, ToolDefinition, ToolError,
-    ToolOutput, Toolbay,
+    CallbackContext, ErrorKind, Hook, HookContext, HookPoint, HookRegistration, LoadError, Package, PermissionSet,
+    Plugin, PluginContext, PluginMetadata, Quota, RegisterOptions, ReloadOptions, Runner, RuntimeKind, Scope, Session,
+    Tool, ToolCall, ToolContext, ToolDefinition, ToolError, ToolOutput, Toolbay,
     hook::{AfterToolCall, AfterToolCallOutcome, HookResult},
     plugin::NativePlugin,
     tool,
@@ -563,4 +563,41 @@ async fn nothing_of_a_new_version_is_called_once_the_host_has_shut_down() {
     let error = bay.replace(Scope::Global, Versioned::new(2, &life), options(), FORCED).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert_eq!(*life.lock().unwrap(), ["start 1", "stop 1"]);
+}
+
+/// Loads plugins from files; those of tenants never come to an end.
+struct Slow;
+
+#[async_trait]
+impl Runner for Slow {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Native
+    }
+
+    fn one_file_extension(&self) -> Option<&'static str> {
+        Some("native")
+    }
+
+    async fn load(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
+        if cx.scope != Scope::Global {
+            std::future::pending::<()>().await;
+        }
+        let name = package.origin.file_stem().unwrap().to_str().unwrap();
+        Ok(Arc::new(NativePlugin::new(name, "1.0.0", "A test's").unwrap()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenants_folder_that_takes_its_time_keeps_nobody_elses_waiting() {
+    let (bay, folder) = (Toolbay::builder().runner(Slow).build().unwrap(), folder(&[("a.native", "")]));
+    let path = folder.path().to_owned();
+    let tenants = tokio::spawn({
+        let (bay, path) = (bay.clone(), path.clone());
+        async move { bay.sync(tenant("acme"), path, STRICT).await }
+    });
+    tokio::task::yield_now().await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(bay.sync(Scope::Global, path, STRICT).await.loaded.len(), 1);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(tenants.await.unwrap().failed.len(), 1);
 }

@@ -52,7 +52,13 @@ impl Activations {
         change: impl FnOnce(&mut Activation),
     ) -> Result<(), ToolError> {
         if self.0.len() >= MAX_DECISIONS && !self.0.contains_key(plugin) {
-            return Err(ToolError::limit(Limit::Storage, MAX_DECISIONS as u64, self.0.len() as u64 + 1));
+            let mut error = ToolError::limit(Limit::Storage, MAX_DECISIONS as u64, self.0.len() as u64 + 1);
+            let message = format!(
+                "the tenant has decided about {MAX_DECISIONS} plugins, which is as many as it may: take back configurations \
+                 and priorities of others first"
+            );
+            error.message = message.into();
+            return Err(error);
         }
         let activation = Arc::make_mut(self.0.entry(plugin.clone()).or_default());
         change(activation);
@@ -177,30 +183,35 @@ impl Toolbay {
         Ok(())
     }
 
-    /// Sets a tenant's configuration of a plugin, which goes before the host's field by field; `None` takes it away. Runs
-    /// that began before keep the old one.
+    /// Sets a tenant's configuration of a plugin, which goes before the host's field by field; `None` takes it away, also
+    /// where the plugin is gone. Runs that began before keep the old one.
     ///
     /// # Errors
     /// `NotFound` where the tenant has no such plugin; `Config` where it is no object or does not fit the plugin's
     /// `config_schema`, and then nothing changes; `LimitExceeded` where it is too large.
     pub fn put_config(&self, tenant: &TenantId, plugin: &PluginName, config: Option<Value>) -> Result<(), ToolError> {
-        let registered = self.visible(tenant, plugin)?;
         if let Some(config) = &config {
+            let registered = self.visible(tenant, plugin)?;
             if !config.is_object() {
                 return Err(ToolError::new(ErrorKind::Config, "a configuration is an object"));
             }
             shape::check(config, Limit::Arguments, MAX_CONFIG_BYTES, MAX_CONFIG_DEPTH)?;
+            self.tenant_config(&registered, Some(config))?;
+        } else if let Ok(registered) = self.visible(tenant, plugin) {
+            // A tenant's own plugin may need what is taken away.
+            self.tenant_config(&registered, Some(&Value::Object(Default::default())))?;
         }
-        self.tenant_config(&registered, config.as_ref())?;
         self.registry().activate(tenant, plugin, |activation| activation.config = config)
     }
 
-    /// Sets a tenant's preference among plugins that could serve alike; `None` takes it away.
+    /// Sets a tenant's preference among plugins that could serve alike; `None` takes it away, also where the plugin is gone.
     ///
     /// # Errors
     /// `NotFound` where the tenant has no such plugin.
     pub fn put_priority(&self, tenant: &TenantId, plugin: &PluginName, priority: Option<i32>) -> Result<(), ToolError> {
-        self.visible(tenant, plugin)?;
+        if priority.is_some() {
+            self.visible(tenant, plugin)?;
+        }
         self.registry().activate(tenant, plugin, |activation| activation.priority = priority)
     }
 

@@ -175,7 +175,8 @@ impl Toolbay {
     /// # Cancel safety
     /// As [`reload`](Self::reload); what was done by then stays done.
     pub async fn sync(&self, scope: Scope, path: impl AsRef<Path>, options: ReloadOptions) -> SyncReport {
-        let _one_at_a_time = self.lives().syncing.lock().await;
+        let syncing = self.lives().syncing(&scope);
+        let _one_at_a_time = syncing.lock().await;
         Sync { bay: self, scope, path: path.as_ref(), options, report: SyncReport::default() }.run().await
     }
 

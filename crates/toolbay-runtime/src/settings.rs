@@ -87,17 +87,34 @@ pub(crate) fn of_host(
     plugin: &PluginName,
     schema: Option<&Value>,
     file: Option<&Value>,
-    environment: Option<&Environment>,
+    environment: &Environment,
 ) -> Result<Value, LoadError> {
-    let mut config = schema.map_or_else(|| Value::Object(Map::new()), |schema| defaults(schema, 0));
+    let mut config = defaults_of(schema);
     if let Some(file) = file {
         lay_over(&mut config, file.clone());
     }
-    if let Some(environment) = environment {
-        lay_over(&mut config, environment.layer(plugin, schema)?);
-    }
+    lay_over(&mut config, environment.layer(plugin, schema)?);
     check(schema, &config).map_err(|problem| LoadError::new(ErrorKind::Config, problem))?;
     Ok(config)
+}
+
+/// The configuration that a tenant's own plugin has beneath what the tenant decided: the defaults, which need not be a whole
+/// configuration where that makes them one.
+///
+/// # Errors
+/// `Config` with the first place that does not fit.
+pub(crate) fn of_tenants_own(schema: Option<&Value>, tenant: Option<&Value>) -> Result<Value, LoadError> {
+    let config = defaults_of(schema);
+    let fits = check(schema, &config).or_else(|problem| match tenant {
+        None => Err(problem),
+        Some(tenant) => of_tenant(schema, &config, tenant).map(|_| ()),
+    });
+    fits.map_err(|problem| LoadError::new(ErrorKind::Config, problem))?;
+    Ok(config)
+}
+
+fn defaults_of(schema: Option<&Value>) -> Value {
+    schema.map_or_else(|| Value::Object(Map::new()), |schema| defaults(schema, 0))
 }
 
 /// The configuration that a plugin has for a tenant, checked.

@@ -366,14 +366,17 @@ impl Toolbay {
         let schema = metadata.config_schema.as_ref();
         // What the operator says of a plugin by its name is said of the one for everybody: a tenant could come into it by
         // calling one of its own so, where that one is not there, not protected, or written alike in a variable.
-        let (file, environment, folder) = match scope {
+        let (config, folder) = match scope {
             Scope::Global => {
-                let name = &metadata.name;
-                (policy.configs.get(name), Some(&policy.environment), policy.assets.get(name))
+                let (name, environment) = (&metadata.name, &policy.environment);
+                let config = settings::of_host(name, schema, policy.configs.get(name), environment)?;
+                (config, policy.assets.get(name))
             }
-            Scope::Tenant(_) => (None, None, None),
+            Scope::Tenant(tenant) => {
+                let decided = self.0.registry.activation(tenant, &metadata.name).and_then(|decided| decided.config);
+                (settings::of_tenants_own(schema, decided.as_ref())?, None)
+            }
         };
-        let config = settings::of_host(&metadata.name, schema, file, environment)?;
         let enabled_by_default = options
             .enabled_by_default
             .or_else(|| policy.enabled_by_default.get(&metadata.name).copied())
