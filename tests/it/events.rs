@@ -806,14 +806,15 @@ async fn each_field_of_a_scripts_declaration_of_events_changes_what_happens() {
     for (declared, said) in [
         ("", "p handled \"usual\"\n"),
         ("function: \"other\"", "p handled \"other\"\n"),
-        ("function: \"slow\"", "p failed TimedOut: the tool did not finish within the 300 ms"),
-        ("function: \"slow\", timeout_ms: 20", "p failed TimedOut: the tool did not finish within the 20 ms"),
+        ("function: \"slow\"", "p failed TimedOut: | the 300 ms"),
+        ("function: \"slow\", timeout_ms: 20", "p failed TimedOut: | the 20 ms"),
     ] {
         let bay = host(declared).await;
         let heard = deliveries(&bay.session("acme").unwrap(), "order.placed", SOON).await;
-        // A few of the milliseconds may be over before the script begins.
-        let heard = heard.replace("299 ms", "300 ms").replace("19 ms", "20 ms");
-        assert!(heard.starts_with(said), "{declared}: {heard}");
+        // A few of the milliseconds may be over before the script begins, and where the machine has much to do, the host
+        // sees the end before the script does.
+        let heard = heard.replace("0ms", "0 ms").replace("299 ms", "300 ms").replace("19 ms", "20 ms");
+        assert!(said.split('|').all(|part| heard.contains(part)), "{declared}: {heard}");
     }
     for (queue, dropped) in [("queue: 1,", 2), ("queue: 3,", 0)] {
         let bay = host(&format!("{queue} function: \"slow\", timeout_ms: 100")).await;
