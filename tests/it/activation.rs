@@ -299,3 +299,156 @@ async fn a_new_version_whose_schema_a_tenants_configuration_does_not_fit_is_refu
     assert!(!bay.tenant_plugins(&acme()).remove(0).enabled);
     assert_eq!(config_of(&bay, "globex").await, json!({}));
 }
+
+/// What the operator says of a plugin by its name.
+fn spoken_of() -> ToolbayBuilder {
+    let kv = PermissionSet::parse(["kv:read", "kv:write"]).unwrap();
+    Toolbay::builder()
+        .grants(PermissionSet::parse(["kv:read"]).unwrap())
+        .plugin_grants(plugin("teller"), kv)
+        .plugin_config(plugin("teller"), json!({ "size": 1 }))
+        .plugin_environment("", [("TELLER__SERVER__HOST_NAME".to_owned(), "inside.example.com".to_owned())])
+}
+
+#[tokio::test]
+async fn what_the_operator_says_of_a_plugin_by_its_name_is_not_for_a_tenants_plugin_that_is_called_so() {
+    let bay = spoken_of().build().unwrap();
+    let wants = Teller::new();
+    let inner = wants.inner.with(|metadata| metadata.permissions = PermissionSet::all());
+    bay.register(tenant("acme"), Teller { inner, ..Teller::new() }).await.unwrap();
+    assert_eq!(config_of(&bay, "acme").await, json!({ "unit": "c", "server": { "port": 80 } }));
+    let granted = &bay.plugins(&tenant("acme"))[0].host_grants;
+    assert!(granted.covers("kv:read") && !granted.covers("kv:write"));
+    // The one for everybody has it all.
+    let bay = host(spoken_of(), Teller::new()).await;
+    let all = json!({ "unit": "c", "size": 1, "server": { "port": 80, "host-name": "inside.example.com" } });
+    assert_eq!(config_of(&bay, "globex").await, all);
+    assert!(bay.plugins(&Scope::Global)[0].host_grants.covers("kv:write"));
+}
+
+#[tokio::test]
+async fn a_variable_for_a_field_goes_before_one_for_the_object_around_it() {
+    // In whatever order a process has them.
+    for _ in 0..20 {
+        let variables = [("TELLER__SERVER", r#"{"port":1,"host-name":"a"}"#), ("TELLER__SERVER__PORT", "2")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let bay = host(Toolbay::builder().plugin_environment("", variables), Teller::new()).await;
+        assert_eq!(config_of(&bay, "acme").await["server"], json!({ "port": 2, "host-name": "a" }));
+    }
+}
+
+/// A plugin whose configuration has the fields `fields` by default, and that tells it when it starts and when it stops.
+struct Configured {
+    inner: NativePlugin,
+    told: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Configured {
+    fn new(fields: &[&str], told: &Arc<Mutex<Vec<Value>>>) -> Arc<Self> {
+        let fields: serde_json::Map<_, _> =
+            fields.iter().map(|field| ((*field).to_owned(), json!({ "type": "integer", "default": 1 }))).collect();
+        let inner = NativePlugin::new("teller", "1.0.0", "A test's").unwrap();
+        let inner = inner.with(|metadata| metadata.config_schema = Some(json!({ "properties": fields })));
+        Arc::new(Self { inner, told: Arc::clone(told) })
+    }
+}
+
+#[async_trait]
+impl Plugin for Configured {
+    fn metadata(&self) -> &PluginMetadata {
+        self.inner.metadata()
+    }
+
+    fn tools(&self) -> Vec<Arc<dyn Tool>> {
+        Vec::new()
+    }
+
+    async fn on_start(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        self.told.lock().unwrap().push(json!({ "start": cx.host.config() }));
+        Ok(())
+    }
+
+    async fn on_stop(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        self.told.lock().unwrap().push(json!({ "stop": cx.host.config() }));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn each_version_has_its_own_configuration_also_while_another_has_its_place() {
+    let (bay, told) = (Toolbay::builder().build().unwrap(), Arc::default());
+    let options = RegisterOptions::default;
+    bay.register_with(tenant("acme"), Configured::new(&["a"], &told), options()).await.unwrap();
+    bay.put_config(&acme(), &plugin("teller"), Some(json!({ "a": 5 }))).unwrap();
+    let new = Configured::new(&["a", "b"], &told);
+    bay.replace(tenant("acme"), new, options(), ReloadOptions::default()).await.unwrap();
+    let expected =
+        [json!({ "start": { "a": 1 } }), json!({ "start": { "a": 5, "b": 1 } }), json!({ "stop": { "a": 5 } })];
+    assert_eq!(*told.lock().unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_plugin_that_was_stopped_is_told_of_no_tenant_any_more() {
+    let teller = Teller::new();
+    let switched = Arc::clone(&teller.switched);
+    let bay = host(Toolbay::builder().enabled_by_default(plugin("teller"), false), teller).await;
+    bay.shutdown(std::time::Duration::from_secs(1)).await;
+    assert_eq!(bay.enable(&acme(), &plugin("teller")).await.unwrap_err().kind, ErrorKind::Unavailable);
+    assert!(switched.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_switched_off_hears_nothing_more_of_what_waits_for_it() {
+    let bay = Toolbay::builder().grants(PermissionSet::all()).build().unwrap();
+    let (begun, gate) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(tokio::sync::Semaphore::new(0)));
+    let (begins, opens) = (Arc::clone(&begun), Arc::clone(&gate));
+    let listens = Subscription::new("order.*", move |_: Arc<Event>, _: EventContext| {
+        let (begins, opens) = (Arc::clone(&begins), Arc::clone(&opens));
+        async move {
+            begins.add_permits(1);
+            opens.acquire().await.unwrap().forget();
+            Ok(json!("heard"))
+        }
+    });
+    let listener = NativePlugin::new("p", "1.0.0", "A test's").unwrap().subscription(listens.unwrap());
+    let listener = listener.with(|metadata| metadata.permissions = PermissionSet::all());
+    bay.register(tenant("acme"), listener).await.unwrap();
+    let session = bay.session("acme").unwrap();
+    session.publish("order.first", json!(1)).unwrap();
+    begun.acquire().await.unwrap().forget();
+    session.publish("order.second", json!(2)).unwrap();
+    bay.disable(&acme(), &plugin("p")).await.unwrap();
+    gate.add_permits(2);
+    while bay.event_counters(&tenant("acme"))[&plugin("p")].waiting > 0 {
+        tokio::task::yield_now().await;
+    }
+    let counters = bay.event_counters(&tenant("acme"))[&plugin("p")];
+    assert_eq!((counters.delivered, counters.failed), (1, 1));
+}
+
+#[tokio::test]
+async fn what_a_tenant_decided_can_be_taken_back_when_the_plugin_is_gone() {
+    let bay = Toolbay::builder().build().unwrap();
+    let decided = |number: usize| plugin(&format!("p{number}"));
+    for number in 0..=1_000 {
+        bay.register(tenant("acme"), plugin_that_says(decided(number).as_str(), "it")).await.unwrap();
+        let put = bay.put_priority(&acme(), &decided(number), Some(1));
+        bay.unregister(&tenant("acme"), &decided(number)).await.unwrap();
+        assert_eq!(put.is_ok(), number < 1_000);
+    }
+    bay.put_priority(&acme(), &decided(0), None).unwrap();
+    bay.register(tenant("acme"), plugin_that_says("another", "it")).await.unwrap();
+    bay.put_priority(&acme(), &plugin("another"), Some(1)).unwrap();
+}
+
+#[tokio::test]
+async fn a_tenants_own_plugin_keeps_the_configuration_that_it_cannot_do_without() {
+    let decided = Activation { config: Some(json!({ "size": 1 })), ..Activation::default() };
+    let bay = Toolbay::builder().activation(acme(), plugin("teller"), decided).build().unwrap();
+    let needs = json!({ "type": "object", "required": ["size"], "properties": { "size": { "type": "integer" } } });
+    let inner = Teller::new().inner.with(|metadata| metadata.config_schema = Some(needs));
+    bay.register(tenant("acme"), Teller { inner, ..Teller::new() }).await.unwrap();
+    let error = bay.put_config(&acme(), &plugin("teller"), None).unwrap_err();
+    assert!(error.to_string().contains("/size"), "{error}");
+    assert_eq!(config_of(&bay, "acme").await, json!({ "size": 1 }));
+}

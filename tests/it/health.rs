@@ -282,3 +282,65 @@ async fn a_script_says_whether_it_is_well() {
     let check = health(&bay).last_check.unwrap().1.unwrap_err();
     assert_eq!(check.message, "on_health_check: no url is configured");
 }
+
+#[tokio::test(start_paused = true)]
+async fn tenants_that_failed_once_and_never_came_back_do_not_keep_others_from_the_breaker() {
+    let (bay, moody) = host(RULE).await;
+    moody.fail(Some(ErrorKind::Unavailable));
+    for number in 0..1_100 {
+        fail_times(&bay.session(format!("once-{number}").as_str()).unwrap(), 1).await;
+    }
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let acme = bay.session("acme").unwrap();
+    fail_times(&acme, 3).await;
+    assert!(work(&acme).await.unwrap_err().message.contains("is not called for now"));
+}
+
+/// A plugin that never says whether it is well.
+struct Silent(NativePlugin);
+
+#[async_trait]
+impl Plugin for Silent {
+    fn metadata(&self) -> &PluginMetadata {
+        self.0.metadata()
+    }
+
+    fn tools(&self) -> Vec<Arc<dyn Tool>> {
+        Vec::new()
+    }
+
+    async fn on_health_check(&self, _: &CallbackContext) -> Result<(), ToolError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_plugins_that_answer_no_health_check_do_not_delay_that_of_one_for_everybody() {
+    let (bay, moody) = host(RULE).await;
+    for number in 0..40 {
+        let silent = Silent(NativePlugin::new(&format!("silent-{number}"), "1.0.0", "A test's").unwrap());
+        bay.register(tenant("acme"), silent).await.unwrap();
+    }
+    let _watch = bay.watch_health(Duration::from_secs(1));
+    moody.is_ill.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(health(&bay).is_down);
+    moody.is_ill.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!health(&bay).is_down);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_is_stopped_when_its_health_check_is_done() {
+    let bay = Toolbay::builder().callback_timeout(Duration::from_secs(5)).build().unwrap();
+    bay.register(Scope::Global, Silent(NativePlugin::new("silent", "1.0.0", "A test's").unwrap())).await.unwrap();
+    let checking = tokio::spawn({
+        let bay = bay.clone();
+        async move { bay.check_health().await }
+    });
+    tokio::task::yield_now().await;
+    let begun = tokio::time::Instant::now();
+    bay.unregister(&Scope::Global, &"silent".parse().unwrap()).await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(5), "{:?}", begun.elapsed());
+    checking.await.unwrap();
+}

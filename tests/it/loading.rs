@@ -2,7 +2,7 @@
 
 use expect_test::{Expect, expect};
 use serde_json::json;
-use toolbay::{LoadReport, PermissionSet, PluginName, Scope, Toolbay};
+use toolbay::{Activation, LoadReport, PermissionSet, PluginName, Scope, TenantId, Toolbay};
 
 use crate::support::{folder, names, outcome, tenant};
 
@@ -307,12 +307,17 @@ async fn a_configuration_is_checked_against_the_plugins_schema() {
             "Config: greet.rhai: the configuration does not fit config_schema: /greeting: expected a value: this property is required, found nothing",
         ),
     ] {
-        let bay = toolbay::builder().plugin_config(name.clone(), config).build().unwrap();
-        let said = match bay.load_source(tenant("acme"), "greet.rhai", &source).await {
-            Ok(_) => outcome(&bay.session("acme").unwrap(), "greet", json!({})).await.to_string(),
-            Err(error) => error.to_string(),
-        };
-        assert_eq!(said, expected);
+        let acme = TenantId::new("acme").unwrap();
+        let decided = Activation { config: Some(config.clone()), ..Activation::default() };
+        let of_host = toolbay::builder().plugin_config(name.clone(), config).build().unwrap();
+        let of_tenant = toolbay::builder().activation(acme, name.clone(), decided).build().unwrap();
+        for (bay, scope) in [(of_host, Scope::Global), (of_tenant, tenant("acme"))] {
+            let said = match bay.load_source(scope, "greet.rhai", &source).await {
+                Ok(_) => outcome(&bay.session("acme").unwrap(), "greet", json!({})).await.to_string(),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(said, expected);
+        }
     }
 }
 

@@ -14,9 +14,9 @@ use async_trait::async_trait;
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 use toolbay::{
-    CallbackContext, ErrorKind, Hook, HookContext, HookPoint, HookRegistration, PermissionSet, Plugin, PluginMetadata,
-    Quota, RegisterOptions, ReloadOptions, Scope, Session, Tool, ToolCall, ToolContext, ToolDefinition, ToolError,
-    ToolOutput, Toolbay,
+    CallbackContext, ErrorKind, Hook, HookContext, HookPoint, HookRegistration, LoadError, Package, PermissionSet,
+    Plugin, PluginContext, PluginMetadata, Quota, RegisterOptions, ReloadOptions, Runner, RuntimeKind, Scope, Session,
+    Tool, ToolCall, ToolContext, ToolDefinition, ToolError, ToolOutput, Toolbay,
     hook::{AfterToolCall, AfterToolCallOutcome, HookResult},
     plugin::NativePlugin,
     tool,
@@ -458,4 +458,146 @@ async fn a_tenants_reload_touches_no_other_tenants_plugin_of_the_name() {
     assert_eq!(outcome(&sessions[1], "a.say", json!({})).await, json!("one"));
     let nobodys = bay.reload_source(Scope::Global, "a.rhai", &script("a", "2.0.0", "two", ""), STRICT).await;
     assert_eq!(nobodys.unwrap_err().kind, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn plugins_that_would_come_to_require_each_other_stay_as_they_are() {
+    let requires = |name: &str| format!("requires: [#{{ name: \"{name}\", version: \"1\" }}],");
+    let bay = bay();
+    bay.load_source(Scope::Global, "b.rhai", &script("b", "1.0.0", "b", "")).await.unwrap();
+    bay.load_source(Scope::Global, "a.rhai", &script("a", "1.0.0", "a", &requires("b"))).await.unwrap();
+    let new = script("b", "1.1.0", "b", &requires("a"));
+    let error = bay.reload_source(Scope::Global, "b.rhai", &new, STRICT).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Dependency: b.rhai: plugins would require each other: a, b; take one of the requirements away"
+    );
+    // Each can still go, after those that require it.
+    let gone = bay.unregister_with_dependants(&Scope::Global, &"b".parse().unwrap()).await.unwrap();
+    assert_eq!(gone.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_tenant_that_has_a_plugin_of_its_own_in_the_place_of_another_does_not_hold_that_one_back() {
+    let bay = bay();
+    bay.load_source(Scope::Global, "fx.rhai", &script("fx", "1.0.0", "one", "")).await.unwrap();
+    let needs = script("p", "1.0.0", "p", r#"requires: [#{ name: "fx", version: "1" }],"#);
+    bay.load_source(tenant("acme"), "p.rhai", &needs).await.unwrap();
+    bay.load_source(tenant("acme"), "fx.rhai", &script("fx", "2.0.0", "acme's", "")).await.unwrap();
+    bay.reload_source(Scope::Global, "fx.rhai", &script("fx", "1.1.0", "two", ""), STRICT).await.unwrap();
+    assert_eq!(outcome(&bay.session("globex").unwrap(), "fx.say", json!({})).await, json!("two"));
+}
+
+#[tokio::test]
+async fn what_stands_behind_a_reference_counts_wherever_the_reference_stands() {
+    let behind = |kind: &str, word: &str| {
+        json!({ "type": "object", "$defs": { "unit": { "type": kind } },
+            "properties": { "u": { word: [{ "$ref": "#/$defs/unit" }, { "type": "null" }] } } })
+    };
+    upgrade((behind("string", "anyOf"), None), (behind("string", "anyOf"), None), expect!["taken"]).await;
+    upgrade((behind("string", "anyOf"), None), (behind("integer", "anyOf"), None), expect![[r#"
+        Conflict: would break those who call its tools: p.t: `anyOf` of /u of the arguments differs; keep what they rely on, or allow it
+        p 1.0.0 → 2.0.0 (global)
+          breaking: p.t: `anyOf` of /u of the arguments differs"#]])
+    .await;
+    // By an anchor instead of a path, and with words beside the reference.
+    let anchored = |kind: &str| {
+        json!({ "type": "object", "$defs": { "unit": { "$anchor": "unit", "type": kind } },
+            "properties": { "u": { "$ref": "#unit" } } })
+    };
+    upgrade((anchored("string"), None), (anchored("integer"), None), expect![[r#"
+        Conflict: would break those who call its tools: p.t: `$ref` of /u of the arguments differs; keep what they rely on, or allow it
+        p 1.0.0 → 2.0.0 (global)
+          breaking: p.t: `$ref` of /u of the arguments differs"#]])
+    .await;
+    let beside = |max: u32| {
+        json!({ "type": "object", "$defs": { "unit": { "type": "string" } },
+            "properties": { "u": { "$ref": "#/$defs/unit", "description": format!("at most {max}"), "maxLength": max } } })
+    };
+    upgrade((beside(9), None), (beside(9), None), expect!["taken"]).await;
+    upgrade((beside(9), None), (beside(3), None), expect![[r#"
+        Conflict: would break those who call its tools: p.t: `maxLength` of /u of the arguments differs; keep what they rely on, or allow it
+        p 1.0.0 → 2.0.0 (global)
+          breaking: p.t: `maxLength` of /u of the arguments differs"#]])
+    .await;
+}
+
+#[tokio::test]
+async fn the_fields_that_a_result_does_not_name_have_a_type_too() {
+    let rates = |kind: &str| Some(json!({ "type": "object", "additionalProperties": { "type": kind } }));
+    let none = || json!({ "type": "object" });
+    upgrade((none(), rates("number")), (none(), rates("string")), expect![[r#"
+        Conflict: would break those who call its tools: p.t: /* of the result was number and is string; keep what they rely on, or allow it
+        p 1.0.0 → 2.0.0 (global)
+          breaking: p.t: /* of the result was number and is string"#]])
+    .await;
+    upgrade((none(), rates("number")), (none(), Some(none())), expect![[r#"
+        Conflict: would break those who call its tools: p.t: other fields of / of the result are not as before; keep what they rely on, or allow it
+        p 1.0.0 → 2.0.0 (global)
+          breaking: p.t: other fields of / of the result are not as before"#]])
+    .await;
+    upgrade((none(), rates("number")), (none(), rates("integer")), expect!["taken"]).await;
+}
+
+#[tokio::test]
+async fn long_lists_of_values_are_compared_in_time() {
+    let list = |last: &str| {
+        let values: Vec<_> = (0..40_000).map(|n| json!(n)).chain([json!(last)]).collect();
+        json!({ "type": "object", "properties": { "v": { "enum": values } } })
+    };
+    let begun = std::time::Instant::now();
+    upgrade((list("a"), None), (list("b"), None), expect![[r#"
+        Conflict: would break those who call its tools: p.t: the values of /v of the arguments are others; keep what they rely on, or allow it
+        p 1.0.0 → 2.0.0 (global)
+          breaking: p.t: the values of /v of the arguments are others"#]])
+    .await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn nothing_of_a_new_version_is_called_once_the_host_has_shut_down() {
+    let (bay, life) = (Toolbay::builder().build().unwrap(), Arc::default());
+    let options = RegisterOptions::default;
+    bay.register_with(Scope::Global, Versioned::new(1, &life), options()).await.unwrap();
+    bay.shutdown(std::time::Duration::from_secs(1)).await;
+    let error = bay.replace(Scope::Global, Versioned::new(2, &life), options(), FORCED).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert_eq!(*life.lock().unwrap(), ["start 1", "stop 1"]);
+}
+
+/// Loads plugins from files; those of tenants never come to an end.
+struct Slow;
+
+#[async_trait]
+impl Runner for Slow {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Native
+    }
+
+    fn one_file_extension(&self) -> Option<&'static str> {
+        Some("native")
+    }
+
+    async fn load(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
+        if cx.scope != Scope::Global {
+            std::future::pending::<()>().await;
+        }
+        let name = package.origin.file_stem().unwrap().to_str().unwrap();
+        Ok(Arc::new(NativePlugin::new(name, "1.0.0", "A test's").unwrap()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenants_folder_that_takes_its_time_keeps_nobody_elses_waiting() {
+    let (bay, folder) = (Toolbay::builder().runner(Slow).build().unwrap(), folder(&[("a.native", "")]));
+    let path = folder.path().to_owned();
+    let tenants = tokio::spawn({
+        let (bay, path) = (bay.clone(), path.clone());
+        async move { bay.sync(tenant("acme"), path, STRICT).await }
+    });
+    tokio::task::yield_now().await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(bay.sync(Scope::Global, path, STRICT).await.loaded.len(), 1);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(tenants.await.unwrap().failed.len(), 1);
 }

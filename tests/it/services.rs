@@ -347,3 +347,19 @@ async fn a_folder_is_loaded_in_the_order_of_services_too() {
         failed  unlucky.native (global): Dependency: needs the plugin lost *, which needs the service none, and no plugin lends it
     "#]].assert_eq(&report.replace(&format!("{}/", files.path().display()), ""));
 }
+
+#[tokio::test]
+async fn a_plugin_that_is_switched_off_lends_nothing() {
+    let bay = host();
+    bay.register(tenant("acme"), plugin("store", &[]).service(db("it").public())).await.unwrap();
+    bay.register(tenant("acme"), asks(plugin("granted", &["service:db"]))).await.unwrap();
+    let session = bay.session("acme").unwrap();
+    assert_eq!(outcome(&session, "granted.by_name", json!({})).await, "it");
+    bay.disable(session.tenant(), &PluginName::new("store").unwrap()).await.unwrap();
+    assert_eq!(
+        outcome(&session, "granted.by_name", json!({})).await,
+        "NotEnabled: the service \"db\" is of the plugin store, which is switched off for this tenant"
+    );
+    let by_type = outcome(&session, "granted.by_type", json!({})).await;
+    assert!(by_type.as_str().unwrap().starts_with("NotFound"), "{by_type}");
+}

@@ -12,7 +12,7 @@ use std::{
 };
 
 use toolbay::{
-    Failed, FileKv, HealthWatch, Isolation, LoadReport, PluginName, ReloadOptions, Scope, Session, SyncReport,
+    Failed, FileKv, HealthWatch, Isolation, LoadReport, Loaded, PluginName, ReloadOptions, Scope, Session, SyncReport,
     TenantId, TierPolicy, TieredRunner, Toolbay, ToolbayBuilder,
     load::is_plugin,
     watch,
@@ -269,8 +269,11 @@ fn refuse_without<'a>(
     mut configured: impl Iterator<Item = &'a PluginName>,
     report: &LoadReport,
 ) -> Result<(), CliError> {
-    let failed_of =
-        |name: &&PluginName| report.failed.iter().any(|failed| plugin_stem(&failed.origin) == name.as_str());
+    // A tenant chooses the names of its files, and must not keep the host from starting by one of them.
+    let is_it = |failed: &Failed, name: &PluginName| {
+        failed.scope == Scope::Global && plugin_stem(&failed.origin) == name.as_str()
+    };
+    let failed_of = |name: &&PluginName| report.failed.iter().any(|failed| is_it(failed, name));
     match configured.find(failed_of) {
         None => Ok(()),
         Some(name) => {
@@ -286,10 +289,12 @@ fn refuse_without<'a>(
 /// A plugin that is only named, by mistake, would be configured in vain.
 fn warn_of_strangers(named: BTreeSet<&PluginName>, report: &LoadReport) {
     for name in named {
-        let loaded = report.loaded.iter().any(|loaded| loaded.name == *name);
+        let is_it = |loaded: &Loaded| loaded.scope == Scope::Global && loaded.name == *name;
+        let loaded = report.loaded.iter().any(is_it);
         let failed = report.failed.iter().any(|failed| plugin_stem(&failed.origin) == name.as_str());
         if !loaded && !failed {
-            output::note(&format!("warning: no plugin called {name} is loaded, though the options name it"));
+            let text = "is loaded for everybody, though the options name it";
+            output::note(&format!("warning: no plugin called {name} {text}"));
         }
     }
 }

@@ -29,13 +29,13 @@ pub struct Activation {
     pub priority: Option<i32>,
 }
 
-/// What one tenant decided about its plugins.
+/// What one tenant decided about its plugins. Copied for each change, so what is large in it is shared.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Activations(BTreeMap<PluginName, Activation>);
+pub(crate) struct Activations(BTreeMap<PluginName, Arc<Activation>>);
 
 impl Activations {
     pub(crate) fn of(&self, plugin: &PluginName) -> Option<&Activation> {
-        self.0.get(plugin)
+        self.0.get(plugin).map(|activation| &**activation)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -52,9 +52,15 @@ impl Activations {
         change: impl FnOnce(&mut Activation),
     ) -> Result<(), ToolError> {
         if self.0.len() >= MAX_DECISIONS && !self.0.contains_key(plugin) {
-            return Err(ToolError::limit(Limit::Storage, MAX_DECISIONS as u64, self.0.len() as u64 + 1));
+            let mut error = ToolError::limit(Limit::Storage, MAX_DECISIONS as u64, self.0.len() as u64 + 1);
+            let message = format!(
+                "the tenant has decided about {MAX_DECISIONS} plugins, which is as many as it may: take back configurations \
+                 and priorities of others first"
+            );
+            error.message = message.into();
+            return Err(error);
         }
-        let activation = self.0.entry(plugin.clone()).or_default();
+        let activation = Arc::make_mut(self.0.entry(plugin.clone()).or_default());
         change(activation);
         if *activation == Activation::default() {
             self.0.remove(plugin);
@@ -65,7 +71,7 @@ impl Activations {
 
 impl FromIterator<(PluginName, Activation)> for Activations {
     fn from_iter<I: IntoIterator<Item = (PluginName, Activation)>>(all: I) -> Self {
-        Self(all.into_iter().collect())
+        Self(all.into_iter().map(|(plugin, activation)| (plugin, Arc::new(activation))).collect())
     }
 }
 
@@ -121,7 +127,8 @@ impl Toolbay {
     ///
     /// # Errors
     /// `NotFound` where the tenant has no such plugin; `Config` where its configuration for the tenant does not fit;
-    /// `Conflict` where somebody switches it at the same time; what `on_tenant_enabled` says. It then stays off.
+    /// `Conflict` where somebody switches it at the same time; `NotReady` where it is being stopped, `Unavailable` while the
+    /// host shuts down; what `on_tenant_enabled` says. It then stays off.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the plugin on or off; where it is off, `on_tenant_enabled` may have been called.
@@ -135,6 +142,8 @@ impl Toolbay {
         self.tenant_config(&registered, activation.config.as_ref())?;
         if registered.owner.scope == Scope::Global {
             let time = self.callback_timeout();
+            // In flight, so that the plugin is not stopped meanwhile, nor called where it was.
+            let _busy = registered.owner.life.enter(false)?;
             self.call_back(&registered, Callback::TenantEnabled, Some(tenant), time).await?;
         }
         self.registry().activate(tenant, plugin, |activation| activation.enabled = Some(true))?;
@@ -163,6 +172,8 @@ impl Toolbay {
         self.registry().activate(tenant, plugin, |activation| activation.enabled = Some(false))?;
         if was_on && registered.owner.scope == Scope::Global {
             tracing::info!(target: "toolbay::lifecycle", %tenant, %plugin, "switched off");
+            // One that was stopped meanwhile has been told of its end already.
+            let Ok(_busy) = registered.owner.life.enter(false) else { return Ok(()) };
             let time = self.callback_timeout();
             let told = self.call_back(&registered, Callback::TenantDisabled, Some(tenant), time).await;
             if let Err(error) = told {
@@ -172,30 +183,35 @@ impl Toolbay {
         Ok(())
     }
 
-    /// Sets a tenant's configuration of a plugin, which goes before the host's field by field; `None` takes it away. Runs
-    /// that began before keep the old one.
+    /// Sets a tenant's configuration of a plugin, which goes before the host's field by field; `None` takes it away, also
+    /// where the plugin is gone. Runs that began before keep the old one.
     ///
     /// # Errors
     /// `NotFound` where the tenant has no such plugin; `Config` where it is no object or does not fit the plugin's
     /// `config_schema`, and then nothing changes; `LimitExceeded` where it is too large.
     pub fn put_config(&self, tenant: &TenantId, plugin: &PluginName, config: Option<Value>) -> Result<(), ToolError> {
-        let registered = self.visible(tenant, plugin)?;
         if let Some(config) = &config {
+            let registered = self.visible(tenant, plugin)?;
             if !config.is_object() {
                 return Err(ToolError::new(ErrorKind::Config, "a configuration is an object"));
             }
             shape::check(config, Limit::Arguments, MAX_CONFIG_BYTES, MAX_CONFIG_DEPTH)?;
+            self.tenant_config(&registered, Some(config))?;
+        } else if let Ok(registered) = self.visible(tenant, plugin) {
+            // A tenant's own plugin may need what is taken away.
+            self.tenant_config(&registered, Some(&Value::Object(Default::default())))?;
         }
-        self.tenant_config(&registered, config.as_ref())?;
         self.registry().activate(tenant, plugin, |activation| activation.config = config)
     }
 
-    /// Sets a tenant's preference among plugins that could serve alike; `None` takes it away.
+    /// Sets a tenant's preference among plugins that could serve alike; `None` takes it away, also where the plugin is gone.
     ///
     /// # Errors
     /// `NotFound` where the tenant has no such plugin.
     pub fn put_priority(&self, tenant: &TenantId, plugin: &PluginName, priority: Option<i32>) -> Result<(), ToolError> {
-        self.visible(tenant, plugin)?;
+        if priority.is_some() {
+            self.visible(tenant, plugin)?;
+        }
         self.registry().activate(tenant, plugin, |activation| activation.priority = priority)
     }
 

@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -41,12 +41,15 @@ pub(crate) struct CallHost {
     /// Where the call has none, it reads no secrets: nobody would keep them from coming out.
     redactor: Option<Redactor>,
     origin: Origin,
+    /// The configuration, where it has to be made for this call.
+    config: OnceLock<Option<Value>>,
 }
 
 impl CallHost {
     pub(crate) fn new(run: &Run, owner: Arc<Owner>, call: CallId, depth: u32, deadline: Instant) -> Self {
         let (logged, of_error_hook, redactor, origin) = (AtomicUsize::new(0), false, None, Origin::CALL);
-        Self { run: run.downgrade(), owner, call, depth, deadline, logged, of_error_hook, redactor, origin }
+        let (run, config) = (run.downgrade(), OnceLock::new());
+        Self { run, owner, call, depth, deadline, logged, of_error_hook, redactor, origin, config }
     }
 
     /// Where events that the call tells of come from.
@@ -140,7 +143,7 @@ impl Host for CallHost {
     }
 
     fn config(&self) -> &Value {
-        self.run.view().config(&self.owner)
+        self.run.view().config(&self.owner, &self.config)
     }
 
     fn assets(&self) -> &Assets {
@@ -238,8 +241,9 @@ impl Host for CallHost {
 
     fn find_service(&self, query: &ServiceQuery<'_>) -> Result<Arc<dyn Any + Send + Sync>, ToolError> {
         let (allows, require) = (|action: &str| self.grants().allow(action), |action: &str| self.require(action));
-        let asker = Asker { owner: &self.owner, allows: &allows, require: &require };
-        services::find(self.run.view().sight(), asker, query)
+        let view = self.run.view();
+        let asker = Asker { owner: &self.owner, is_on: &|owner| view.is_on(owner), allows: &allows, require: &require };
+        services::find(view.sight(), asker, query)
     }
 
     async fn http(&self, request: Value) -> Result<Value, ToolError> {

@@ -325,7 +325,7 @@ impl Host for TenantlessHost {
     fn find_service(&self, query: &ServiceQuery<'_>) -> Result<Arc<dyn Any + Send + Sync>, ToolError> {
         let global = self.bay.registry().catalog(&Scope::Global);
         let (allows, require) = (|action: &str| self.owner.may(action), |action: &str| self.require(action));
-        let asker = Asker { owner: &self.owner, allows: &allows, require: &require };
+        let asker = Asker { owner: &self.owner, is_on: &|_| true, allows: &allows, require: &require };
         services::find(Sight { global: &global, own: None }, asker, query)
     }
 

@@ -1,7 +1,7 @@
 //! What is registered in one scope: immutable, swapped whole, shared by everybody who reads it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
 };
@@ -87,6 +87,7 @@ pub(crate) struct Owner {
     pub(crate) asked: Arc<PermissionSet>,
     pub(crate) host_grants: Arc<PermissionSet>,
     pub(crate) config: Value,
+    pub(crate) config_schema: Option<Value>,
     pub(crate) assets: Assets,
     pub(crate) origin: Option<PathBuf>,
     pub(crate) life: Arc<Lifecycle>,
@@ -391,6 +392,38 @@ impl Catalog {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.plugins.is_empty()
+    }
+
+    /// Plugins here that require themselves, by way of others here or at once, or that require such a one.
+    pub(crate) fn in_circles(&self) -> Vec<&PluginName> {
+        let needs = |plugin: &Registered| {
+            let metadata = plugin.plugin.metadata();
+            let lent = |name: &ServiceName| self.lenders.get(name).map(|lender| lender.name.clone());
+            let lenders = metadata.requires_services.iter().filter_map(lent).filter(|name| *name != plugin.owner.name);
+            let named = metadata.requires.iter().map(|needed| needed.name.clone());
+            named.chain(lenders).filter(|name| self.plugins.contains_key(name)).collect::<BTreeSet<_>>()
+        };
+        let mut waiting: HashMap<_, _> = self.plugins.iter().map(|(name, plugin)| (name, needs(plugin))).collect();
+        let mut needed_by: HashMap<PluginName, Vec<&PluginName>> = HashMap::new();
+        for (name, needs) in &waiting {
+            needs.iter().for_each(|needed| needed_by.entry(needed.clone()).or_default().push(name));
+        }
+        // What needs nothing that waits goes, and those that need it wait for one less.
+        let mut free: Vec<_> = waiting.iter().filter(|(_, needs)| needs.is_empty()).map(|(name, _)| *name).collect();
+        while let Some(gone) = free.pop() {
+            waiting.remove(gone);
+            for name in needed_by.get(gone).into_iter().flatten() {
+                if let Some(needs) = waiting.get_mut(name)
+                    && needs.remove(gone)
+                    && needs.is_empty()
+                {
+                    free.push(name);
+                }
+            }
+        }
+        let mut left: Vec<_> = waiting.into_keys().collect();
+        left.sort();
+        left
     }
 
     /// `Ok` where no tool of `other` has the provider name of a tool here and no service the name of one here, plugins of

@@ -32,26 +32,36 @@ impl Toolbay {
     /// # Cancel safety
     /// Dropping the future asks no more of them; what was heard stays noted.
     pub async fn check_health(&self) {
-        let all = self.registry().all();
-        let is_active = |registered: &Arc<Registered>| registered.owner.life.is_active();
-        stream::iter(all.into_iter().filter(is_active))
-            .for_each_concurrent(AT_ONCE, |registered| async move {
-                let time = self.callback_timeout();
-                let outcome = self.call_back(&registered, Callback::HealthCheck, None, time).await;
-                let (plugin, scope) = (&registered.owner.name, &registered.owner.scope);
-                if let Err(error) = &outcome {
-                    let detail = error.operator_detail().map(ToString::to_string).unwrap_or_default();
-                    tracing::warn!(target: "toolbay::health", %plugin, %scope, %error, detail, "not well");
-                }
-                match registered.owner.vitals.note_check(outcome) {
-                    Some(Turn::Down) => {
-                        tracing::warn!(target: "toolbay::health", %plugin, %scope, "down: its calls are refused");
-                    }
-                    Some(Turn::Up) => tracing::info!(target: "toolbay::health", %plugin, %scope, "up again"),
-                    None => {}
-                }
-            })
-            .await;
+        let (for_all, of_tenants) = self.by_whose();
+        tokio::join!(self.ask_all(for_all), self.ask_all(of_tenants));
+    }
+
+    /// The plugins for everybody, and those of tenants.
+    fn by_whose(&self) -> (Vec<Arc<Registered>>, Vec<Arc<Registered>>) {
+        self.registry().all().into_iter().partition(|registered| registered.owner.scope == Scope::Global)
+    }
+
+    async fn ask_all(&self, plugins: Vec<Arc<Registered>>) {
+        stream::iter(plugins).for_each_concurrent(AT_ONCE, |registered| self.ask(registered)).await;
+    }
+
+    async fn ask(&self, registered: Arc<Registered>) {
+        // In flight, so that it is not stopped meanwhile, nor asked where it was.
+        let Ok(_busy) = registered.owner.life.enter(false) else { return };
+        let time = self.callback_timeout();
+        let outcome = self.call_back(&registered, Callback::HealthCheck, None, time).await;
+        let (plugin, scope) = (&registered.owner.name, &registered.owner.scope);
+        if let Err(error) = &outcome {
+            let detail = error.operator_detail().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(target: "toolbay::health", %plugin, %scope, %error, detail, "not well");
+        }
+        match registered.owner.vitals.note_check(outcome) {
+            Some(Turn::Down) => {
+                tracing::warn!(target: "toolbay::health", %plugin, %scope, "down: its calls are refused");
+            }
+            Some(Turn::Up) => tracing::info!(target: "toolbay::health", %plugin, %scope, "up again"),
+            None => {}
+        }
     }
 
     /// Asks every active plugin whether it is well, now and then every `interval`, until what this gives is dropped. A
@@ -62,13 +72,17 @@ impl Toolbay {
     #[must_use = "the checks end when it is dropped"]
     pub fn watch_health(&self, interval: Duration) -> HealthWatch {
         let bay = self.clone();
-        HealthWatch(tokio::spawn(async move {
+        let rounds = move |bay: Toolbay, whose: fn(&Toolbay) -> Vec<Arc<Registered>>| async move {
             let mut ticks = tokio::time::interval(interval);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                bay.check_health().await;
+                bay.ask_all(whose(&bay)).await;
             }
+        };
+        // Apart, so that tenants with many plugins that do not answer delay no round of those for everybody.
+        HealthWatch(tokio::spawn(async move {
+            tokio::join!(rounds(bay.clone(), |bay| bay.by_whose().0), rounds(bay, |bay| bay.by_whose().1))
         }))
     }
 }
@@ -98,7 +112,7 @@ fn health_of(registered: &Registered) -> PluginHealth {
 }
 
 /// Keeps the health checks going.
-pub struct HealthWatch(JoinHandle<()>);
+pub struct HealthWatch(JoinHandle<((), ())>);
 
 impl Drop for HealthWatch {
     fn drop(&mut self) {

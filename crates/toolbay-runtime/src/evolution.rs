@@ -34,6 +34,8 @@ const ANNOTATIONS: [&str; 10] = [
 /// Words that have a comparison of their own, and those that only hold what references lead to.
 const COMPARED: [&str; 9] =
     ["type", "properties", "required", "additionalProperties", "items", "enum", "$defs", "definitions", "$ref"];
+/// Of those, the ones that say nothing themselves.
+const PLACES: [&str; 3] = ["$defs", "definitions", "$ref"];
 /// Bounds from below, and from above.
 const FLOORS: [&str; 5] = ["minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"];
 const CEILINGS: [&str; 5] = ["maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"];
@@ -99,7 +101,7 @@ pub struct ToolChange {
     /// The tool's qualified name.
     pub tool: ToolName,
     /// Where: a JSON Pointer into the arguments or the result that the schema describes, with `*` for any element of an
-    /// array; empty for the whole.
+    /// array and any field that has no name; empty for the whole.
     pub at: String,
     /// Whether it is about the result, not the arguments.
     pub of_result: bool,
@@ -230,13 +232,18 @@ impl<'a> Comparing<'a> {
     }
 
     fn schemas(&mut self, at: &str, old: &'a Value, new: &'a Value, depth: usize) {
+        // Enough is said already, and a stranger wrote the schemas.
+        if self.found.len() > MAX_CHANGES {
+            return;
+        }
+        self.beside_reference(at, old, new);
         let (old, new) = (resolve(self.old_root, old), resolve(self.new_root, new));
         // References may lead in a circle, and to one place from many: each pair is looked at where it is met first.
         if !self.seen.insert((std::ptr::from_ref(old), std::ptr::from_ref(new))) {
             return;
         }
         if depth > MAX_DEPTH {
-            if old != new {
+            if old != new || self.leads_elsewhere(old) {
                 self.add(at, ChangeKind::AndMore, true);
             }
             return;
@@ -250,6 +257,57 @@ impl<'a> Comparing<'a> {
                 self.add(at, ChangeKind::WordChanged("schema".to_owned()), widened == self.of_result);
             }
         }
+    }
+
+    /// Words beside a reference, which count with what it leads to: no telling how, so that each difference breaks callers.
+    fn beside_reference(&mut self, at: &str, old: &Value, new: &Value) {
+        let none = Map::new();
+        let beside = |schema: &'_ Value| schema.as_object().filter(|schema| schema.contains_key("$ref")).cloned();
+        let (old, new) = match (beside(old), beside(new)) {
+            (None, None) => return,
+            (old, new) => (old.unwrap_or_else(|| none.clone()), new.unwrap_or(none)),
+        };
+        let words: BTreeSet<_> = old.keys().chain(new.keys()).map(String::as_str).collect();
+        for word in words.into_iter().filter(|word| !ANNOTATIONS.contains(word) && !PLACES.contains(word)) {
+            if self.differs(word, old.get(word), new.get(word)) {
+                self.add(at, ChangeKind::WordChanged(word.to_owned()), true);
+            }
+        }
+    }
+
+    /// Whether the values of a word differ, or what they refer to.
+    fn differs(&self, word: &str, old: Option<&Value>, new: Option<&Value>) -> bool {
+        old != new
+            || match word {
+                // One that could not be followed leads somewhere in the document.
+                "$ref" | "$dynamicRef" => self.old_root != self.new_root,
+                _ => new.is_some_and(|same| self.leads_elsewhere(same)),
+            }
+    }
+
+    /// Whether something that stands in both schemas refers to what is not the same in both.
+    fn leads_elsewhere(&self, same: &Value) -> bool {
+        let (mut waiting, mut seen) = (vec![same], HashSet::new());
+        while let Some(value) = waiting.pop() {
+            match value {
+                Value::Array(items) => waiting.extend(items),
+                Value::Object(fields) => {
+                    waiting.extend(fields.values());
+                    let references = ["$ref", "$dynamicRef"].into_iter().filter_map(|word| fields.get(word)?.as_str());
+                    for to in references.filter(|to| seen.insert(*to)).collect::<Vec<_>>() {
+                        let target = |root: &'a Value| to.strip_prefix('#').and_then(|pointer| root.pointer(pointer));
+                        match (target(self.old_root), target(self.new_root)) {
+                            (Some(old), Some(new)) if old == new => waiting.push(new),
+                            // What is referred to by an anchor is somewhere in the document.
+                            (None, None) if self.old_root == self.new_root => {}
+                            _ => return true,
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        false
     }
 
     fn objects(&mut self, at: &str, old: &'a Map<String, Value>, new: &'a Map<String, Value>, depth: usize) {
@@ -266,7 +324,9 @@ impl<'a> Comparing<'a> {
         self.values(at, old, new);
         let words: BTreeSet<_> = old.keys().chain(new.keys()).map(String::as_str).collect();
         for word in words {
-            if ANNOTATIONS.contains(&word) || COMPARED.contains(&word) || old.get(word) == new.get(word) {
+            // A reference that is left here leads to no place that could be looked at.
+            let is_compared = COMPARED.contains(&word) && word != "$ref";
+            if ANNOTATIONS.contains(&word) || is_compared || !self.differs(word, old.get(word), new.get(word)) {
                 continue;
             }
             let breaking = match bound(word) {
@@ -324,19 +384,22 @@ impl<'a> Comparing<'a> {
             }
             self.add(&format!("{at}/{name}"), ChangeKind::RequirednessChanged, true);
         }
-        let open = Value::Bool(true);
-        let others =
-            |schema: &'a Map<String, Value>| schema.get("additionalProperties").cloned().unwrap_or(open.clone());
-        let (before, after) = (others(old), others(new));
-        if before != after {
-            let narrowed = after != open;
-            self.add(at, ChangeKind::OtherFieldsChanged, narrowed && !self.of_result);
+        match (others(old), others(new)) {
+            (Value::Bool(before), Value::Bool(after)) if before == after => {}
+            (before @ Value::Object(_), after @ Value::Object(_)) => {
+                self.schemas(&format!("{at}/*"), before, after, depth + 1);
+            }
+            (before, after) => {
+                // A result that had other fields of some kind may have them of any kind now, or none.
+                let narrowed = *before != Value::Bool(false) && *after != Value::Bool(true);
+                let breaking = if self.of_result { before.is_object() } else { narrowed };
+                self.add(at, ChangeKind::OtherFieldsChanged, breaking);
+            }
         }
     }
 
     fn values(&mut self, at: &str, old: &Map<String, Value>, new: &Map<String, Value>) {
-        let list = |schema: &'_ Map<String, Value>| schema.get("enum").and_then(Value::as_array).cloned();
-        let (before, after) = (list(old), list(new));
+        let (before, after) = (values(old), values(new));
         if before == after {
             return;
         }
@@ -344,7 +407,7 @@ impl<'a> Comparing<'a> {
         let breaking = match (within, around) {
             (_, None) => false,
             (None, Some(_)) => true,
-            (Some(within), Some(around)) => !within.iter().all(|value| around.contains(value)),
+            (Some(within), Some(around)) => !within.is_subset(&around),
         };
         self.add(at, ChangeKind::ValuesChanged, breaking);
     }
@@ -378,6 +441,16 @@ fn types(schema: &Map<String, Value>) -> BTreeSet<String> {
 
 fn required(schema: &Map<String, Value>) -> BTreeSet<&str> {
     schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// The values that are listed, as text: such lists may be long.
+fn values(schema: &Map<String, Value>) -> Option<HashSet<String>> {
+    Some(schema.get("enum")?.as_array()?.iter().map(Value::to_string).collect())
+}
+
+/// What fields beside the described ones may be.
+fn others(schema: &Map<String, Value>) -> &Value {
+    schema.get("additionalProperties").unwrap_or(&Value::Bool(true))
 }
 
 /// Whether `word` is a bound, and then whether from below.

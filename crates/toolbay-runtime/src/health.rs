@@ -20,7 +20,8 @@ use toolbay_api::{ErrorKind, PluginName, Scope, TenantId, ToolError};
 
 use crate::lifecycle::PluginState;
 
-/// Tenants of one plugin whose failures are followed at once. Those beyond are called as if there were no breaker.
+/// Tenants of one plugin whose failures are followed at once. Where all of these failed within the time that a circuit
+/// stays open, those beyond are called as if there were no breaker.
 const MAX_CIRCUITS: usize = 1_024;
 /// Buckets of the histogram of durations: each is twice as long as the one before, from one microsecond on.
 const BUCKETS: usize = 40;
@@ -137,6 +138,8 @@ struct Check {
 struct Circuit {
     failures: u32,
     open_until: Option<Instant>,
+    /// Until when it is kept where there are too many.
+    counts_until: Option<Instant>,
     is_tried: bool,
     cause: String,
 }
@@ -227,14 +230,21 @@ impl Vitals {
             return false;
         }
         let mut circuits = self.circuits.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
         if circuits.len() >= MAX_CIRCUITS && !circuits.contains_key(tenant) {
-            return false;
+            // Those that failed and never came back must not keep others out for good.
+            circuits.retain(|_, circuit| circuit.is_tried || circuit.counts_until.is_some_and(|until| until > now));
+            self.followed.store(circuits.len(), Ordering::Release);
+            if circuits.len() >= MAX_CIRCUITS {
+                return false;
+            }
         }
         let circuit = circuits.entry(tenant.clone()).or_default();
         circuit.failures = circuit.failures.saturating_add(1);
+        circuit.counts_until = Some(now + self.rule.open_for);
         let opens = circuit.failures >= self.rule.failures;
         if opens {
-            circuit.open_until = Some(Instant::now() + self.rule.open_for);
+            circuit.open_until = circuit.counts_until;
             circuit.is_tried = false;
             circuit.cause = error.to_string().chars().take(300).collect();
         }

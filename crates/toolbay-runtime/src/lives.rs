@@ -3,9 +3,9 @@
 
 use std::{
     cmp::Reverse,
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -39,8 +39,8 @@ pub(crate) struct Lives {
     leaving: Mutex<Vec<Arc<Registered>>>,
     pub(crate) shutdown: Mutex<Option<SharedReport>>,
     pub(crate) switching: Switching,
-    /// Held while a folder is taken over, so that two do not take it over at once. tokio's, since plugins load meanwhile.
-    pub(crate) syncing: tokio::sync::Mutex<()>,
+    /// Of each scope one, where folders of it are being taken over.
+    syncing: Mutex<HashMap<Scope, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 impl Lives {
@@ -52,8 +52,21 @@ impl Lives {
             leaving: Mutex::default(),
             shutdown: Mutex::default(),
             switching: Switching::default(),
-            syncing: tokio::sync::Mutex::default(),
+            syncing: Mutex::default(),
         }
+    }
+
+    /// To be held while a folder is taken over, so that two do not take it over at once. tokio's, since plugins load
+    /// meanwhile. Each scope has its own, or one tenant's plugins that take their time would keep all others waiting.
+    pub(crate) fn syncing(&self, scope: &Scope) -> Arc<tokio::sync::Mutex<()>> {
+        let mut syncing = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = syncing.get(scope).and_then(Weak::upgrade) {
+            return known;
+        }
+        syncing.retain(|_, known| known.strong_count() > 0);
+        let new = Arc::default();
+        syncing.insert(scope.clone(), Arc::downgrade(&new));
+        new
     }
 
     /// The number of the next start: who started later stops earlier.
@@ -161,6 +174,7 @@ impl Toolbay {
                     gone.push((scope, plugin));
                     waiting.pop();
                 }
+                // The registry lets in none that require each other, so this comes to its end.
                 Err(Kept::Required(by)) => waiting.extend(by),
                 // Two that go may require the same third, which went with the first.
                 Err(Kept::NotFound) if waiting.len() > 1 => {

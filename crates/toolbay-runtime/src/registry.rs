@@ -32,6 +32,9 @@ pub(crate) struct Registry {
     tenants: DashMap<TenantId, Arc<Catalog>>,
     /// What tenants decided about their plugins; a tenant that decided nothing is not in it.
     activations: DashMap<TenantId, Arc<Activations>>,
+    /// What tenants that are in one of the above saw last: each event asks for it, and to work it out costs as much as the
+    /// tenant has plugins and configurations. One that is out of date is not given any more.
+    views: DashMap<TenantId, Arc<View>>,
     /// Held by writers only, from the check of a change to its publication.
     writer: Mutex<()>,
     generation: RwLock<Arc<Generation>>,
@@ -70,6 +73,7 @@ impl Registry {
             global: RwLock::new(Arc::new(View::new(Arc::default(), None, None))),
             tenants: DashMap::new(),
             activations: activations.into_iter().map(decided).collect(),
+            views: DashMap::new(),
             writer: Mutex::new(()),
             generation: RwLock::default(),
             closing: Arc::default(),
@@ -112,14 +116,25 @@ impl Registry {
         if own.is_none() && decided.is_none() {
             return global;
         }
-        if let Some(known) = known
-            && Arc::ptr_eq(&known.global, &global.global)
-            && is_same(known.own.as_ref(), own.as_ref())
-            && is_same(known.decided.as_ref(), decided.as_ref())
-        {
+        let is_so = |known: &Arc<View>| {
+            Arc::ptr_eq(&known.global, &global.global)
+                && is_same(known.own.as_ref(), own.as_ref())
+                && is_same(known.decided.as_ref(), decided.as_ref())
+        };
+        if let Some(known) = known.filter(|known| is_so(known)) {
             return Arc::clone(known);
         }
-        Arc::new(View::new(Arc::clone(&global.global), own, decided))
+        let last = self.views.get(tenant).map(|last| Arc::clone(&last));
+        if let Some(last) = last.filter(is_so) {
+            return last;
+        }
+        let view = Arc::new(View::new(Arc::clone(&global.global), own, decided));
+        self.views.insert(tenant.clone(), Arc::clone(&view));
+        // A change that came in between has taken away what was there before, and not this.
+        if !self.tenants.contains_key(tenant) && !self.activations.contains_key(tenant) {
+            self.views.remove(tenant);
+        }
+        view
     }
 
     /// What `tenant` decided about `plugin`.
@@ -159,6 +174,7 @@ impl Registry {
         } else {
             self.activations.insert(tenant.clone(), Arc::new(next));
         }
+        self.views.remove(tenant);
         Ok(())
     }
 
@@ -293,28 +309,27 @@ impl Registry {
                 return Err((at, error));
             }
         }
-        // What was met before must be met after.
-        let left_alone = next.plugins().map(|plugin| (plugin, &next, behind));
+        // There was none before, so one that is put in its place now is at fault.
+        let circles = next.in_circles();
+        if let Some(at) = exchanges.iter().position(|exchange| circles.contains(&&exchange.new.owner.name)) {
+            let message = format!(
+                "plugins would require each other: {}; take one of the requirements away",
+                circles.iter().take(5).map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
+            );
+            return Err((at, LoadError::new(ErrorKind::Dependency, message)));
+        }
         let tenants: Vec<_> = match scope {
             Scope::Global => self.tenants.iter().map(|own| Arc::clone(&own)).collect(),
             Scope::Tenant(_) => Vec::new(),
         };
-        let of_tenants = tenants.iter().flat_map(|own| own.plugins().map(|plugin| (plugin, &**own, Some(&next))));
-        for (plugin, own, behind) in left_alone.chain(of_tenants) {
-            let (name, scope) = (&plugin.owner.name, &plugin.owner.scope);
-            if let Some((needed, Found::Version(version))) = unmet_among(own, behind, plugin)
-                && let Some(at) = exchanges.iter().position(|exchange| exchange.new.owner.name == needed.name)
-            {
-                let message =
-                    format!("the plugin {name} ({scope}) needs {} of it, and this is {version}", needed.version);
-                return Err((at, LoadError::new(ErrorKind::Dependency, message)));
-            }
-            let needs = &plugin.plugin.metadata().requires_services;
-            let lent = |exchange: &Exchange| exchange.old.owner.services.iter().any(|lent| needs.contains(&lent.name));
-            if let Some(at) = exchanges.iter().position(lent)
-                && let Some(error) = services::missing(Sight::of(own, behind), plugin)
-            {
-                let message = format!("the plugin {name} ({scope}) {}", error.message);
+        let now = self.catalog(scope);
+        let left_alone = next.plugins().map(|plugin| (plugin, None));
+        let of_tenants = tenants.iter().flat_map(|own| own.plugins().map(move |plugin| (plugin, Some(&**own))));
+        for (plugin, own) in left_alone.chain(of_tenants) {
+            let sight = |catalog| own.map_or_else(|| Sight::of(catalog, behind), |own| Sight::of(own, Some(catalog)));
+            if let Some((at, reason)) = lost_by(exchanges, plugin, own, sight(&now), sight(&next)) {
+                let (name, scope) = (&plugin.owner.name, &plugin.owner.scope);
+                let message = format!("the plugin {name} ({scope}) {reason}");
                 return Err((at, LoadError::new(ErrorKind::Dependency, message)));
             }
         }
@@ -384,12 +399,15 @@ impl Registry {
             Scope::Global => {
                 let view = Arc::new(View::new(Arc::new(next), None, None));
                 *self.global.write().unwrap_or_else(PoisonError::into_inner) = view;
-            }
-            Scope::Tenant(tenant) if next.is_empty() => {
-                self.tenants.remove(tenant);
+                self.views.clear();
             }
             Scope::Tenant(tenant) => {
-                self.tenants.insert(tenant.clone(), Arc::new(next));
+                if next.is_empty() {
+                    self.tenants.remove(tenant);
+                } else {
+                    self.tenants.insert(tenant.clone(), Arc::new(next));
+                }
+                self.views.remove(tenant);
             }
         }
     }
@@ -405,6 +423,37 @@ fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
         (Some(one), Some(other)) => Arc::ptr_eq(one, other),
         _ => false,
     }
+}
+
+/// What `plugin` requires and has, and would have no more after `exchanges`; the first of those that is at fault. `own` is
+/// the tenant's catalog that it stands in, where it stands behind the one that is changed.
+fn lost_by(
+    exchanges: &[Exchange],
+    plugin: &Registered,
+    own: Option<&Catalog>,
+    before: Sight<'_>,
+    after: Sight<'_>,
+) -> Option<(usize, String)> {
+    let metadata = plugin.plugin.metadata();
+    let by_version = |needed: &Requirement| {
+        // Where the tenant has one of its own in its place, it is not the one that is exchanged.
+        let is_it = |one: &Exchange| {
+            one.new.owner.name == needed.name && own.is_none_or(|own| own.plugin(&needed.name).is_none())
+        };
+        let at = exchanges.iter().position(is_it)?;
+        let Exchange { old, new } = exchanges.get(at)?;
+        let (had, has) = (&old.owner.version, &new.owner.version);
+        let is_lost = needed.version.matches(had) && !needed.version.matches(has);
+        is_lost.then(|| (at, format!("needs {} of it, and this is {has}", needed.version)))
+    };
+    if let Some(lost) = metadata.requires.iter().find_map(by_version) {
+        return Some(lost);
+    }
+    let needs = &metadata.requires_services;
+    let lent = |exchange: &Exchange| exchange.old.owner.services.iter().any(|lent| needs.contains(&lent.name));
+    let at = exchanges.iter().position(lent)?;
+    services::missing(before, plugin).is_none().then_some(())?;
+    services::missing(after, plugin).map(|error| (at, error.message.to_string()))
 }
 
 /// What there is of a required plugin.

@@ -175,11 +175,28 @@ impl Toolbay {
     /// # Cancel safety
     /// As [`reload`](Self::reload); what was done by then stays done.
     pub async fn sync(&self, scope: Scope, path: impl AsRef<Path>, options: ReloadOptions) -> SyncReport {
-        let _one_at_a_time = self.lives().syncing.lock().await;
+        let syncing = self.lives().syncing(&scope);
+        let _one_at_a_time = syncing.lock().await;
         Sync { bay: self, scope, path: path.as_ref(), options, report: SyncReport::default() }.run().await
     }
 
+    /// Reads a plugin's files on a thread that may block: folders are looked at again and again while tools are called.
+    async fn read_aside(&self, scope: &Scope, path: &Path) -> Result<(Package, Digest), LoadError> {
+        let (bay, scope, path) = (self.clone(), scope.clone(), path.to_owned());
+        let reading = tokio::task::spawn_blocking(move || {
+            let package = bay.read(&scope, &path)?;
+            let digest = Digest::of(&package);
+            Ok((package, digest))
+        });
+        let lost = |error: tokio::task::JoinError| {
+            LoadError::new(ErrorKind::Internal, format!("reading the plugin's files came to no end: {error}"))
+        };
+        reading.await.map_err(lost)?
+    }
+
     async fn put(&self, scope: &Scope, opened: Opened, options: ReloadOptions) -> Result<Reloaded, LoadError> {
+        // Before anything of it is called.
+        self.registry().check_open()?;
         let new = self.prepare(scope, opened)?;
         let old = self.old_of(scope, &new)?;
         let origin = new.owner.origin.clone().unwrap_or_default();
@@ -366,6 +383,10 @@ struct Sync<'a> {
 impl Sync<'_> {
     async fn run(mut self) -> SyncReport {
         let (bay, scope) = (self.bay, self.scope.clone());
+        if let Err(error) = bay.registry().check_open() {
+            self.fail(self.path, error);
+            return self.report;
+        }
         let catalog = bay.registry().catalog(&scope);
         let folder = fs::canonicalize(self.path).ok();
         let here: Vec<_> = catalog.plugins().filter(|old| self.is_from_here(old, folder.as_deref())).cloned().collect();
@@ -394,15 +415,15 @@ impl Sync<'_> {
         for path in found {
             let at = path.file_name().and_then(|file| by_file.get(file)).copied();
             let mut keep = |old: Option<&Arc<Registered>>| kept.extend(old.map(|old| old.owner.name.clone()));
-            let package = match bay.read(&scope, &path) {
-                Ok(package) => package,
+            let (package, digest) = match bay.read_aside(&scope, &path).await {
+                Ok(read) => read,
                 Err(error) => {
                     self.fail(&path, error);
                     keep(at);
                     continue;
                 }
             };
-            if at.is_some_and(|at| at.owner.digest == Some(Digest::of(&package))) {
+            if at.is_some_and(|at| at.owner.digest == Some(digest)) {
                 self.report.unchanged += 1;
                 keep(at);
                 continue;

@@ -55,6 +55,8 @@ impl<'a> Sight<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Asker<'a> {
     pub(crate) owner: &'a Owner,
+    /// Whether a plugin is switched on where it asks: one that is not lends nothing.
+    pub(crate) is_on: &'a dyn Fn(&Owner) -> bool,
     /// Whether it has a permission.
     pub(crate) allows: &'a dyn Fn(&str) -> bool,
     /// The same with the reason, for the record.
@@ -95,6 +97,11 @@ fn by_name<'a>(sight: Sight<'a>, asker: Asker<'a>, name: &str) -> Result<&'a Ser
         let message = format!("there is no service called {shown:?}: require the plugin that lends it");
         return Err(ToolError::new(ErrorKind::NotFound, message));
     };
+    if !(asker.is_on)(owner) {
+        let message =
+            format!("the service {shown:?} is of the plugin {}, which is switched off for this tenant", owner.name);
+        return Err(ToolError::new(ErrorKind::NotEnabled, message));
+    }
     match may_have(asker.owner, owner, service) {
         Ok(Need::Nothing) => Ok(service),
         Ok(Need::Permission) => (asker.require)(&format!("service:{name}")).map(|()| service),
@@ -108,7 +115,7 @@ fn by_type<'a>(
     query: &ServiceQuery<'_>,
 ) -> Result<&'a ServiceRegistration, ToolError> {
     let own = asker.owner.services.iter();
-    let others = sight.services().filter(|(owner, _)| !is_same(asker.owner, owner));
+    let others = sight.services().filter(|(owner, _)| !is_same(asker.owner, owner) && (asker.is_on)(owner));
     // What is not for the asker is as if it were not there: else a private service could make another ambiguous.
     let others = others.filter(|(owner, service)| match may_have(asker.owner, owner, service) {
         Ok(Need::Nothing) => true,

@@ -4,7 +4,7 @@
 //! A plugin names none of the sources. The variables that may speak to it are told by its name and its schema's fields,
 //! and the host hands over which there are.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use toolbay_api::{ErrorKind, LoadError, PluginName};
@@ -14,9 +14,10 @@ use crate::schema::Schema;
 /// How deep defaults are looked for.
 const MAX_DEPTH: usize = 16;
 
-/// The host's variables that may speak to plugins, by their names without the prefix.
+/// The host's variables that may speak to plugins, by their names without the prefix. In order, so that a field of an
+/// object goes before the whole object, whatever the process was given first.
 #[derive(Debug, Default)]
-pub(crate) struct Environment(HashMap<String, String>);
+pub(crate) struct Environment(BTreeMap<String, String>);
 
 impl Environment {
     /// Takes over the variables whose names begin with `prefix`.
@@ -88,13 +89,32 @@ pub(crate) fn of_host(
     file: Option<&Value>,
     environment: &Environment,
 ) -> Result<Value, LoadError> {
-    let mut config = schema.map_or_else(|| Value::Object(Map::new()), |schema| defaults(schema, 0));
+    let mut config = defaults_of(schema);
     if let Some(file) = file {
         lay_over(&mut config, file.clone());
     }
     lay_over(&mut config, environment.layer(plugin, schema)?);
     check(schema, &config).map_err(|problem| LoadError::new(ErrorKind::Config, problem))?;
     Ok(config)
+}
+
+/// The configuration that a tenant's own plugin has beneath what the tenant decided: the defaults, which need not be a whole
+/// configuration where that makes them one.
+///
+/// # Errors
+/// `Config` with the first place that does not fit.
+pub(crate) fn of_tenants_own(schema: Option<&Value>, tenant: Option<&Value>) -> Result<Value, LoadError> {
+    let config = defaults_of(schema);
+    let fits = check(schema, &config).or_else(|problem| match tenant {
+        None => Err(problem),
+        Some(tenant) => of_tenant(schema, &config, tenant).map(|_| ()),
+    });
+    fits.map_err(|problem| LoadError::new(ErrorKind::Config, problem))?;
+    Ok(config)
+}
+
+fn defaults_of(schema: Option<&Value>) -> Value {
+    schema.map_or_else(|| Value::Object(Map::new()), |schema| defaults(schema, 0))
 }
 
 /// The configuration that a plugin has for a tenant, checked.

@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    ErrorKind, HookRegistration, HttpSend, Limits, LimitsRequest, LoadError, Manifest, NameError, Package,
+    ErrorKind, HookRegistration, HttpSend, Limits, LimitsRequest, LoadError, Manifest, NameError, Package, Permission,
     PermissionSet, Plugin, PluginContext, PluginName, Runner, RuntimeKind, Scope, SecretProvider, TenantId, Tool,
     ToolError, ToolName, plugin::NativePlugin,
 };
@@ -297,12 +297,13 @@ impl Toolbay {
     async fn run_loader(&self, scope: &Scope, package: Package) -> Result<Arc<dyn Plugin>, LoadError> {
         let runner = self.runner_for(&package)?;
         let grants = match &package.manifest {
-            Some(manifest) => self.grants_for(&manifest.name),
+            Some(manifest) => self.grants_for(scope, &manifest.name),
             // A one-file plugin's name is known only once it is loaded; the grants of the plugin that the file is named
             // after are what its author reckons with.
             None => {
                 let stem = package.origin.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-                PluginName::new(stem).map_or_else(|_| Arc::clone(&self.0.policy.grants), |name| self.grants_for(&name))
+                PluginName::new(stem)
+                    .map_or_else(|_| Arc::clone(&self.0.policy.grants), |name| self.grants_for(scope, &name))
             }
         };
         let cx = PluginContext { scope: scope.clone(), limits: self.ceiling(scope), grants };
@@ -340,9 +341,17 @@ impl Toolbay {
         own.map_or_else(|| policy.limits.clone(), |own| policy.limits.lowered_by(own))
     }
 
-    fn grants_for(&self, plugin: &PluginName) -> Arc<PermissionSet> {
+    fn grants_for(&self, scope: &Scope, plugin: &PluginName) -> Arc<PermissionSet> {
         let policy = &self.0.policy;
-        policy.plugin_grants.get(plugin).map_or_else(|| Arc::clone(&policy.grants), Arc::clone)
+        match (policy.plugin_grants.get(plugin), scope) {
+            (None, _) => Arc::clone(&policy.grants),
+            (Some(named), Scope::Global) => Arc::clone(named),
+            // Tenants choose their plugins' names: to one of theirs a name can only take away.
+            (Some(named), Scope::Tenant(_)) => {
+                let general = |permission: &&Permission| policy.grants.covers(permission.as_str());
+                Arc::new(named.iter().filter(general).cloned().collect())
+            }
+        }
     }
 
     /// Checks everything that can be checked before a plugin is started.
@@ -355,13 +364,24 @@ impl Toolbay {
         metadata.validate().map_err(|error| LoadError::new(ErrorKind::Config, error.to_string()))?;
         let policy = &self.0.policy;
         let schema = metadata.config_schema.as_ref();
-        let config =
-            settings::of_host(&metadata.name, schema, policy.configs.get(&metadata.name), &policy.environment)?;
+        // What the operator says of a plugin by its name is said of the one for everybody: a tenant could come into it by
+        // calling one of its own so, where that one is not there, not protected, or written alike in a variable.
+        let (config, folder) = match scope {
+            Scope::Global => {
+                let (name, environment) = (&metadata.name, &policy.environment);
+                let config = settings::of_host(name, schema, policy.configs.get(name), environment)?;
+                (config, policy.assets.get(name))
+            }
+            Scope::Tenant(tenant) => {
+                let decided = self.0.registry.activation(tenant, &metadata.name).and_then(|decided| decided.config);
+                (settings::of_tenants_own(schema, decided.as_ref())?, None)
+            }
+        };
         let enabled_by_default = options
             .enabled_by_default
             .or_else(|| policy.enabled_by_default.get(&metadata.name).copied())
             .unwrap_or(true);
-        let assets = match policy.assets.get(&metadata.name) {
+        let assets = match folder {
             Some(folder) => load::read_assets(folder)?,
             None => plugin.assets(),
         };
@@ -385,8 +405,9 @@ impl Toolbay {
                 && options.protected.unwrap_or_else(|| stands_for_all || policy.speaks_of(&metadata.name)),
             limits: Arc::new(policy.limits.lowered_by(&metadata.limits)),
             asked: Arc::new(metadata.permissions.clone()),
-            host_grants: self.grants_for(&metadata.name),
+            host_grants: self.grants_for(scope, &metadata.name),
             config,
+            config_schema: metadata.config_schema.clone(),
             assets,
             origin: options.origin.clone(),
             life: Arc::new(Lifecycle::new(
@@ -607,7 +628,8 @@ impl ToolbayBuilder {
         self
     }
 
-    /// What the host gives one plugin that asks for it, in the place of the general grants.
+    /// What the host gives one plugin that asks for it, in the place of the general grants. To a tenant's own plugin of
+    /// that name it gives no more than those: of what stands here, it has what they cover.
     #[must_use]
     pub fn plugin_grants(mut self, plugin: PluginName, grants: PermissionSet) -> Self {
         self.plugin_grants.insert(plugin, Arc::new(grants));
@@ -701,21 +723,21 @@ impl ToolbayBuilder {
         self
     }
 
-    /// A folder to take in the place of a plugin's own assets.
+    /// A folder to take in the place of the own assets of a plugin for everybody.
     #[must_use]
     pub fn assets(mut self, plugin: PluginName, folder: impl Into<PathBuf>) -> Self {
         self.assets.insert(plugin, folder.into());
         self
     }
 
-    /// A plugin's configuration, checked against its `config_schema` when it is registered.
+    /// The configuration of a plugin for everybody, checked against its `config_schema` when it is registered.
     #[must_use]
     pub fn plugin_config(mut self, plugin: PluginName, config: Value) -> Self {
         self.configs.insert(plugin, config);
         self
     }
 
-    /// The variables from which plugins' configurations are taken, before those of [`plugin_config`](Self::plugin_config):
+    /// The variables from which the configurations of plugins for everybody are taken, before those of [`plugin_config`](Self::plugin_config):
     /// `PREFIX` `PLUGIN` `__` `FIELD`, in capitals, with `_` for what a variable's name cannot have and `__` before each
     /// further field. A variable that names no field of its plugin's `config_schema` keeps the plugin from loading.
     #[must_use]

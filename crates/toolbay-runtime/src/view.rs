@@ -1,7 +1,10 @@
 //! What one tenant sees: its own catalog over the global one, with the hooks of both in order. Immutable; a run keeps
 //! the one that it began with.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use serde_json::Value;
 use toolbay_api::{HookPoint, PermissionSet, PluginName, Scope};
@@ -23,7 +26,7 @@ pub(crate) struct View {
     pub(crate) own: Option<Arc<Catalog>>,
     pub(crate) decided: Option<Arc<Activations>>,
     /// The configurations of those plugins that have one from the tenant. A plugin whose configuration does not fit is off.
-    configs: HashMap<PluginName, Option<Value>>,
+    configs: HashMap<PluginName, (Arc<Owner>, Option<Value>)>,
     by_point: [Vec<Arc<HookEntry>>; HookPoint::ALL.len()],
     around_tools: Vec<Arc<HookEntry>>,
 }
@@ -84,7 +87,7 @@ impl View {
     pub(crate) fn is_on(&self, owner: &Owner) -> bool {
         let Some(decided) = &self.decided else { return owner.enabled_by_default || owner.protected };
         let by_tenant = decided.of(&owner.name).and_then(|activation| activation.enabled);
-        let fits = !matches!(self.configs.get(&owner.name), Some(None));
+        let fits = !matches!(self.configs.get(&owner.name), Some((_, None)));
         owner.protected || (by_tenant.unwrap_or(owner.enabled_by_default) && fits)
     }
 
@@ -108,23 +111,31 @@ impl View {
         self.own.as_ref().and_then(of).or_else(|| of(&self.global))
     }
 
-    /// The configuration that a plugin has here.
-    pub(crate) fn config<'a>(&'a self, owner: &'a Owner) -> &'a Value {
-        self.configs.get(&owner.name).and_then(Option::as_ref).unwrap_or(&owner.config)
+    /// The configuration that a plugin has here. That of one that is not in its place here, since it is on its way in or
+    /// out, is worked out in `made`.
+    pub(crate) fn config<'a>(&'a self, owner: &'a Arc<Owner>, made: &'a OnceLock<Option<Value>>) -> &'a Value {
+        let of_tenant = match self.configs.get(&owner.name) {
+            Some((it, config)) if Arc::ptr_eq(it, owner) => config.as_ref(),
+            _ => made.get_or_init(|| self.tenant_config(owner)?.ok()).as_ref(),
+        };
+        of_tenant.unwrap_or(&owner.config)
     }
 
-    fn tenant_configs(&self) -> HashMap<PluginName, Option<Value>> {
-        let Some(decided) = &self.decided else { return HashMap::new() };
+    fn tenant_config(&self, owner: &Owner) -> Option<Result<Value, String>> {
+        let config = self.decided.as_ref()?.of(&owner.name)?.config.as_ref()?;
+        Some(settings::of_tenant(owner.config_schema.as_ref(), &owner.config, config))
+    }
+
+    fn tenant_configs(&self) -> HashMap<PluginName, (Arc<Owner>, Option<Value>)> {
+        if self.decided.is_none() {
+            return HashMap::new();
+        }
         let own = |plugin: &Arc<Registered>| {
-            let config = decided.of(&plugin.owner.name)?.config.as_ref()?;
-            let schema = plugin.plugin.metadata().config_schema.as_ref();
-            let settled = settings::of_tenant(schema, &plugin.owner.config, config)
-                .inspect_err(|problem| {
-                    let plugin = &plugin.owner.name;
-                    tracing::warn!(target: "toolbay::lifecycle", %plugin, problem, "off for a tenant");
-                })
-                .ok();
-            Some((plugin.owner.name.clone(), settled))
+            let settled = self.tenant_config(&plugin.owner)?.inspect_err(|problem| {
+                let plugin = &plugin.owner.name;
+                tracing::warn!(target: "toolbay::lifecycle", %plugin, problem, "off for a tenant");
+            });
+            Some((plugin.owner.name.clone(), (Arc::clone(&plugin.owner), settled.ok())))
         };
         self.plugins_on_or_off().filter_map(own).collect()
     }

@@ -17,7 +17,7 @@ pub struct TierPolicy {
     pub global: Isolation,
     /// Plugins that are registered for a tenant: nobody here has looked at them.
     pub tenants: Isolation,
-    /// Plugins by name, in the place of the above.
+    /// Plugins by name, in the place of the above. A tenant's own plugin comes into no laxer tier by its name.
     pub plugins: HashMap<PluginName, Isolation>,
     /// All plugins of a tenant, in the place of the above.
     pub tenant: HashMap<TenantId, Isolation>,
@@ -50,16 +50,12 @@ impl TierPolicy {
 
     /// The tier of a plugin. Where plugin and tenant are both named, the stricter counts.
     fn of(&self, plugin: Option<&PluginName>, scope: &Scope) -> Isolation {
-        let (general, tenants_own) = match scope {
-            Scope::Global => (self.global, None),
-            Scope::Tenant(tenant) => (self.tenants, self.tenant.get(tenant)),
-        };
-        let named = [plugin.and_then(|plugin| self.plugins.get(plugin)), tenants_own];
-        let mut named = named.into_iter().flatten();
-        match named.clone().next() {
-            None => general,
-            Some(_) if named.any(|isolation| *isolation == Isolation::Process) => Isolation::Process,
-            Some(_) => Isolation::InProcess,
+        let named = plugin.and_then(|plugin| self.plugins.get(plugin)).copied();
+        match scope {
+            Scope::Global => named.unwrap_or(self.global),
+            // Tenants choose their plugins' names, so a name can only make it stricter.
+            Scope::Tenant(_) if named == Some(Isolation::Process) => Isolation::Process,
+            Scope::Tenant(tenant) => self.tenant.get(tenant).copied().unwrap_or(self.tenants),
         }
     }
 }

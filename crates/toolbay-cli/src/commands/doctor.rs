@@ -52,9 +52,9 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let mut report = Vec::new();
     let mut find = |grade, about: &str, text: String| report.push(Finding { grade, about: about.to_owned(), text });
     find(Grade::Ok, "toolbay", format!("version {}", env!("CARGO_PKG_VERSION")));
-    isolation(&mut find);
     // A file that cannot be read ends the command with its own words, as it ends every other.
     let config = Config::load(options.session.host.config.as_deref())?;
+    isolation(config.allows_in_process(), &mut find);
     if let Some(path) = &options.session.host.config {
         find(Grade::Ok, "configuration", format!("{} is sound", path.display()));
     }
@@ -95,19 +95,22 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
 }
 
 /// Whether scripts of tenants can run in worker processes here.
-fn isolation(find: &mut impl FnMut(Grade, &str, String)) {
+fn isolation(allows_in_process: bool, find: &mut impl FnMut(Grade, &str, String)) {
     let probed = worker::Isolation::probe();
     let missing = probed.missing();
     if missing.is_empty() {
         find(Grade::Ok, "isolation", "worker processes can be locked down fully".to_owned());
         return;
     }
-    let text = format!(
-        "worker processes cannot be locked down fully here; missing: {}: scripts of tenants do not load unless \
-         isolation.allow_in_process is set",
-        missing.join("; ")
-    );
-    find(Grade::Failure, "isolation", text);
+    let (grade, what) = if allows_in_process {
+        (Grade::Warning, "run in this process, as isolation.allow_in_process says")
+    } else {
+        (Grade::Failure, "do not load unless isolation.allow_in_process is set")
+    };
+    let missing = missing.join("; ");
+    let text =
+        format!("worker processes cannot be locked down fully here; missing: {missing}: scripts of tenants {what}");
+    find(grade, "isolation", text);
 }
 
 /// What of a plugin that loaded will not work.

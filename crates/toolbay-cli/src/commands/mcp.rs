@@ -23,12 +23,17 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let host = Host::open(&options.session.host, &options.session.plugins).await?;
     output::load_report(&host.report);
     let session = host.session_of(&options.session.tenant)?;
-    let _kept_up = host.keep_up(options.watch, output::sync_report)?;
+    let kept_up = host.keep_up(options.watch, output::sync_report)?;
     let asked_to_end = signals::end()?;
     // Calls in flight are answered while the host stops, so the server goes on until it has.
     let served = tokio::select! {
         served = toolbay::mcp::serve_stdio(session) => served.map_err(CliError::usage),
-        () = async { asked_to_end.await; host.stop().await } => Ok(()),
+        () = async {
+            asked_to_end.await;
+            // First, so that no plugin is waited for since it is asked whether it is well.
+            drop(kept_up);
+            host.stop().await;
+        } => Ok(()),
     };
     host.stop().await;
     served.map(|()| Status::Success)

@@ -46,10 +46,12 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let tenants = tenants(&host, &options)?;
     // Before anybody is told the address, so that nobody who heard it can end the server the hard way.
     let shutdown = signals::end()?;
-    let _kept_up = host.keep_up(options.watch, output::sync_report)?;
+    let kept_up = host.keep_up(options.watch, output::sync_report)?;
     announce(&host, &chosen, &tenants, address);
     let router = http_router(chosen, move |tenant| tenants.get(tenant).cloned(), HttpOptions::default());
     let served = serve_http(listener, router, shutdown).await.map_err(CliError::usage);
+    // Before the plugins are stopped, so that none is waited for since it is asked whether it is well.
+    drop(kept_up);
     host.stop().await;
     served?;
     output::note("stopped");

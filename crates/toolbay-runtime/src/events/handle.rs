@@ -95,7 +95,7 @@ async fn hand_over(bay: &Toolbay, session: Option<&Session>, letter: Letter) {
             let detail = error.operator_detail().map(ToString::to_string).unwrap_or_default();
             let (plugin, scope) = (&owner.name, &event.scope);
             // Whoever tells of events can bring the tenant to its limits as often as it likes.
-            if matches!(error.kind, ErrorKind::RateLimited | ErrorKind::Unavailable) {
+            if matches!(error.kind, ErrorKind::RateLimited | ErrorKind::Unavailable | ErrorKind::NotEnabled) {
                 tracing::debug!(target: "toolbay::events", event = %event.name, %plugin, %scope, %error, detail, "failed");
             } else {
                 tracing::warn!(target: "toolbay::events", event = %event.name, %plugin, %scope, %error, detail, "failed");
@@ -123,6 +123,11 @@ async fn for_tenant(session: &Session, event: &Arc<Event>, entry: &SubscriptionE
         None => Arc::clone(&owner.limits),
         Some(tenant) => Arc::new(owner.limits.lowered_by(tenant)),
     };
+    // It was when the event was told, and the tenant may have thought better of it since.
+    if !run.view().sees(owner) {
+        let message = format!("the plugin {} is switched off for this tenant", owner.name);
+        return Err(ToolError::new(ErrorKind::NotEnabled, message));
+    }
     let now = now();
     shared.ward.check(run.tenant(), &owner.name, now)?;
     let _permit = shared.meter.reserve(now)?;
