@@ -1,10 +1,13 @@
 //! What one tenant sees: its own catalog over the global one, with the hooks of both in order. Immutable; a run keeps
 //! the one that it began with.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use serde_json::Value;
-use toolbay_api::{HookPoint, PermissionSet, PluginName, Scope};
+use toolbay_api::{AbilityName, HookPoint, PermissionSet, PluginName, Scope};
 
 use crate::{
     activation::Activations,
@@ -26,13 +29,31 @@ pub(crate) struct View {
     configs: HashMap<PluginName, Option<Value>>,
     by_point: [Vec<Arc<HookEntry>>; HookPoint::ALL.len()],
     around_tools: Vec<Arc<HookEntry>>,
+    /// The operations of the abilities that the tenant has a provider of, as that one serves them.
+    operations: Vec<Arc<ToolEntry>>,
+    /// The same by name, and by the name that providers know them by. No tool has either.
+    by_operation: HashMap<Arc<str>, Arc<ToolEntry>>,
 }
 
 impl View {
     pub(crate) fn new(global: Arc<Catalog>, own: Option<Arc<Catalog>>, decided: Option<Arc<Activations>>) -> Self {
-        let (by_point, around_tools) = (Default::default(), Vec::new());
-        let mut view = Self { global, own, decided, configs: HashMap::new(), by_point, around_tools };
+        let mut view = Self {
+            global,
+            own,
+            decided,
+            configs: HashMap::new(),
+            by_point: Default::default(),
+            around_tools: Vec::new(),
+            operations: Vec::new(),
+            by_operation: HashMap::new(),
+        };
         view.configs = view.tenant_configs();
+        view.operations = view.served_operations();
+        for entry in &view.operations {
+            for name in [entry.info.definition.name.shared(), Arc::clone(&entry.info.provider_name)] {
+                view.by_operation.insert(name, Arc::clone(entry));
+            }
+        }
         let mut hooks: Vec<_> = view.plugins().flat_map(|plugin| plugin.hooks.iter().cloned()).collect();
         hooks.sort_by_key(|hook| {
             let tenants_own = matches!(hook.owner.scope, toolbay_api::Scope::Tenant(_));
@@ -70,9 +91,41 @@ impl View {
     }
 
     /// The tool called `name`: the tenant's own first, then the global one, under its qualified name or else the name
-    /// that providers know it by.
+    /// that providers know it by; and the operations of abilities, which no tool is called like.
     pub(crate) fn tool(&self, name: &str) -> Option<&Arc<ToolEntry>> {
-        self.find(|catalog| catalog.tool(name)).or_else(|| self.find(|catalog| catalog.tool_by_provider_name(name)))
+        self.find(|catalog| catalog.tool(name))
+            .or_else(|| self.by_operation.get(name))
+            .or_else(|| self.find(|catalog| catalog.tool_by_provider_name(name)))
+    }
+
+    /// The plugins that provide `ability` for the tenant, the preferred one first: by the tenant's priority, its own before
+    /// those for everybody, then in the order of registration.
+    pub(crate) fn providers(&self, ability: &AbilityName) -> Vec<&Arc<Registered>> {
+        let provides = |plugin: &&Arc<Registered>| plugin.provided.iter().any(|provided| provided.ability == *ability);
+        let mut providers: Vec<_> = self.plugins().filter(provides).collect();
+        providers.sort_by_key(|plugin| self.preference(&plugin.owner));
+        providers
+    }
+
+    fn preference(&self, owner: &Owner) -> (i32, bool, u64) {
+        let decided = self.decided.as_ref().and_then(|decided| decided.of(&owner.name));
+        let priority = decided.and_then(|activation| activation.priority).unwrap_or_default();
+        (priority, owner.scope == Scope::Global, owner.sequence)
+    }
+
+    /// The operations of each ability as its preferred provider serves them.
+    fn served_operations(&self) -> Vec<Arc<ToolEntry>> {
+        let mut best = BTreeMap::new();
+        for plugin in self.plugins() {
+            for provided in &plugin.provided {
+                let offer = (self.preference(&plugin.owner), provided);
+                let held = best.entry(&provided.ability).or_insert(offer);
+                if offer.0 < held.0 {
+                    *held = offer;
+                }
+            }
+        }
+        best.into_values().flat_map(|(_, provided)| provided.operations.iter().cloned()).collect()
     }
 
     fn find<'a>(&'a self, look_up: impl Fn(&'a Catalog) -> Option<&'a Arc<ToolEntry>>) -> Option<&'a Arc<ToolEntry>> {
@@ -139,6 +192,7 @@ impl View {
         let mut tools: Vec<_> = self
             .plugins()
             .flat_map(|plugin| plugin.tools.iter())
+            .chain(&self.operations)
             .filter(|entry| may_see(entry, rights, by))
             .map(|entry| entry.info.clone())
             .collect();
