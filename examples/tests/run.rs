@@ -60,6 +60,11 @@ fn the_loop_is_in_the_programs_own_hands() {
 }
 
 #[test]
+fn two_tenants_get_their_own_providers_of_two_abilities() {
+    check(env!("CARGO_BIN_EXE_abilities"), expect![[r#""#]]);
+}
+
+#[test]
 fn an_mcp_server_ends_when_its_client_is_gone() {
     let output = Command::new(env!("CARGO_BIN_EXE_mcp_stdio")).stdin(std::process::Stdio::null()).output().unwrap();
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");

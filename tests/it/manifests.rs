@@ -409,7 +409,7 @@ fn texts_made_to_harm_are_refused_in_every_format() {
         yaml:1:33: tags are not taken: write the value without its !
         yaml:1:7: this is no number that JSON has
         yaml:0:0: the file has 307202 bytes, and 262144 are allowed
-        yaml:1:2: k0: unknown key; known are name, version, description, author, license, homepage, repository, keywords, runtime, entry, provides, requires, framework, permissio
+        yaml:1:2: k0: unknown key; known are name, version, description, author, license, homepage, repository, keywords, runtime, entry, provides, requires, requires_services, f
     "#]].assert_eq(&text);
 }
 
