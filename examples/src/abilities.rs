@@ -5,8 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use toolbay::{
-    Ability, AbilityName, Asset, Assets, NameError, Operation, ToolContext, ToolError, manifest::Provides,
-    plugin::NativePlugin, tool,
+    Ability, AbilityName, Asset, Assets, NameError, Operation, ToolContext, ToolError, plugin::NativePlugin, tool,
 };
 
 /// Whose balance.
@@ -145,9 +144,8 @@ pub fn linear_model() -> Result<NativePlugin, Box<dyn std::error::Error>> {
         let features = names.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         Ok(ModelInfo { name: field(&cx, "/name")?.as_str().unwrap_or_default().to_owned(), features })
     });
-    let abilities = vec![AbilityName::new("model")?];
     let plugin = NativePlugin::new("linear", "1.0.0", "Tells a flat's monthly rent by a linear model")?
-        .with(|metadata| metadata.provides = Some(Provides { abilities, ..Provides::default() }))
+        .provides(AbilityName::new("model")?)
         .assets(Assets::from_iter([("weights.json".to_owned(), Asset::new(WEIGHTS.as_bytes()))]));
     Ok(plugin.tool(predict).tool(info))
 }

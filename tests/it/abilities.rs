@@ -111,6 +111,24 @@ async fn priority_decides_then_the_tenants_own_then_the_order_of_registration() 
 }
 
 #[tokio::test]
+async fn a_tenants_own_provider_does_not_take_the_place_of_a_protected_one() {
+    let settled = Toolbay::builder().plugin_config(plugin("ledger"), json!({}));
+    let bay = settled.ability(chain()).runner(toolbay::RhaiRunner::default()).build().unwrap();
+    let configured = provider("ledger").replace("tools:", "config_schema: #{ type: \"object\" }, tools:");
+    bay.load_source(Scope::Global, "ledger.rhai", &configured).await.unwrap();
+    for name in ["other", "own"] {
+        load(&bay, if name == "own" { tenant("acme") } else { Scope::Global }, name).await;
+    }
+    let session = bay.session("acme").unwrap();
+    bay.put_priority(&acme(), &plugin("own"), Some(-9)).unwrap();
+    assert_eq!(served_by(&session).await, "ledger");
+    assert_eq!(outcome(&session, "own.balance", json!({ "address": "a" })).await["by"], "own");
+    // Among those of the host the tenant chooses as ever.
+    bay.put_priority(&acme(), &plugin("other"), Some(-1)).unwrap();
+    assert_eq!(served_by(&session).await, "other");
+}
+
+#[tokio::test]
 async fn a_tenants_provider_never_serves_another_tenant() {
     let bay = builder().build().unwrap();
     load(&bay, tenant("acme"), "own").await;
@@ -166,6 +184,8 @@ async fn a_provider_that_does_not_keep_the_ability_is_refused_with_operation_and
         parameters(
             r#"#{ type: "object", properties: #{ address: #{ type: "string", enum: ["a"] } }, required: ["key"] }"#,
         ),
+        parameters(r#"#{ type: "object", properties: #{ address: #{ type: "string" } }, minProperties: 2 }"#),
+        parameters(r#"#{ type: "object", properties: #{ address: #{ anyOf: [#{ type: "string" }] } } }"#),
         output(r#"#{ type: "object" }"#),
         output(r#"#{ type: "object", properties: #{ amount: #{ type: ["integer", "null"] } }, required: ["amount"] }"#),
         output(r#"#{ type: "object", properties: #{ amount: #{ type: "integer" } } }"#),
@@ -184,6 +204,8 @@ async fn a_provider_that_does_not_keep_the_ability_is_refused_with_operation_and
         Config: provides.abilities: the tool balance does not fit chain.balance: /address of the arguments is not among the tool's parameters
         Config: provides.abilities: the tool balance does not fit chain.balance: `maxLength` of /address of the arguments does not fit the ability's; `pattern` of /address of the arguments does not fit the ability's
         Config: provides.abilities: the tool balance does not fit chain.balance: the tool does not take all values of /address of the arguments that the ability allows; /key of the arguments is required by the tool and not by the ability
+        Config: provides.abilities: the tool balance does not fit chain.balance: `minProperties` of / of the arguments does not fit the ability's
+        Config: provides.abilities: the tool balance does not fit chain.balance: `anyOf` of /address of the arguments does not fit the ability's
         Config: provides.abilities: the tool balance does not fit chain.balance: /amount of the result is required by the ability and not in the tool's output
         Config: provides.abilities: the tool balance does not fit chain.balance: /amount of the result is integer in the ability and integer or null in the tool
         Config: provides.abilities: the tool balance does not fit chain.balance: /amount of the result is required by the ability and may be missing from the tool's
@@ -298,7 +320,8 @@ async fn audit_and_transcript_tell_the_ability_the_plugin_and_the_tool_that_serv
         call    chain.balance {"address":"a"}
         hook    looks after_tool_call -> keep
         reply   {"amount":5,"by":"ledger"}
-    "#]].assert_eq(&transcript.to_string());
+    "#]]
+    .assert_eq(&transcript.to_string());
     let record = audit.records().remove(0);
     let told = (record.tool.as_str(), record.plugin.as_deref(), record.served_by.as_deref());
     assert_eq!(told, ("chain.balance", Some("ledger"), Some("ledger.balance")));
@@ -377,11 +400,8 @@ async fn a_provider_that_calls_its_own_ability_ends_at_the_bound_of_the_chain() 
 async fn failures_count_for_the_provider_and_the_next_one_does_not_stand_in() {
     let breaker = Breaker { failures: 2, ..Breaker::default() };
     let bay = builder().breaker(breaker).build().unwrap();
-    let provides =
-        toolbay::manifest::Provides { abilities: vec![AbilityName::new("chain").unwrap()], ..Default::default() };
     let down = tool("balance", "d", async |_: Of, _| Err::<Held, _>(ToolError::new(ErrorKind::Unavailable, "is down")));
-    let failing =
-        NativePlugin::new("failing", "1.0.0", "d").unwrap().with(|metadata| metadata.provides = Some(provides));
+    let failing = NativePlugin::new("failing", "1.0.0", "d").unwrap().provides(AbilityName::new("chain").unwrap());
     let failing = failing.tool(down).tool(tool("height", "d", async |_: Nothing, _| Ok(7)));
     bay.register(Scope::Global, failing).await.unwrap();
     load(&bay, Scope::Global, "next").await;
@@ -454,11 +474,7 @@ async fn a_host_derives_an_abilitys_schemas_from_rust_types_and_a_native_plugin_
     let balance = Operation::typed::<Of, Held>("What an address holds");
     let ability = Ability::new("coins", "Coins").unwrap().operation("balance", balance).unwrap();
     let bay = Toolbay::builder().ability(ability).build().unwrap();
-    let provides = |metadata: &mut toolbay::PluginMetadata| {
-        let abilities = vec![AbilityName::new("coins").unwrap()];
-        metadata.provides = Some(toolbay::manifest::Provides { abilities, ..Default::default() });
-    };
-    let native = NativePlugin::new("native", "1.0.0", "d").unwrap().with(provides);
+    let native = NativePlugin::new("native", "1.0.0", "d").unwrap().provides(AbilityName::new("coins").unwrap());
     let native = native.tool(tool("balance", "d", async |_: Of, _| Ok(Held { amount: 9 })));
     bay.register(Scope::Global, native).await.unwrap();
     let session = bay.session("acme").unwrap();
@@ -534,12 +550,8 @@ async fn a_tool_that_says_worse_of_itself_than_the_ability_promises_cannot_provi
         (Annotations::default(), None),
     ] {
         let tool = tool("b", "d", async |_: Nothing, _| Ok(1)).with(|definition| definition.annotations = own);
-        let provides =
-            toolbay::manifest::Provides { abilities: vec![AbilityName::new("a").unwrap()], ..Default::default() };
-        let native = NativePlugin::new("p", "1.0.0", "d")
-            .unwrap()
-            .tool(tool)
-            .with(|metadata| metadata.provides = Some(provides));
+        let native = NativePlugin::new("p", "1.0.0", "d").unwrap().tool(tool);
+        let native = native.provides(AbilityName::new("a").unwrap());
         match (bay.register(Scope::Global, native).await, refused) {
             (Err(error), Some(word)) => assert!(error.message.contains(word), "{error}"),
             (Ok(_), None) => {}
@@ -587,7 +599,8 @@ fn each_key_of_an_ability_in_the_configuration_file_is_seen() {
         ledger.height   ledger 1.0.0  global  d
         other.balance   other 1.0.0   global  The script's own words
         other.height    other 1.0.0   global  d
-    "#]].assert_eq(&stdout);
+    "#]]
+    .assert_eq(&stdout);
     let mcp = serde_json::from_str::<Value>(&run(DECLARED, &["tools", "--format", "mcp"]).1).unwrap();
     let first = &mcp[0];
     assert_eq!(first["name"], "chain.balance");
@@ -603,14 +616,16 @@ fn each_key_of_an_ability_in_the_configuration_file_is_seen() {
         ledger  1.0.0    global  Active  1    0      well
         other   1.0.0    global  Active  1    0      well
         ability chain: by ledger (also other)
-    "#]].assert_eq(&run(DECLARED, &["plugins"]).1);
+    "#]]
+    .assert_eq(&run(DECLARED, &["plugins"]).1);
     let preferring = format!("{DECLARED}\n[tenants.acme.plugins.other]\npriority = -1\n");
     expect![[r#"
         {
           "amount": 5,
           "by": "other"
         }
-    "#]].assert_eq(&run(&preferring, &["call", "chain.balance", "--args", "{\"address\":\"a\"}"]).1);
+    "#]]
+    .assert_eq(&run(&preferring, &["call", "chain.balance", "--args", "{\"address\":\"a\"}"]).1);
     let described = run(&preferring, &["describe", "ledger"]).1;
     assert!(described.contains("  provides:\n    chain  (other serves acme)\n"), "{described}");
     let described = run(&preferring, &["describe", "other"]).1;

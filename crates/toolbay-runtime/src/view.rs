@@ -10,6 +10,7 @@ use serde_json::Value;
 use toolbay_api::{AbilityName, HookPoint, PermissionSet, PluginName, Scope};
 
 use crate::{
+    abilities::Provided,
     activation::Activations,
     callers,
     catalog::{Catalog, HookEntry, Owner, Registered, ToolEntry, ToolInfo},
@@ -19,6 +20,9 @@ use crate::{
 
 /// Names that a "not found" suggests at most.
 const MAX_SUGGESTIONS: usize = 3;
+
+/// A plugin and an ability that it provides.
+type Offer<'a> = (&'a Arc<Registered>, &'a Provided);
 
 /// What one tenant sees.
 pub(crate) struct View {
@@ -98,34 +102,42 @@ impl View {
             .or_else(|| self.find(|catalog| catalog.tool_by_provider_name(name)))
     }
 
-    /// The plugins that provide `ability` for the tenant, the preferred one first: by the tenant's priority, its own before
-    /// those for everybody, then in the order of registration.
+    /// The plugins that provide `ability` for the tenant, the preferred one first.
     pub(crate) fn providers(&self, ability: &AbilityName) -> Vec<&Arc<Registered>> {
-        let provides = |plugin: &&Arc<Registered>| plugin.provided.iter().any(|provided| provided.ability == *ability);
-        let mut providers: Vec<_> = self.plugins().filter(provides).collect();
-        providers.sort_by_key(|plugin| self.preference(&plugin.owner));
-        providers
+        let offers = self.offers().remove(ability).unwrap_or_default();
+        offers.into_iter().map(|(plugin, _)| plugin).collect()
+    }
+
+    /// The operations of each ability as its preferred provider serves them.
+    fn served_operations(&self) -> Vec<Arc<ToolEntry>> {
+        let served = self.offers().into_values().filter_map(|offers| offers.into_iter().next());
+        served.flat_map(|(_, provided)| provided.operations.iter().cloned()).collect()
+    }
+
+    /// Who provides each ability for the tenant, in the order of preference: by the tenant's priority, its own before those
+    /// for everybody, then in the order of registration.
+    ///
+    /// Where a protected plugin provides it the tenant's own do not: to put one in its place is what it is protected from.
+    fn offers(&self) -> BTreeMap<&AbilityName, Vec<Offer<'_>>> {
+        let mut all: BTreeMap<_, Vec<Offer<'_>>> = BTreeMap::new();
+        for plugin in self.plugins() {
+            for provided in &plugin.provided {
+                all.entry(&provided.ability).or_default().push((plugin, provided));
+            }
+        }
+        for offers in all.values_mut() {
+            if offers.iter().any(|(plugin, _)| plugin.owner.protected) {
+                offers.retain(|(plugin, _)| plugin.owner.scope == Scope::Global);
+            }
+            offers.sort_by_key(|(plugin, _)| self.preference(&plugin.owner));
+        }
+        all
     }
 
     fn preference(&self, owner: &Owner) -> (i32, bool, u64) {
         let decided = self.decided.as_ref().and_then(|decided| decided.of(&owner.name));
         let priority = decided.and_then(|activation| activation.priority).unwrap_or_default();
         (priority, owner.scope == Scope::Global, owner.sequence)
-    }
-
-    /// The operations of each ability as its preferred provider serves them.
-    fn served_operations(&self) -> Vec<Arc<ToolEntry>> {
-        let mut best = BTreeMap::new();
-        for plugin in self.plugins() {
-            for provided in &plugin.provided {
-                let offer = (self.preference(&plugin.owner), provided);
-                let held = best.entry(&provided.ability).or_insert(offer);
-                if offer.0 < held.0 {
-                    *held = offer;
-                }
-            }
-        }
-        best.into_values().flat_map(|(_, provided)| provided.operations.iter().cloned()).collect()
     }
 
     fn find<'a>(&'a self, look_up: impl Fn(&'a Catalog) -> Option<&'a Arc<ToolEntry>>) -> Option<&'a Arc<ToolEntry>> {
