@@ -26,14 +26,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     acme.call("ledger.pay", json!({ "from": "mint", "to": "ada", "amount": 900 })).await.result?;
     acme.call("ledger.pay", json!({ "from": "ada", "to": "bob", "amount": 300 })).await.result?;
 
-    for session in [&acme, &globex] {
+    for (session, transaction) in [(&acme, "tx-2"), (&globex, "b1")] {
         for ability in bay.abilities() {
             let by = bay.providers(session.tenant(), &ability.name);
             println!("{:6} {} by {}", session.tenant().as_str(), ability.name, by.first().ok_or("nobody")?);
         }
         for (tool, arguments) in [
             ("chain.balance", json!({ "address": "ada" })),
-            ("chain.transaction", json!({ "id": "tx-2" })),
+            ("chain.transaction", json!({ "id": transaction })),
             ("chain.events", json!({ "from": 2, "limit": 2 })),
             ("model.predict", json!({ "features": [3, 70] })),
             ("model.info", json!({})),
