@@ -292,6 +292,19 @@ async fn arguments_and_results_are_held_to_both_schemas() {
 }
 
 #[tokio::test]
+async fn what_an_ability_leaves_open_a_provider_may_still_refuse() {
+    let open = Operation::new("d", json!({ "type": "object" }));
+    let bay = toolbay::builder().ability(Ability::new("chain", "d").unwrap().operation("balance", open).unwrap());
+    let bay = bay.build().unwrap();
+    let strict = r#"parameters: #{ type: "object", properties: #{ at: #{ type: "integer" } } }"#;
+    bay.load_source(Scope::Global, "p.rhai", &script("p", strict, "1")).await.unwrap();
+    let session = bay.session("acme").unwrap();
+    assert_eq!(outcome(&session, "chain.balance", json!({ "at": 2, "more": true })).await, 1);
+    let refused = outcome(&session, "chain.balance", json!({ "at": "now" })).await.to_string();
+    assert!(refused.contains("InvalidArguments") && refused.contains("/at: expected the type integer"), "{refused}");
+}
+
+#[tokio::test]
 async fn hooks_stand_before_the_ability_by_its_name_and_by_the_tool_that_serves_it() {
     for (globs, says) in
         [("chain.*", "guard: no"), ("ledger.*", "guard: no"), ("other.*", "amount"), ("chain.height", "amount")]
