@@ -681,6 +681,23 @@ fn each_key_of_an_ability_in_the_configuration_file_is_seen() {
     "#]].assert_eq(&text);
 }
 
+#[test]
+fn a_tenants_own_provider_serves_from_its_worker_process() {
+    let own =
+        ["--tenant-tools", "acme=plugins/ledger.rhai", "--tools", "plugins/other.rhai", "--config", "toolbay.toml"];
+    let call = ["call", "chain.balance", "--args", "{\"address\":\"a\"}", "--json"];
+    for (tenant, by, isolation) in [("acme", "ledger", "process"), ("globex", "other", "in-process")] {
+        let ran = desk(DECLARED).run(&[&call[..], &own, &["--tenant", tenant]].concat());
+        let told = serde_json::from_str::<Value>(&ran.stdout).unwrap();
+        assert_eq!(
+            (&told["data"]["by"], &told["metadata"]["isolation"]),
+            (&json!(by), &json!(isolation)),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_plugin_that_says_something_else_beside_an_ability_is_as_it_was() {
     let bay = builder().build().unwrap();
