@@ -1,4 +1,6 @@
 //! Small programs that embed Toolbay, one a file in `src/bin`; the test beside them runs each. Larger plugins are in
-//! `plugins/`, a plugin author's own crate is in `author/`, and how plugins of another framework move over in [`legacy`].
+//! `plugins/`, a plugin author's own crate is in `author/`, how plugins of another framework move over in [`legacy`], and
+//! interfaces with several providers in [`abilities`].
 
+pub mod abilities;
 pub mod legacy;

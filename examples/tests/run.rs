@@ -60,6 +60,29 @@ fn the_loop_is_in_the_programs_own_hands() {
 }
 
 #[test]
+fn two_tenants_get_their_own_providers_of_two_abilities() {
+    check(
+        env!("CARGO_BIN_EXE_abilities"),
+        expect![[r#"
+        acme   chain by ledger
+        acme   model by rules
+        acme   chain.balance  {"address":"ada","amount":600}
+        acme   chain.transaction  {"amount":300,"block":2,"from":"ada","id":"tx-2","to":"bob"}
+        acme   chain.events  [{"block":2,"transaction":"tx-2"}]
+        acme   model.predict  {"value":980.0}
+        acme   model.info  {"features":["rooms","square metres"],"name":"rules of thumb"}
+        globex chain by recorded
+        globex model by linear
+        globex chain.balance  {"address":"ada","amount":3000}
+        globex chain.transaction  {"amount":1250,"block":2,"from":"ada","id":"b1","to":"bob"}
+        globex chain.events  [{"block":2,"transaction":"b1"},{"block":2,"transaction":"b2"}]
+        globex model.predict  {"value":1160.0}
+        globex model.info  {"name":"linear rents","features":["rooms","square metres"]}
+    "#]],
+    );
+}
+
+#[test]
 fn an_mcp_server_ends_when_its_client_is_gone() {
     let output = Command::new(env!("CARGO_BIN_EXE_mcp_stdio")).stdin(std::process::Stdio::null()).output().unwrap();
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");

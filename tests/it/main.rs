@@ -10,6 +10,7 @@
     reason = "a test that cannot go on fails, and says where"
 )]
 
+mod abilities;
 mod activation;
 mod arguments;
 mod bfcl;

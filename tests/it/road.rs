@@ -335,6 +335,10 @@ async fn the_audit_keeps_the_raw_result_and_who_changed_it() {
             Audited {
                 tenant: "acme",
                 tool: "test.echo",
+                plugin: Some(
+                    "test",
+                ),
+                served_by: None,
                 outcome: "ok",
                 raw: Some(
                     Object {

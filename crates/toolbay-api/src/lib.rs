@@ -12,6 +12,7 @@
 //!
 //! - [`names`]: `TenantId`, `PluginName`, `ToolName`, ids of runs and calls, `Scope`.
 //! - [`mod@tool`]: the `Tool` trait, its definition, typed native tools.
+//! - [`ability`]: interfaces that the host declares and plugins provide.
 //! - [`context`]: what a call knows of itself.
 //! - [`host`]: the plugin's only way out; [`reach`]: what a host lends through it, HTTP and secrets.
 //! - [`plugin`]: `Plugin`, `Runner`, `Package`; [`callback`]: a plugin's callbacks; [`manifest`]: what a plugin says of itself.
@@ -19,6 +20,7 @@
 //! - [`hook`]: points, inputs, outcomes; [`message`]: the conversation that hooks and models see.
 //! - [`limits`], [`permission`], [`callers`], [`error`], [`result`](mod@result).
 
+pub mod ability;
 pub mod asset;
 pub mod callback;
 pub mod callers;
@@ -40,6 +42,7 @@ pub mod tool;
 
 pub use async_trait::async_trait;
 
+pub use ability::{Ability, Operation};
 pub use asset::{Asset, Assets};
 pub use callback::{Callback, CallbackContext};
 pub use callers::AllowedCallers;
@@ -51,7 +54,7 @@ pub use host::{Host, LogLevel};
 pub use limits::{Limits, LimitsRequest};
 pub use manifest::{Manifest, RuntimeKind};
 pub use message::{Message, ModelRequest, ModelResponse, ToolCall};
-pub use names::{CallId, EventName, NameError, PluginName, RunId, Scope, ServiceName, TenantId, ToolName};
+pub use names::{AbilityName, CallId, EventName, NameError, PluginName, RunId, Scope, ServiceName, TenantId, ToolName};
 pub use permission::{Grants, Permission, PermissionSet};
 pub use plugin::{LoadError, Package, Plugin, PluginContext, PluginMetadata, Runner};
 pub use reach::{HttpSend, HttpSendContext, Secret, SecretName, SecretProvider};

@@ -18,7 +18,7 @@ use crate::{
     event::EventPattern,
     hook::{FailurePolicy, HookPoint},
     limits::LimitsRequest,
-    names::{PluginName, ServiceName, ToolName},
+    names::{AbilityName, PluginName, ServiceName, ToolName},
     permission::PermissionSet,
     tool::{Annotations, ToolDefinition},
 };
@@ -43,6 +43,8 @@ pub const MAX_PERMISSIONS: usize = 200;
 pub const MAX_REQUIREMENTS: usize = 100;
 /// Tools that a plugin declares, and names in each list of `provides`.
 pub const MAX_TOOLS: usize = 1_000;
+/// Abilities that a plugin provides.
+pub const MAX_ABILITIES: usize = 100;
 /// Globs of a hook's `tools`.
 pub const MAX_GLOBS: usize = 100;
 /// Characters of a glob, or of a name in `provides`.
@@ -160,7 +162,7 @@ fn rhai_runtime() -> RuntimeKind {
     RuntimeKind::Rhai
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -187,10 +189,10 @@ pub struct Provides {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_TOOLS), inner(length(min = 1, max = MAX_NAME)))]
     pub hooks: Vec<String>,
-    /// The abilities that it offers.
+    /// The abilities of the host that it provides, each by a tool of each operation's name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = MAX_TOOLS), inner(length(min = 1, max = MAX_NAME)))]
-    pub abilities: Vec<String>,
+    #[schemars(length(max = MAX_ABILITIES), extend("uniqueItems" = true))]
+    pub abilities: Vec<AbilityName>,
     /// The events that it emits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_TOOLS), inner(length(min = 1, max = MAX_NAME)))]
@@ -228,7 +230,7 @@ pub struct ToolDeclaration {
     pub annotations: Annotations,
 }
 
-fn no_parameters() -> Value {
+pub(crate) fn no_parameters() -> Value {
     serde_json::json!({ "type": "object", "properties": {}, "additionalProperties": false })
 }
 

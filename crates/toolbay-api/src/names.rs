@@ -174,6 +174,20 @@ name!(
 );
 
 name!(
+    /// The name of an ability. It stands in the names of tools where a plugin's does, so it has the form of one.
+    AbilityName,
+    "the ability name",
+    "1 to 64 of a-z 0-9 _ - and begin with a letter",
+    "^[a-z][a-z0-9_-]{0,63}$",
+    |name| has_form(
+        name,
+        64,
+        |b| b.is_ascii_lowercase(),
+        |b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-')
+    )
+);
+
+name!(
     /// The name of a tool: inside its plugin as declared, in a catalog [qualified](ToolName::qualified) by the plugin.
     ToolName,
     "the tool name",
@@ -228,6 +242,16 @@ impl ToolName {
             return Ok(local.clone());
         }
         Self::new(format!("{plugin}.{local}"))
+    }
+}
+
+impl AbilityName {
+    /// The name by which callers know the operation `operation`: always `ability.operation`, also where both are the same.
+    ///
+    /// # Errors
+    /// [`NameError`] where the whole is longer than 128 characters.
+    pub fn tool(&self, operation: &ToolName) -> Result<ToolName, NameError> {
+        ToolName::new(format!("{self}.{operation}"))
     }
 }
 

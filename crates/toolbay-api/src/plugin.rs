@@ -13,7 +13,7 @@ use crate::{
     hook::HookRegistration,
     limits::Limits,
     manifest::{Manifest, RuntimeKind},
-    names::{PluginName, Scope},
+    names::{AbilityName, PluginName, Scope},
     permission::PermissionSet,
     service::ServiceRegistration,
     tool::Tool,
@@ -183,6 +183,13 @@ impl NativePlugin {
     #[must_use]
     pub fn service(mut self, service: ServiceRegistration) -> Self {
         self.services.push(service);
+        self
+    }
+
+    /// Provides an ability of the host, by tools that are called like its operations.
+    #[must_use]
+    pub fn provides(mut self, ability: AbilityName) -> Self {
+        self.metadata.provides.get_or_insert_default().abilities.push(ability);
         self
     }
 

@@ -281,6 +281,14 @@ impl<T: Tool + ?Sized> Tool for Arc<T> {
 
 #[allow(clippy::panic, reason = "a programmer's mistake in trusted code, documented at the callers")]
 fn typed_definition<P: JsonSchema>(name: &str, description: &str) -> ToolDefinition {
+    match ToolDefinition::new(name, description, parameters_of::<P>()) {
+        Ok(definition) => definition,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The schema of arguments that become a `P`.
+pub(crate) fn parameters_of<P: JsonSchema>() -> Value {
     let mut parameters = schemars::schema_for!(P).to_value();
     if let Some(schema) = parameters.as_object_mut() {
         // The Rust type's name means nothing to a model; a unit struct's schema is `null`, but arguments are an object.
@@ -289,10 +297,7 @@ fn typed_definition<P: JsonSchema>(name: &str, description: &str) -> ToolDefinit
             schema.insert("type".into(), "object".into());
         }
     }
-    match ToolDefinition::new(name, description, parameters) {
-        Ok(definition) => definition,
-        Err(error) => panic!("{error}"),
-    }
+    parameters
 }
 
 /// Deserialises checked arguments. What the schema cannot say (a range of a newtype, say) is reported here.

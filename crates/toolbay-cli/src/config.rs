@@ -38,6 +38,15 @@
 //! [callbacks]
 //! timeout_ms = 10_000               # how long each callback of a plugin may take
 //!
+//! [abilities.chain]                 # an interface that plugins provide; callers use `chain.balance`
+//! description = "A block chain, read only"
+//!
+//! [abilities.chain.operations.balance]
+//! description = "What an address holds"
+//! parameters = { type = "object", properties = { address = { type = "string" } }, required = ["address"] }
+//! output = { type = "object", required = ["amount"] }
+//! annotations = { read_only = true }
+//!
 //! [plugins.fx]
 //! config = { base = "EUR" }         # checked against the plugin's config_schema
 //! grants = ["kv:*", "clock"]        # what this plugin is given, in the place of [grants]
@@ -63,8 +72,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use toolbay::{
-    Activation, Breaker, ErrorKind, Isolation, Limits, LimitsRequest, LoadError, PermissionSet, PluginName, Quota,
-    TenantId, TierPolicy, ToolbayBuilder,
+    Ability, AbilityName, Activation, Annotations, Breaker, ErrorKind, Isolation, Limits, LimitsRequest, LoadError,
+    Operation, PermissionSet, PluginName, Quota, TenantId, TierPolicy, ToolName, ToolbayBuilder,
 };
 
 use crate::{
@@ -99,6 +108,8 @@ pub(crate) struct Config {
     breaker: BreakerSection,
     /// Plugins' callbacks.
     callbacks: CallbacksSection,
+    /// Interfaces that plugins provide, by name.
+    abilities: BTreeMap<AbilityName, AbilitySection>,
     /// Single plugins by name.
     plugins: BTreeMap<PluginName, PluginSection>,
     /// Single tenants by id.
@@ -150,6 +161,45 @@ struct BreakerSection {
 struct CallbacksSection {
     /// How long each callback of a plugin may take.
     timeout_ms: Option<u64>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct AbilitySection {
+    /// What it is for, in a sentence.
+    description: String,
+    /// What can be asked of it, by name.
+    operations: BTreeMap<ToolName, OperationSection>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct OperationSection {
+    /// What it does, for the model.
+    description: String,
+    /// The JSON Schema of its arguments, an object; without it the operation takes none.
+    #[schemars(with = "Option<Map<String, Value>>")]
+    parameters: Option<toml::Table>,
+    /// The JSON Schema of its result.
+    #[schemars(with = "Option<Map<String, Value>>")]
+    output: Option<toml::Table>,
+    /// What it does to the world.
+    #[serde(default)]
+    annotations: Annotations,
+}
+
+impl OperationSection {
+    fn operation(&self) -> Result<Operation, String> {
+        let schema = |key: &str, table: &Option<toml::Table>| {
+            let value = |table: &toml::Table| json(&toml::Value::Table(table.clone()));
+            table.as_ref().map(value).transpose().map_err(|problem| format!("{key}: {problem}"))
+        };
+        let mut operation = Operation::without_parameters(&self.description);
+        operation.parameters = schema("parameters", &self.parameters)?.unwrap_or(operation.parameters);
+        operation.output = schema("output", &self.output)?;
+        operation.annotations = self.annotations;
+        Ok(operation)
+    }
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -281,6 +331,16 @@ impl Config {
             let problem = |problem| CliError::usage(format!("--config: {place}.config: {problem}"));
             json(&toml::Value::Table(table.clone())).map_err(problem)
         };
+        for (name, section) in &self.abilities {
+            let mut operations = BTreeMap::new();
+            for (operation, section) in &section.operations {
+                let place =
+                    |problem| CliError::usage(format!("--config: abilities.{name}.operations.{operation}.{problem}"));
+                operations.insert(operation.clone(), section.operation().map_err(place)?);
+            }
+            let description = section.description.clone();
+            builder = builder.ability(Ability { name: name.clone(), description, operations });
+        }
         for (name, section) in &self.plugins {
             if let Some(enabled) = section.enabled {
                 builder = builder.enabled_by_default(name.clone(), enabled);

@@ -12,10 +12,10 @@ use crate::values::{self, Pair};
 pub(crate) struct HostOptions {
     /// Take limits, grants and plugins' configuration from this TOML file.
     ///
-    /// Its tables are limits, quota, breaker, callbacks, grants (with host), http, secrets, isolation, plugins.NAME (with
-    /// config, grants, enabled and isolation) and tenants.NAME (with grants, limits, secrets and plugins). Variables
-    /// TOOLBAY_PLUGIN_NAME__FIELD go before a plugin's config. Without grants in it, plugins are given what stays within Toolbay where they ask for it:
-    /// kv:*, clock, random, tool:call:* and hook:*.
+    /// Its tables are limits, quota, breaker, callbacks, grants (with host), http, secrets, isolation, abilities.NAME (with description and
+    /// operations), plugins.NAME (with config, grants, enabled and isolation) and tenants.NAME (with grants, limits, secrets and plugins).
+    /// Variables TOOLBAY_PLUGIN_NAME__FIELD go before a plugin's config. Without grants in it, plugins are given what stays within
+    /// Toolbay where they ask for it: kv:*, clock, random, tool:call:* and hook:*.
     #[arg(long, value_name = "FILE", help_heading = "Host")]
     pub(crate) config: Option<PathBuf>,
     /// Take this folder in the place of a plugin's own assets; may be repeated

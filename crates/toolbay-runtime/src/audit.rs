@@ -26,6 +26,8 @@ pub struct AuditRecord<'a> {
     pub tool: &'a str,
     /// The plugin's name and version, where the look-up found one.
     pub plugin: Option<(&'a str, String)>,
+    /// The plugin's own tool that served, where `tool` is an ability's operation.
+    pub served_by: Option<&'a str>,
     /// Nested in how many tool calls.
     pub depth: u32,
     /// What the tool gave, before hooks changed it. `None` where the tool was not called.
@@ -101,6 +103,7 @@ impl AuditSink for TracingAudit {
             run = %record.caller.run,
             call = %record.call,
             tool = record.tool,
+            served_by = record.served_by,
             depth = record.depth,
             outcome,
             decisions = decisions.join("; "),

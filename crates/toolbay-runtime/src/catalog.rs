@@ -9,11 +9,19 @@ use std::{
 use semver::Version;
 use serde_json::Value;
 use toolbay_api::{
-    Assets, ErrorKind, EventPattern, HookRegistration, Limits, LoadError, PermissionSet, Plugin, PluginName, Scope,
-    ServiceName, ServiceRegistration, Subscription, Tool, ToolDefinition, ToolName,
+    AbilityName, Assets, ErrorKind, EventPattern, HookRegistration, Limits, LoadError, PermissionSet, Plugin,
+    PluginName, Scope, ServiceName, ServiceRegistration, Subscription, Tool, ToolDefinition, ToolName,
 };
 
-use crate::{digest::Digest, events::mailbox::Mailbox, health::Vitals, lifecycle::Lifecycle, schema::Schema, services};
+use crate::{
+    abilities::{Abilities, Provided},
+    digest::Digest,
+    events::mailbox::Mailbox,
+    health::Vitals,
+    lifecycle::Lifecycle,
+    schema::Schema,
+    services,
+};
 
 /// Subscriptions of one plugin: each event is compared with all of them.
 const MAX_SUBSCRIPTIONS: usize = 64;
@@ -48,6 +56,8 @@ pub struct ToolInfo {
     pub version: Version,
     /// Where the plugin is registered.
     pub scope: Scope,
+    /// Where it is an operation of an ability: the plugin's own tool that serves it for this tenant.
+    pub served_by: Option<ToolName>,
 }
 
 /// A registered plugin, for listings.
@@ -61,6 +71,8 @@ pub struct PluginInfo {
     pub hooks: Vec<HookRegistration>,
     pub subscriptions: Vec<EventPattern>,
     pub services: Vec<ServiceName>,
+    /// The abilities that it provides.
+    pub abilities: Vec<AbilityName>,
     pub origin: Option<PathBuf>,
     /// How often the plugin was replaced in its place, and one.
     pub generation: u64,
@@ -118,9 +130,11 @@ impl Owner {
 pub(crate) struct ToolEntry {
     pub(crate) info: ToolInfo,
     pub(crate) tool: Arc<dyn Tool>,
-    pub(crate) parameters: Schema,
-    pub(crate) output: Option<Schema>,
+    pub(crate) parameters: Arc<Schema>,
+    pub(crate) output: Option<Arc<Schema>>,
     pub(crate) owner: Arc<Owner>,
+    /// The plugin's own tool, where this is it in the clothes of an ability's operation.
+    pub(crate) serving: Option<Arc<ToolEntry>>,
 }
 
 /// A hook in its place.
@@ -140,6 +154,7 @@ pub(crate) struct Registered {
     pub(crate) owner: Arc<Owner>,
     pub(crate) plugin: Arc<dyn Plugin>,
     pub(crate) tools: Vec<Arc<ToolEntry>>,
+    pub(crate) provided: Vec<Provided>,
     pub(crate) hooks: Vec<Arc<HookEntry>>,
     pub(crate) subscriptions: Vec<Arc<SubscriptionEntry>>,
 }
@@ -148,12 +163,14 @@ impl Registered {
     /// Compiles the tools' schemas and checks every name.
     ///
     /// # Errors
-    /// `Config` with the tool and the place in its schema, for too many subscriptions, and for services of a plugin that is
-    /// not native; `Conflict` where two tools or two services would have one name.
+    /// `Config` with the tool and the place in its schema, for too many subscriptions, for services of a plugin that is
+    /// not native, and for an ability that is not kept; `Conflict` where two tools or two services would have one name, or
+    /// one of them and an ability.
     pub(crate) fn new(
         plugin: Arc<dyn Plugin>,
         owner: Owner,
         subscriptions: Vec<Subscription>,
+        abilities: &Abilities,
     ) -> Result<Self, LoadError> {
         if subscriptions.len() > MAX_SUBSCRIPTIONS {
             let message = format!(
@@ -180,6 +197,9 @@ impl Registered {
             }
             tools.push(Arc::new(entry));
         }
+        abilities.check_names(&owner, &tools)?;
+        let names = plugin.metadata().provides.as_ref().map_or(&[][..], |provides| &provides.abilities);
+        let provided = abilities.provided(names, &owner, &tools)?;
         let hooks = plugin
             .hooks()
             .into_iter()
@@ -187,7 +207,7 @@ impl Registered {
             .collect();
         let entry = |subscription| Arc::new(SubscriptionEntry { subscription, owner: Arc::clone(&owner) });
         let subscriptions = subscriptions.into_iter().map(entry).collect();
-        Ok(Self { owner, plugin, tools, hooks, subscriptions })
+        Ok(Self { owner, plugin, tools, provided, hooks, subscriptions })
     }
 
     pub(crate) fn info(&self) -> PluginInfo {
@@ -199,6 +219,7 @@ impl Registered {
             hooks: self.hooks.iter().map(|entry| entry.registration.clone()).collect(),
             subscriptions: self.subscriptions.iter().map(|entry| entry.subscription.pattern.clone()).collect(),
             services: self.owner.services.iter().map(|service| service.name.clone()).collect(),
+            abilities: self.provided.iter().map(|provided| provided.ability.clone()).collect(),
             origin: self.owner.origin.clone(),
             generation: self.owner.generation,
             enabled_by_default: self.owner.enabled_by_default,
@@ -232,13 +253,15 @@ fn tool_entry(tool: Arc<dyn Tool>, owner: &Arc<Owner>) -> Result<ToolEntry, Load
         plugin: owner.name.clone(),
         version: owner.version.clone(),
         scope: owner.scope.clone(),
+        served_by: None,
     };
-    Ok(ToolEntry { info, tool, parameters, output, owner: Arc::clone(owner) })
+    let (parameters, output) = (Arc::new(parameters), output.map(Arc::new));
+    Ok(ToolEntry { info, tool, parameters, output, owner: Arc::clone(owner), serving: None })
 }
 
 /// `qualified` in the form that every provider accepts: dots become `__`; what is too long ends in a digest of the
 /// whole, so that it stays distinct. The way back is by look-up, and two tools with one name are refused.
-fn provider_name(qualified: &str) -> String {
+pub(crate) fn provider_name(qualified: &str) -> String {
     let name = qualified.replace('.', "__");
     if name.len() <= MAX_PROVIDER_NAME {
         return name;

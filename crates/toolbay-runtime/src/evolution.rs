@@ -36,6 +36,8 @@ const COMPARED: [&str; 9] =
     ["type", "properties", "required", "additionalProperties", "items", "enum", "$defs", "definitions", "$ref"];
 /// Of those, the ones that say nothing themselves.
 const PLACES: [&str; 3] = ["$defs", "definitions", "$ref"];
+/// Words that only ever narrow: a schema without one takes whatever one with it does.
+const NARROWING: [&str; 8] = ["pattern", "const", "multipleOf", "uniqueItems", "not", "allOf", "anyOf", "oneOf"];
 /// Bounds from below, and from above.
 const FLOORS: [&str; 5] = ["minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"];
 const CEILINGS: [&str; 5] = ["maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"];
@@ -163,7 +165,8 @@ impl fmt::Display for ToolChange {
 }
 
 fn definitions(registered: &Registered) -> Vec<&ToolDefinition> {
-    registered.tools.iter().map(|entry| &*entry.info.definition).collect()
+    let of_abilities = registered.provided.iter().flat_map(|provided| &provided.operations);
+    registered.tools.iter().chain(of_abilities).map(|entry| &*entry.info.definition).collect()
 }
 
 /// What changed from the tools `old` to the tools `new`, in the order of their names.
@@ -183,10 +186,10 @@ fn changes(old: &[&ToolDefinition], new: &[&ToolDefinition]) -> Vec<ToolChange> 
                     .iter()
                     .filter(|right| !old.required_permissions.iter().any(|had| had == *right));
                 found.extend(newly_required.map(|right| whole(ChangeKind::RightRequired(right.clone()), true)));
-                found.extend(compare(name, false, &old.parameters, &new.parameters));
+                found.extend(compare(name, Side::Arguments, Purpose::Change, &old.parameters, &new.parameters));
                 // A result that had no schema promised nothing; one that has none any more promises nothing either.
                 match (&old.output, &new.output) {
-                    (Some(old), Some(new)) => found.extend(compare(name, true, old, new)),
+                    (Some(old), Some(new)) => found.extend(compare(name, Side::Result, Purpose::Change, old, new)),
                     (Some(_), None) => found.push(ToolChange {
                         of_result: true,
                         ..whole(ChangeKind::WordChanged("output".to_owned()), true)
@@ -206,9 +209,38 @@ fn changes(old: &[&ToolDefinition], new: &[&ToolDefinition]) -> Vec<ToolChange> 
     found
 }
 
-fn compare(tool: &ToolName, of_result: bool, old: &Value, new: &Value) -> Vec<ToolChange> {
-    let mut comparing =
-        Comparing { tool, of_result, old_root: old, new_root: new, seen: HashSet::new(), found: Vec::new() };
+/// Where `tool` takes less than `promised` says, or gives more. A tool that does not say what it gives is not asked: its
+/// results are checked as they come.
+pub(crate) fn misfits(promised: &ToolDefinition, tool: &ToolDefinition) -> Vec<ToolChange> {
+    let name = &tool.name;
+    let mut found = compare(name, Side::Arguments, Purpose::Fit, &promised.parameters, &tool.parameters);
+    if let (Some(promised), Some(own)) = (&promised.output, &tool.output) {
+        found.extend(compare(name, Side::Result, Purpose::Fit, promised, own));
+    }
+    found.retain(|change| change.breaking);
+    found
+}
+
+/// What a schema is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Arguments,
+    Result,
+}
+
+/// What two schemas are compared for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// The same tool before and after: who knows the old one must not be surprised, even by less than the schema says.
+    Change,
+    /// An interface and one who keeps it: it is only asked which values fit.
+    Fit,
+}
+
+fn compare(tool: &ToolName, side: Side, purpose: Purpose, old: &Value, new: &Value) -> Vec<ToolChange> {
+    let (of_result, fitting) = (side == Side::Result, purpose == Purpose::Fit);
+    let (seen, found) = (HashSet::new(), Vec::new());
+    let mut comparing = Comparing { tool, of_result, fitting, old_root: old, new_root: new, seen, found };
     comparing.schemas("", old, new, 0);
     comparing.found
 }
@@ -217,6 +249,7 @@ fn compare(tool: &ToolName, of_result: bool, old: &Value, new: &Value) -> Vec<To
 struct Comparing<'a> {
     tool: &'a ToolName,
     of_result: bool,
+    fitting: bool,
     old_root: &'a Value,
     new_root: &'a Value,
     seen: HashSet<(*const Value, *const Value)>,
@@ -329,8 +362,13 @@ impl<'a> Comparing<'a> {
             if ANNOTATIONS.contains(&word) || is_compared || !self.differs(word, old.get(word), new.get(word)) {
                 continue;
             }
+            // Most formats are of numbers, written by generators, and none is checked by itself.
+            if self.fitting && word == "format" {
+                continue;
+            }
+            let around = if self.of_result { old } else { new };
             let breaking = match bound(word) {
-                None => true,
+                None => !(self.fitting && NARROWING.contains(&word) && !around.contains_key(word)),
                 Some(is_floor) => {
                     let number = |schema: &Map<String, Value>| schema.get(word).and_then(Value::as_f64);
                     let narrowed = match (number(old), number(new)) {
@@ -366,14 +404,22 @@ impl<'a> Comparing<'a> {
         let fields = |schema: &'a Map<String, Value>| schema.get("properties").and_then(Value::as_object);
         let (old_fields, new_fields) = (fields(old), fields(new));
         let (old_required, new_required) = (required(old), required(new));
+        let (before, after) = (others(old), others(new));
         let names = |fields: Option<&'a Map<String, Value>>| fields.into_iter().flat_map(Map::keys);
         let all: BTreeSet<&String> = names(old_fields).chain(names(new_fields)).collect();
         for name in all {
             let place = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
             match (old_fields.and_then(|fields| fields.get(name)), new_fields.and_then(|fields| fields.get(name))) {
                 (Some(old), Some(new)) => self.schemas(&place, old, new, depth + 1),
-                (Some(_), None) => self.add(&place, ChangeKind::FieldRemoved, true),
-                (None, _) => self.add(&place, ChangeKind::FieldAdded, false),
+                (Some(_), None) => {
+                    let missed =
+                        if self.of_result { old_required.contains(name.as_str()) } else { *after != Value::Bool(true) };
+                    self.add(&place, ChangeKind::FieldRemoved, !self.fitting || missed);
+                }
+                (None, _) => {
+                    let unexpected = self.of_result && *before == Value::Bool(false);
+                    self.add(&place, ChangeKind::FieldAdded, self.fitting && unexpected);
+                }
             }
         }
         let (had, has) = if self.of_result { (&new_required, &old_required) } else { (&old_required, &new_required) };
@@ -384,15 +430,21 @@ impl<'a> Comparing<'a> {
             }
             self.add(&format!("{at}/{name}"), ChangeKind::RequirednessChanged, true);
         }
-        match (others(old), others(new)) {
+        match (before, after) {
             (Value::Bool(before), Value::Bool(after)) if before == after => {}
             (before @ Value::Object(_), after @ Value::Object(_)) => {
                 self.schemas(&format!("{at}/*"), before, after, depth + 1);
             }
             (before, after) => {
-                // A result that had other fields of some kind may have them of any kind now, or none.
-                let narrowed = *before != Value::Bool(false) && *after != Value::Bool(true);
-                let breaking = if self.of_result { before.is_object() } else { narrowed };
+                let (within, around) = if self.of_result { (after, before) } else { (before, after) };
+                let breaking = if self.fitting {
+                    *around != Value::Bool(true) && *within != Value::Bool(false)
+                } else if self.of_result {
+                    // A result that had other fields of some kind may have them of any kind now, or none.
+                    before.is_object()
+                } else {
+                    *before != Value::Bool(false) && *after != Value::Bool(true)
+                };
                 self.add(at, ChangeKind::OtherFieldsChanged, breaking);
             }
         }

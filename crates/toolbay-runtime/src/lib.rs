@@ -10,10 +10,12 @@
 //!   can reach), `shape`.
 //! - [`lifecycle`]: a plugin's states; `callbacks`: its callbacks; `waves`: folders in the order of what requires what;
 //!   `lives`: failures and plugins on their way out; `generation`: when nobody sees those any more; [`shutdown`]: the end.
+//! - `abilities`: what the host declares and plugins provide.
 //! - [`events`]: who is told what happens; `services`: what native plugins lend each other.
 //! - `catalog` and `registry`: what is registered, immutable and swapped whole.
 //! - Ports: [`kv`], [`clock`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
 
+mod abilities;
 mod call_host;
 mod callbacks;
 mod callers;

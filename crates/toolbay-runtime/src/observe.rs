@@ -26,8 +26,15 @@ pub enum RunEvent {
     ModelReplied { step: u32, text: String, tool_calls: Vec<ToolCall>, tokens: Tokens },
     /// The model showed reasoning.
     Reasoning { step: u32, text: String },
-    /// The look-up found a tool.
-    ToolLookedUp { call: CallId, tool: String, plugin: PluginName, scope: Scope },
+    /// The look-up found a tool; where that is an ability's operation, `served_by` is the plugin's own tool.
+    ToolLookedUp {
+        call: CallId,
+        tool: String,
+        plugin: PluginName,
+        scope: Scope,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        served_by: Option<String>,
+    },
     /// A hook decided.
     HookDecided { point: HookPoint, hook: String, call: Option<CallId>, decision: String },
     /// The plugin is about to be called with these arguments.

@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use toolbay_api::{
     CallId, CancelFlag, ErrorKind, Execution, HookPoint, Limit, Limits, ToolContext, ToolContextParts, ToolError,
-    ToolOutput,
+    ToolName, ToolOutput,
     hook::{AfterToolCall, AfterToolCallOutcome, BeforeToolCall, BeforeToolCallOutcome, ErrorOrigin, OnError},
 };
 
@@ -19,7 +19,7 @@ use crate::{
     audit::{AuditRecord, Decision},
     call_host::CallHost,
     callers,
-    catalog::{Owner, ToolEntry},
+    catalog::{HookEntry, Owner, ToolEntry},
     events::Origin,
     gates::{Asking, Stop, Undecided},
     guarded::{Failure, guarded, now},
@@ -117,7 +117,7 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
                     let limits = Arc::clone(admitted.cx.limits());
                     // Hooks, schema and audit see what the caller may see: no secret that was read on the way.
                     let (answer, trial) = run_plugin(run, admitted, &trip.redactor).await;
-                    let result = trip.redactor.result(answer).and_then(|output| shaped(entry, &limits, output));
+                    let result = trip.redactor.result(answer).and_then(|output| kept(entry, &limits, output));
                     note_health(run, entry, started, result.as_ref().err());
                     drop(trial);
                     // The audit keeps the raw result, so it is copied where a hook may yet replace it.
@@ -171,6 +171,7 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
             call: &trip.call,
             tool: &tool,
             plugin: entry.map(|entry| (entry.owner.name.as_str(), entry.owner.version.to_string())),
+            served_by: entry.and_then(|entry| entry.info.served_by.as_ref()).map(ToolName::as_str),
             depth: trip.depth,
             raw: raw.as_ref().or_else(|| usage.is_some().then_some(&result)),
             reply: &result,
@@ -203,6 +204,9 @@ async fn admit<'a>(
     shape::check(&arguments, Limit::Arguments, limits.max_argument_bytes, limits.max_nesting)
         .map_err(Turned::Refused)?;
     entry.parameters.check_arguments(&arguments).map_err(Turned::Refused)?;
+    if let Some(own) = &entry.serving {
+        own.parameters.check_arguments(&arguments).map_err(Turned::Refused)?;
+    }
 
     // 4 grants: whom the tool allows, and the user's rights. What the plugin itself may do is checked by its host at every effect.
     callers::check(entry, trip.caller.as_deref()).map_err(Turned::Refused)?;
@@ -274,7 +278,7 @@ async fn hooks_in(
     for hook in hooks {
         *entered += 1;
         let registration = &hook.registration;
-        if !registration.points.contains(&point) || !registration.tools.matches(definition.name.as_str()) {
+        if !registration.points.contains(&point) || !concerns(hook, entry) {
             continue;
         }
         let name = &registration.name;
@@ -335,7 +339,7 @@ async fn hooks_out(
     let asking = Asking::of_trip(run, trip, point);
     for hook in hooks.iter().rev() {
         let registration = &hook.registration;
-        if !registration.points.contains(&point) || !registration.tools.matches(input.tool.as_str()) {
+        if !registration.points.contains(&point) || !concerns(hook, entry) {
             continue;
         }
         let answer = {
@@ -425,11 +429,28 @@ impl Drop for CancelOnDrop {
     }
 }
 
+/// Whether a hook is to be asked about a call: by the tool's name or, where that is an ability's operation, by the name of
+/// the tool that serves it too. Else a guard of that tool could be gone round by way of the ability.
+fn concerns(hook: &HookEntry, entry: &ToolEntry) -> bool {
+    let tools = &hook.registration.tools;
+    let own = entry.info.served_by.as_ref();
+    tools.matches(entry.info.definition.name.as_str()) || own.is_some_and(|own| tools.matches(own.as_str()))
+}
+
+/// Step 8 for what a tool gave: where it serves an ability's operation, its own output schema holds too.
+fn kept(entry: &ToolEntry, limits: &Limits, output: ToolOutput) -> Result<ToolOutput, ToolError> {
+    match &entry.serving {
+        Some(own) => shaped(own, limits, output).and_then(|output| shaped(entry, limits, output)),
+        None => shaped(entry, limits, output),
+    }
+}
+
 /// Step 8: bounds and the output schema.
 fn shaped(entry: &ToolEntry, limits: &Limits, output: ToolOutput) -> Result<ToolOutput, ToolError> {
     shape::check(&output.data, Limit::Output, limits.max_output_bytes, limits.max_nesting)?;
     if let Some(schema) = &entry.output {
-        schema.check_output(&output.data)?;
+        let promise = if entry.serving.is_some() { "the ability's output schema" } else { "its own output schema" };
+        schema.check_promise(&output.data, promise)?;
     }
     Ok(output)
 }
@@ -461,6 +482,7 @@ fn observe_look_up(run: &Run, trip: &Trip, entry: &ToolEntry) {
             tool: entry.info.definition.name.to_string(),
             plugin: entry.owner.name.clone(),
             scope: entry.owner.scope.clone(),
+            served_by: entry.info.served_by.as_ref().map(ToString::to_string),
         });
     }
 }

@@ -124,13 +124,18 @@ impl Schema {
     /// # Errors
     /// `Script`: the plugin broke its own promise.
     pub fn check_output(&self, result: &Value) -> Result<(), ToolError> {
+        self.check_promise(result, "its own output schema")
+    }
+
+    /// As [`check_output`](Self::check_output), against what the error calls `promise`.
+    pub(crate) fn check_promise(&self, result: &Value, promise: &str) -> Result<(), ToolError> {
         self.check_depth(result)?;
         if self.accepts(result) {
             return Ok(());
         }
         let problems = self.problems(result);
         let list: Vec<_> = problems.iter().map(Problem::sentence).collect();
-        Err(ToolError::failed(format!("the tool's result does not fit its own output schema: {}", list.join("; ")))
+        Err(ToolError::failed(format!("the tool's result does not fit {promise}: {}", list.join("; ")))
             .with_details(json!({ "problems": problems.iter().map(Problem::to_json).collect::<Vec<_>>() })))
     }
 }

@@ -14,12 +14,13 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    ErrorKind, HookRegistration, HttpSend, Limits, LimitsRequest, LoadError, Manifest, NameError, Package, Permission,
-    PermissionSet, Plugin, PluginContext, PluginName, Runner, RuntimeKind, Scope, SecretProvider, TenantId, Tool,
-    ToolError, ToolName, plugin::NativePlugin,
+    Ability, AbilityName, ErrorKind, HookRegistration, HttpSend, Limits, LimitsRequest, LoadError, Manifest, NameError,
+    Package, Permission, PermissionSet, Plugin, PluginContext, PluginName, Runner, RuntimeKind, Scope, SecretProvider,
+    TenantId, Tool, ToolError, ToolName, plugin::NativePlugin,
 };
 
 use crate::{
+    abilities::Abilities,
     activation::Activation,
     audit::{AuditSink, TracingAudit},
     catalog::{Owner, PluginInfo, RegisterOptions, Registered},
@@ -49,6 +50,7 @@ pub struct Toolbay(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
+    abilities: Abilities,
     runners: Vec<Arc<dyn Runner>>,
     policy: Policy,
     ports: Ports,
@@ -244,6 +246,19 @@ impl Toolbay {
         self.0.registry.catalog(scope).plugins().map(|registered| registered.info()).collect()
     }
 
+    /// The abilities that the host declared, in alphabetical order.
+    #[must_use]
+    pub fn abilities(&self) -> Vec<Arc<Ability>> {
+        self.0.abilities.iter().cloned().collect()
+    }
+
+    /// The plugins that provide an ability for a tenant, in the order of preference: the first one serves.
+    #[must_use]
+    pub fn providers(&self, tenant: &TenantId, ability: &AbilityName) -> Vec<PluginName> {
+        let view = self.0.registry.view(tenant, None);
+        view.providers(ability).into_iter().map(|provider| provider.owner.name.clone()).collect()
+    }
+
     pub(crate) fn registry(&self) -> &Registry {
         &self.0.registry
     }
@@ -423,7 +438,7 @@ impl Toolbay {
             services,
             mailbox: Mailbox::default(),
         };
-        Registered::new(plugin, owner, subscriptions).map(Arc::new)
+        Registered::new(plugin, owner, subscriptions, &self.0.abilities).map(Arc::new)
     }
 
     pub(crate) fn loaded(&self, registered: &Registered, origin: &Path) -> Loaded {
@@ -535,6 +550,7 @@ pub struct ToolbayBuilder {
     callback_timeout: Duration,
     deterministic: bool,
     events: EventBounds,
+    abilities: Vec<Ability>,
 }
 
 enum Native {
@@ -571,6 +587,7 @@ impl Default for ToolbayBuilder {
             callback_timeout: CALLBACK_TIME,
             deterministic: false,
             events: EventBounds::default(),
+            abilities: Vec::new(),
         }
     }
 }
@@ -767,6 +784,13 @@ impl ToolbayBuilder {
         self
     }
 
+    /// Declares an ability. Plugins provide it, callers call `ability.operation` and get the tenant's provider.
+    #[must_use]
+    pub fn ability(mut self, ability: Ability) -> Self {
+        self.abilities.push(ability);
+        self
+    }
+
     /// Registers a native tool for everybody, as a plugin of its own that is called like it.
     #[must_use]
     pub fn tool(mut self, tool: impl Tool + 'static) -> Self {
@@ -784,10 +808,12 @@ impl ToolbayBuilder {
     /// Puts it together.
     ///
     /// # Errors
-    /// Whatever is wrong with a native tool or hook: a name that is no plugin name, a bad schema, two of one name.
+    /// Whatever is wrong with an ability, a native tool or a hook: a name that is no plugin name, a bad schema, two of one
+    /// name.
     pub fn build(self) -> Result<Toolbay, LoadError> {
         let toolbay = Toolbay(Arc::new(Inner {
             registry: Registry::new(self.activations),
+            abilities: Abilities::new(self.abilities)?,
             runners: self.runners,
             policy: Policy {
                 limits: self.limits,

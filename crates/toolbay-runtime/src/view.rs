@@ -2,14 +2,15 @@
 //! the one that it began with.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock},
 };
 
 use serde_json::Value;
-use toolbay_api::{HookPoint, PermissionSet, PluginName, Scope};
+use toolbay_api::{AbilityName, HookPoint, PermissionSet, PluginName, Scope};
 
 use crate::{
+    abilities::Provided,
     activation::Activations,
     callers,
     catalog::{Catalog, HookEntry, Owner, Registered, ToolEntry, ToolInfo},
@@ -20,6 +21,9 @@ use crate::{
 /// Names that a "not found" suggests at most.
 const MAX_SUGGESTIONS: usize = 3;
 
+/// A plugin and an ability that it provides.
+type Offer<'a> = (&'a Arc<Registered>, &'a Provided);
+
 /// What one tenant sees.
 pub(crate) struct View {
     pub(crate) global: Arc<Catalog>,
@@ -29,13 +33,31 @@ pub(crate) struct View {
     configs: HashMap<PluginName, (Arc<Owner>, Option<Value>)>,
     by_point: [Vec<Arc<HookEntry>>; HookPoint::ALL.len()],
     around_tools: Vec<Arc<HookEntry>>,
+    /// The operations of the abilities that the tenant has a provider of, as that one serves them.
+    operations: Vec<Arc<ToolEntry>>,
+    /// The same by name, and by the name that providers know them by. No tool has either.
+    by_operation: HashMap<Arc<str>, Arc<ToolEntry>>,
 }
 
 impl View {
     pub(crate) fn new(global: Arc<Catalog>, own: Option<Arc<Catalog>>, decided: Option<Arc<Activations>>) -> Self {
-        let (by_point, around_tools) = (Default::default(), Vec::new());
-        let mut view = Self { global, own, decided, configs: HashMap::new(), by_point, around_tools };
+        let mut view = Self {
+            global,
+            own,
+            decided,
+            configs: HashMap::new(),
+            by_point: Default::default(),
+            around_tools: Vec::new(),
+            operations: Vec::new(),
+            by_operation: HashMap::new(),
+        };
         view.configs = view.tenant_configs();
+        view.operations = view.served_operations();
+        for entry in &view.operations {
+            for name in [entry.info.definition.name.shared(), Arc::clone(&entry.info.provider_name)] {
+                view.by_operation.insert(name, Arc::clone(entry));
+            }
+        }
         let mut hooks: Vec<_> = view.plugins().flat_map(|plugin| plugin.hooks.iter().cloned()).collect();
         hooks.sort_by_key(|hook| {
             let tenants_own = matches!(hook.owner.scope, toolbay_api::Scope::Tenant(_));
@@ -73,9 +95,49 @@ impl View {
     }
 
     /// The tool called `name`: the tenant's own first, then the global one, under its qualified name or else the name
-    /// that providers know it by.
+    /// that providers know it by; and the operations of abilities, which no tool is called like.
     pub(crate) fn tool(&self, name: &str) -> Option<&Arc<ToolEntry>> {
-        self.find(|catalog| catalog.tool(name)).or_else(|| self.find(|catalog| catalog.tool_by_provider_name(name)))
+        self.find(|catalog| catalog.tool(name))
+            .or_else(|| self.by_operation.get(name))
+            .or_else(|| self.find(|catalog| catalog.tool_by_provider_name(name)))
+    }
+
+    /// The plugins that provide `ability` for the tenant, the preferred one first.
+    pub(crate) fn providers(&self, ability: &AbilityName) -> Vec<&Arc<Registered>> {
+        let offers = self.offers().remove(ability).unwrap_or_default();
+        offers.into_iter().map(|(plugin, _)| plugin).collect()
+    }
+
+    /// The operations of each ability as its preferred provider serves them.
+    fn served_operations(&self) -> Vec<Arc<ToolEntry>> {
+        let served = self.offers().into_values().filter_map(|offers| offers.into_iter().next());
+        served.flat_map(|(_, provided)| provided.operations.iter().cloned()).collect()
+    }
+
+    /// Who provides each ability for the tenant, in the order of preference: by the tenant's priority, its own before those
+    /// for everybody, then in the order of registration.
+    ///
+    /// Where a protected plugin provides it the tenant's own do not: to put one in its place is what it is protected from.
+    fn offers(&self) -> BTreeMap<&AbilityName, Vec<Offer<'_>>> {
+        let mut all: BTreeMap<_, Vec<Offer<'_>>> = BTreeMap::new();
+        for plugin in self.plugins() {
+            for provided in &plugin.provided {
+                all.entry(&provided.ability).or_default().push((plugin, provided));
+            }
+        }
+        for offers in all.values_mut() {
+            if offers.iter().any(|(plugin, _)| plugin.owner.protected) {
+                offers.retain(|(plugin, _)| plugin.owner.scope == Scope::Global);
+            }
+            offers.sort_by_key(|(plugin, _)| self.preference(&plugin.owner));
+        }
+        all
+    }
+
+    fn preference(&self, owner: &Owner) -> (i32, bool, u64) {
+        let decided = self.decided.as_ref().and_then(|decided| decided.of(&owner.name));
+        let priority = decided.and_then(|activation| activation.priority).unwrap_or_default();
+        (priority, owner.scope == Scope::Global, owner.sequence)
     }
 
     fn find<'a>(&'a self, look_up: impl Fn(&'a Catalog) -> Option<&'a Arc<ToolEntry>>) -> Option<&'a Arc<ToolEntry>> {
@@ -150,6 +212,7 @@ impl View {
         let mut tools: Vec<_> = self
             .plugins()
             .flat_map(|plugin| plugin.tools.iter())
+            .chain(&self.operations)
             .filter(|entry| may_see(entry, rights, by))
             .map(|entry| entry.info.clone())
             .collect();

@@ -12,6 +12,10 @@ use toolbay_runtime::{AuditRecord, AuditSink, EventRecord};
 pub struct Audited {
     pub tenant: String,
     pub tool: String,
+    /// The plugin's name, where the look-up found one.
+    pub plugin: Option<String>,
+    /// The plugin's own tool that served, where `tool` is an ability's operation.
+    pub served_by: Option<String>,
     /// `ok` or the error's kind.
     pub outcome: String,
     /// What the tool gave before hooks changed it.
@@ -58,6 +62,8 @@ impl AuditSink for RecordingAudit {
         let audited = Audited {
             tenant: record.caller.tenant.to_string(),
             tool: record.tool.to_owned(),
+            plugin: record.plugin.as_ref().map(|(name, _)| (*name).to_owned()),
+            served_by: record.served_by.map(str::to_owned),
             outcome: record.reply.as_ref().map_or_else(|error| error.kind.name(), |_| "ok").to_owned(),
             raw: record.raw.and_then(|raw| raw.as_ref().ok()).map(|output| output.data.clone()),
             reply: record.reply.as_ref().ok().map(|output| output.data.clone()),

@@ -54,10 +54,13 @@ impl Observer for Transcript {
                 format!("model   {text}{}", calls.join(", ")).trim_end().to_owned()
             }
             RunEvent::Reasoning { text, .. } => format!("reason  {text:?}"),
-            RunEvent::ToolLookedUp { tool, scope, .. } => match scope {
-                Scope::Global => format!("lookup  global/{tool}"),
-                Scope::Tenant(tenant) => format!("lookup  {tenant}/{tool}"),
-            },
+            RunEvent::ToolLookedUp { tool, scope, served_by, .. } => {
+                let by = served_by.as_ref().map(|own| format!(" by {own}")).unwrap_or_default();
+                match scope {
+                    Scope::Global => format!("lookup  global/{tool}{by}"),
+                    Scope::Tenant(tenant) => format!("lookup  {tenant}/{tool}{by}"),
+                }
+            }
             RunEvent::HookDecided { point, hook, decision, .. } => format!("hook    {hook} {point} -> {decision}"),
             RunEvent::ToolCallStarted { tool, arguments, .. } => format!("call    {tool} {arguments}"),
             RunEvent::ToolCallFinished { result, .. } => match &result.error {

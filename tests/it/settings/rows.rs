@@ -113,7 +113,8 @@ pub(super) fn manifest() -> Vec<Row> {
         ),
         row("provides.hooks", json!(["on_error"]), json!(["before_tool_call"]), Look::Check, "names \\\"on_error\\\"")
             .script(HOOKED),
-        row("provides.abilities", json!(["chain"]), json!(["model"]), Look::Check, "chain"),
+        row("provides.abilities", json!(["chain"]), json!(["model"]), Look::Check, "chain.balance has no tool")
+            .config("[abilities.chain]\ndescription = \"d\"\noperations.balance = { description = \"d\" }\n"),
         row("provides.events", json!(["paid"]), json!(["sold"]), Look::Check, "paid"),
         row("requires.*.name", json!("gone"), json!("bank"), Look::Check, "needs the plugin gone")
             .at("requires.0.name"),
@@ -267,6 +268,8 @@ pub(super) const CONFIG: &[(&str, &str, &str, &str, bool)] = &[
     ),
 ];
 
+const ABILITY: &str = "each_key_of_an_ability_in_the_configuration_file_is_seen";
+
 /// Fields whose tests stand elsewhere: of what, which, and the test's name.
 pub(super) const NAMED: &[(&str, &str, &str)] = &[
     // The one key that changes nothing: it is for editors.
@@ -289,6 +292,14 @@ pub(super) const NAMED: &[(&str, &str, &str)] = &[
     ("config", "plugins.*.grants", "grants_of_host_plugin_and_tenant_are_all_needed"),
     ("config", "tenants.*.grants", "grants_of_host_plugin_and_tenant_are_all_needed"),
     ("config", "plugins.*.config", "a_plugin_gets_its_configuration_once_it_fits"),
+    ("config", "abilities.*.description", ABILITY),
+    ("config", "abilities.*.operations.*.description", ABILITY),
+    ("config", "abilities.*.operations.*.parameters", ABILITY),
+    ("config", "abilities.*.operations.*.output", ABILITY),
+    ("config", "abilities.*.operations.*.annotations.read_only", ABILITY),
+    ("config", "abilities.*.operations.*.annotations.destructive", ABILITY),
+    ("config", "abilities.*.operations.*.annotations.idempotent", ABILITY),
+    ("config", "abilities.*.operations.*.annotations.open_world", ABILITY),
     ("config", "http.allow_plain_http", "each_key_of_http_opens_or_bounds_something"),
     ("config", "http.allow_networks", "each_key_of_http_opens_or_bounds_something"),
     ("config", "http.max_response_bytes", "each_key_of_http_opens_or_bounds_something"),

@@ -7,9 +7,9 @@ use semver::{Version, VersionReq};
 use serde_json::Value;
 
 use super::{
-    EventDeclaration, HookDeclaration, MAX_DESCRIPTION, MAX_GLOBS, MAX_KEYWORD, MAX_KEYWORDS, MAX_LINE, MAX_NAME,
-    MAX_PERMISSIONS, MAX_REQUIREMENTS, MAX_TOOL_DESCRIPTION, MAX_TOOLS, MAX_URL, Manifest, Provides, Requirement,
-    RuntimeKind, ToolDeclaration,
+    EventDeclaration, HookDeclaration, MAX_ABILITIES, MAX_DESCRIPTION, MAX_GLOBS, MAX_KEYWORD, MAX_KEYWORDS, MAX_LINE,
+    MAX_NAME, MAX_PERMISSIONS, MAX_REQUIREMENTS, MAX_TOOL_DESCRIPTION, MAX_TOOLS, MAX_URL, Manifest, Provides,
+    Requirement, RuntimeKind, ToolDeclaration,
 };
 use crate::{
     names::{EventName, PluginName, ToolName},
@@ -67,7 +67,7 @@ fn cut(text: String, most: usize) -> String {
     }
 }
 
-type Checked = Result<(), ManifestError>;
+pub(crate) type Checked = Result<(), ManifestError>;
 
 impl Manifest {
     /// Checks what the types cannot say: no text empty or endless, addresses and licence of their forms, no limit of zero,
@@ -149,8 +149,16 @@ impl EventDeclaration {
 impl Provides {
     fn validate(&self) -> Checked {
         let Self { tools, hooks, abilities, events } = self;
-        for (field, list) in [("tools", tools), ("hooks", hooks), ("abilities", abilities), ("events", events)] {
+        for (field, list) in [("tools", tools), ("hooks", hooks), ("events", events)] {
             names(&format!("provides.{field}"), list, MAX_TOOLS, MAX_NAME)?;
+        }
+        at_most("provides.abilities", abilities.len(), MAX_ABILITIES, "entries")?;
+        let mut seen = BTreeSet::new();
+        if let Some((index, name)) = abilities.iter().enumerate().find(|(_, name)| !seen.insert(*name)) {
+            return Err(ManifestError::new(
+                format!("provides.abilities[{index}]"),
+                format!("{name:?} stands there already"),
+            ));
         }
         for name in events {
             let name =
@@ -163,16 +171,16 @@ impl Provides {
     }
 }
 
-fn ensure(holds: bool, field: &str, problem: impl FnOnce() -> String) -> Checked {
+pub(crate) fn ensure(holds: bool, field: &str, problem: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(ManifestError::new(field, problem())) }
 }
 
-fn at_most(field: &str, count: usize, most: usize, of_what: &str) -> Checked {
+pub(crate) fn at_most(field: &str, count: usize, most: usize, of_what: &str) -> Checked {
     ensure(count <= most, field, || format!("has {count} {of_what}, and {most} are allowed"))
 }
 
 /// Checks that `text` says something and has an end.
-fn text(field: &str, text: &str, most: usize) -> Checked {
+pub(crate) fn text(field: &str, text: &str, most: usize) -> Checked {
     ensure(!text.trim().is_empty(), field, || "must not be empty".to_owned())?;
     at_most(field, text.chars().count(), most, "characters")
 }

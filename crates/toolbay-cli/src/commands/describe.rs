@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use toolbay::{PluginInfo, PluginName, TenantPlugin};
+use toolbay::{PluginInfo, PluginName, TenantId, TenantPlugin, Toolbay};
 
 use crate::{
     exit::{CliError, Status},
@@ -45,14 +45,14 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
             if at > 0 {
                 output::line("")?;
             }
-            describe(plugin, info)?;
+            describe(&host.toolbay, session.tenant(), plugin, info)?;
         }
     }
     host.stop().await;
     Ok(Status::Success)
 }
 
-fn describe(plugin: &TenantPlugin, info: &PluginInfo) -> Result<(), CliError> {
+fn describe(bay: &Toolbay, tenant: &TenantId, plugin: &TenantPlugin, info: &PluginInfo) -> Result<(), CliError> {
     let metadata = &info.metadata;
     output::line(&format!("{} {} ({})", metadata.name, metadata.version, info.scope))?;
     output::line(&format!("  {}", metadata.description))?;
@@ -87,6 +87,14 @@ fn describe(plugin: &TenantPlugin, info: &PluginInfo) -> Result<(), CliError> {
             let parameters = tool.definition.parameters.get("properties").and_then(Value::as_object);
             let names: Vec<_> = parameters.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
             format!("{}({})  {}", tool.definition.name, names.join(", "), tool.definition.description)
+        }),
+    )?;
+    section(
+        "provides",
+        info.abilities.iter().map(|ability| match bay.providers(tenant, ability).first() {
+            Some(first) if *first == plugin.plugin => format!("{ability}  (serves {tenant})"),
+            Some(first) => format!("{ability}  ({first} serves {tenant})"),
+            None => ability.to_string(),
         }),
     )?;
     section(
@@ -141,6 +149,7 @@ fn to_json(plugin: &TenantPlugin, info: &PluginInfo) -> Value {
         "manifest": info.metadata, "scope": info.scope.to_string(), "origin": info.origin,
         "protected": info.protected, "enabled": plugin.enabled, "problem": plugin.problem, "priority": plugin.priority,
         "generation": info.generation, "config": plugin.config,
+        "abilities": info.abilities,
         "tools": info.tools.iter().map(|tool| json!(&*tool.definition)).collect::<Vec<_>>(),
         "hooks": hooks.collect::<Vec<_>>(), "permissions": permissions.collect::<Vec<_>>(),
         "limits": { "timeout_ms": u64::try_from(info.limits.timeout.as_millis()).unwrap_or(u64::MAX),

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io::IsTerminal, sync::Arc, time::Duration};
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::{sync::Notify, time::MissedTickBehavior};
-use toolbay::{LoadReport, PluginHealth, Scope, TenantPlugin};
+use toolbay::{Ability, LoadReport, PluginHealth, PluginName, Scope, TenantPlugin};
 
 use crate::{
     exit::{CliError, Status},
@@ -119,6 +119,7 @@ impl Shown<'_> {
             ]
         }));
         let mut lines = output::table(&rows);
+        lines.extend(self.abilities());
         let LoadReport { failed, .. } = &self.host.report;
         // Those that were mended since are in the table.
         let there: BTreeSet<_> =
@@ -132,12 +133,37 @@ impl Shown<'_> {
         lines
     }
 
+    /// A line for each ability of the host: who provides it for the tenant, and who of them serves.
+    fn abilities(&self) -> Vec<String> {
+        let (bay, tenant) = (&self.host.toolbay, &self.options.session.tenant);
+        let line = |ability: Arc<Ability>| {
+            let providers = bay.providers(tenant, &ability.name);
+            let by = match providers.split_first() {
+                None => "no provider".to_owned(),
+                Some((first, [])) => format!("by {first}"),
+                Some((first, others)) => {
+                    let others: Vec<_> = others.iter().map(PluginName::as_str).collect();
+                    format!("by {first} (also {})", others.join(", "))
+                }
+            };
+            format!("ability {}: {by}", ability.name)
+        };
+        bay.abilities().into_iter().map(line).collect()
+    }
+
     fn to_json(&self) -> Value {
         let plugins: Vec<_> = self.plugins().iter().map(|(plugin, health)| entry(plugin, health)).collect();
         let failed = self.host.report.failed.iter().map(|failed| {
             json!({ "path": failed.origin, "scope": failed.scope.to_string(), "error": failed.error.to_string() })
         });
-        json!({ "tenant": self.options.session.tenant, "plugins": plugins, "failed": failed.collect::<Vec<_>>() })
+        let (bay, tenant) = (&self.host.toolbay, &self.options.session.tenant);
+        let abilities = bay.abilities().into_iter().map(|ability| {
+            json!({ "name": ability.name, "description": ability.description,
+                "operations": ability.operations.keys().collect::<Vec<_>>(),
+                "providers": bay.providers(tenant, &ability.name) })
+        });
+        json!({ "tenant": tenant, "plugins": plugins, "abilities": abilities.collect::<Vec<_>>(),
+            "failed": failed.collect::<Vec<_>>() })
     }
 }
 

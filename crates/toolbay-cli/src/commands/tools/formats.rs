@@ -53,6 +53,7 @@ pub(super) fn json(tool: &ToolInfo) -> Value {
         "provider_name": tool.provider_name,
         "plugin": tool.plugin,
         "version": tool.version.to_string(),
+        "served_by": tool.served_by,
         "scope": if tool.scope == Scope::Global { "global" } else { "tenant" },
         "description": definition.description,
         "parameters": definition.parameters,
