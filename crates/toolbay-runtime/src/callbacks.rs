@@ -19,6 +19,7 @@ use crate::{
     events::{Emission, Origin},
     guarded::{Failure, guarded, now},
     lifecycle::{PluginState, Stage},
+    redact::Redactor,
     services::{self, Asker, Sight},
     toolbay::Toolbay,
 };
@@ -127,7 +128,7 @@ impl Toolbay {
     }
 
     /// Calls one callback, at most for `within`, its panics caught. `tenant` is whose the callback is about, where it is
-    /// another than the plugin's own.
+    /// another than the plugin's own. What it read by `secret` does not come out of it in its error, wherever that goes.
     ///
     /// # Errors
     /// What it says.
@@ -140,11 +141,11 @@ impl Toolbay {
     ) -> Result<(), ToolError> {
         let (owner, plugin) = (&registered.owner, &registered.plugin);
         let scope = tenant.map_or_else(|| owner.scope.clone(), |tenant| Scope::Tenant(tenant.clone()));
-        let deadline = now() + within;
+        let (deadline, redactor) = (now() + within, Redactor::default());
         let cx = CallbackContext {
             deadline,
             limits: Arc::clone(&owner.limits),
-            host: self.callback_host(owner, &scope, callback, deadline),
+            host: self.callback_host(owner, &scope, callback, deadline, &redactor),
             scope,
         };
         let called = match callback {
@@ -159,6 +160,7 @@ impl Toolbay {
         match guarded(deadline, called).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
+                let error = redactor.error(error);
                 let mut said = ToolError::new(error.kind, format!("{callback}: {}", error.message));
                 if let Some(detail) = error.operator_detail() {
                     said = said.with_source(detail.to_string());
@@ -170,18 +172,27 @@ impl Toolbay {
                 format!("{callback}: took longer than the {within:?} that it had; do less in it, or give it more time"),
             )),
             Err(Failure::Panicked(message)) => {
+                let message = redactor.text(&message);
                 Err(ToolError::new(ErrorKind::Panic, format!("{callback}: the plugin broke down: {message}")))
             }
         }
     }
 
     /// Where a tenant is behind a callback, it has what the plugin's tools have for that tenant; else what needs none.
-    fn callback_host(&self, owner: &Arc<Owner>, scope: &Scope, callback: Callback, deadline: Instant) -> Arc<dyn Host> {
+    fn callback_host(
+        &self,
+        owner: &Arc<Owner>,
+        scope: &Scope,
+        callback: Callback,
+        deadline: Instant,
+        redactor: &Redactor,
+    ) -> Arc<dyn Host> {
         match scope {
             Scope::Global => Arc::new(TenantlessHost::new(self.clone(), Arc::clone(owner), callback.name())),
             Scope::Tenant(tenant) => {
                 let run = self.session_of(tenant.clone()).run();
-                let host = CallHost::new(run, Arc::clone(owner), CallId::new(callback.name()), 0, deadline);
+                let host =
+                    CallHost::new(run, Arc::clone(owner), CallId::new(callback.name()), 0, deadline, redactor.clone());
                 Arc::new(host.telling_from(Origin::OUTSIDE))
             }
         }
@@ -227,7 +238,7 @@ impl TenantlessHost {
 
     fn refuse<T>(&self) -> Result<T, ToolError> {
         let message = format!(
-            "{} of a plugin for everybody acts for no tenant, so it has no keys and calls no tools; do it in a tool, or \
+            "{} of a plugin for everybody acts for no tenant, so it has no keys, calls no tools and reads no secrets; do it in a tool, or \
              register the plugin for a tenant",
             self.place
         );
@@ -295,6 +306,10 @@ impl Host for TenantlessHost {
     }
 
     async fn call_tool(&self, _: &str, _: Value) -> Result<ToolOutput, ToolError> {
+        self.refuse()
+    }
+
+    async fn secret(&self, _: &str) -> Result<String, ToolError> {
         self.refuse()
     }
 

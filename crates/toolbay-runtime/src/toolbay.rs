@@ -160,7 +160,7 @@ impl Toolbay {
         if let Some((needed, found)) = registry.unmet(scope, &registered) {
             return Err(missing(needed, &found));
         }
-        registry.missing_services(&scope, &registered).map_or(Ok(()), Err)?;
+        registry.missing_services(scope, &registered).map_or(Ok(()), Err)?;
         self.bring_up(&registered).await.map_err(|error| in_words(&error))?;
         self.start_up(&registered).await.map_err(|error| in_words(&error))?;
         // Somebody may have been quicker in the meantime.
