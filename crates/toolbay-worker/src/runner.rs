@@ -59,7 +59,8 @@ pub struct WorkerRunner {
 pub struct WorkerInfo {
     /// Its process id.
     pub pid: u32,
-    /// The tenant that it serves; `None` for a spare one and for the host's own, which loads global plugins.
+    /// The tenant that it serves; `None` for a spare one and for the host's own, which loads global plugins and runs what
+    /// they do for no tenant.
     pub tenant: Option<TenantId>,
     /// Calls in it.
     pub calls: usize,
