@@ -68,7 +68,7 @@ const BODIES: &[&str] = &[
     "#{ a: 1 } + #{ a: 2, b: 3 }",
     "to_json([#{ b: 1, a: () }, \"\\u00fc\\n\", 1.0, 1e300])",
     "let j = parse_json(`{\"n\": 1e2, \"big\": 12345678901234567890, \"u\": \"\\\\u00e4\", \"l\": [null, true]}`); [j.n, j.big, j.u, j.l]",
-    "[regex_is_match(\"^a+b?$\", \"aaab\"), regex_find_all(\"[0-9]+\", \"1 22 x333\"), regex_replace(\"(\\w)(\\w)\", \"abcd\", \"$2$1\"), regex_split(\", *\", \"a, b,c\")]",
+    "[regex_is_match(\"^a+b?$\", \"aaab\"), regex_find_all(\"[0-9]+\", \"1 22 x333\"), regex_replace(\"(\\\\w)(\\\\w)\", \"abcd\", \"$2$1\"), regex_split(\", *\", \"a, b,c\")]",
     "regex_is_match(\"(\", \"a\")",
     // Functions
     "let n = 1; let add = |x| x + n; n = 10; [add.call(1), [1, 2].map(add)]",
@@ -78,8 +78,8 @@ const BODIES: &[&str] = &[
     "switch args.a { 1 => \"one\", 2 => \"two\", _ => \"many\" } + if args.text.len > 3 { \"!\" } else { \"?\" }",
     "let out = []; for (x, i) in [5, 6] { out.push(x * 10 + i); } let n = 3; while n > 0 { n -= 1; if n == 1 { continue; } out.push(n); } out",
     // Thrown and caught
-    "try { throw #{ message: \"m\", details: #{ a: 1 } }; } catch (e) { [e.message, e.details] }",
-    "try { call_tool(\"no.such\", #{}) } catch (e) { [e.kind, e.message, e.retryable] }",
+    "let c = (); try { throw #{ message: \"m\", details: #{ a: 1 } }; } catch (e) { c = [e.message, e.details] } c",
+    "let c = (); try { call_tool(\"no.such\", #{}) } catch (e) { c = [e.kind, e.message, e.retryable] } c",
     "try { call_tool(\"no.such\", #{}) } catch (e) { throw e; }",
     "throw #{ message: \"\", details: [1] }",
     "throw [1, 2]",
