@@ -665,7 +665,7 @@ async fn a_scripts_callback_that_fails_is_told_with_its_line() {
           5 |            fn on_start(cx) { let x = 1 / 0; }
             |                                        ^
         TimedOut: life.rhai: on_start:
-        PermissionDenied: life.rhai: on_load: on_load of a plugin for everybody acts for no tenant, so it has no keys and calls no tools; do it in a tool, or register the plugin for a tenant: life.rhai:5:29: threw a map
+        PermissionDenied: life.rhai: on_load: on_load of a plugin for everybody acts for no tenant, so it has no keys, calls no tools and reads no secrets; do it in a tool, or register the plugin for a tenant: life.rhai:5:29: threw a map
           5 |            fn on_load(cx) { kv_set("a", 1); }
             |                             ^
         loaded

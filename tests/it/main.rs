@@ -10,6 +10,10 @@
     reason = "a test that cannot go on fails, and says where"
 )]
 
+/// As in the command `toolbay`: in process, calls are held by their memory limit where the program runs on it.
+#[global_allocator]
+static ALLOCATOR: toolbay::rhai::MeteredAllocator = toolbay::rhai::MeteredAllocator;
+
 mod abilities;
 mod activation;
 mod arguments;
@@ -35,3 +39,4 @@ mod settings;
 mod shipped_tools;
 mod support;
 mod tidy;
+mod tiers;

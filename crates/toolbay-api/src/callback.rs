@@ -80,7 +80,7 @@ pub struct CallbackContext {
     /// What it may use.
     pub limits: Arc<Limits>,
     /// The plugin's way out, by the grants that its tools have. A plugin for everybody acts for no tenant here, so its
-    /// host has no keys and calls no tools.
+    /// host has no keys, calls no tools and reads no secrets.
     pub host: Arc<dyn Host>,
 }
 

@@ -7,7 +7,7 @@ use semver::Version;
 
 use crate::{
     asset::Assets,
-    callback::CallbackContext,
+    callback::{Callback, CallbackContext},
     error::{ErrorKind, ToolError},
     event::Subscription,
     hook::HookRegistration,
@@ -51,6 +51,12 @@ pub trait Plugin: Send + Sync {
     /// Its packaged files.
     fn assets(&self) -> Assets {
         Assets::default()
+    }
+
+    /// The callbacks that do something here. One that is not among them may be left out, which spares a plugin whose code
+    /// is elsewhere the way there; all of them where a plugin does not say.
+    fn callbacks(&self) -> Vec<Callback> {
+        Callback::ALL.to_vec()
     }
 
     /// Called once, before anything else of it: to check and to prepare. What it requires is active by then.

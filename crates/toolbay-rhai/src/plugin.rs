@@ -215,6 +215,10 @@ impl Plugin for RhaiPlugin {
         self.assets.clone()
     }
 
+    fn callbacks(&self) -> Vec<Callback> {
+        self.callbacks.keys().copied().collect()
+    }
+
     async fn on_load(&self, cx: &CallbackContext) -> Result<(), ToolError> {
         callback::run(&self.core, &self.callbacks, Callback::Load, cx).await
     }

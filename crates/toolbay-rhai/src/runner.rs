@@ -60,7 +60,6 @@ pub struct RhaiRunner {
     scripts: ScriptCache,
     max_left_behind: u64,
     lanes: Option<Arc<Lanes>>,
-    refuses_callbacks: bool,
 }
 
 impl Default for RhaiRunner {
@@ -70,7 +69,6 @@ impl Default for RhaiRunner {
             pools: Mutex::default(),
             scripts: ScriptCache::default(),
             max_left_behind: MAX_LEFT_BEHIND,
-            refuses_callbacks: false,
             lanes: Some(Lanes::new()),
         }
     }
@@ -100,13 +98,6 @@ impl RhaiRunner {
     #[must_use]
     pub fn without_threads(mut self) -> Self {
         self.lanes = None;
-        self
-    }
-
-    /// Refuses plugins whose scripts have callbacks, for a place where nobody calls them.
-    #[must_use]
-    pub fn without_callbacks(mut self) -> Self {
-        self.refuses_callbacks = true;
         self
     }
 
@@ -182,13 +173,6 @@ impl RhaiRunner {
                     None => declaration::one_file_manifest(&script)?,
                 };
                 let entry_points = check::entry_points(&script, &manifest)?;
-                if let (true, Some(callback)) = (self.refuses_callbacks, entry_points.callbacks.keys().next()) {
-                    let message = format!(
-                        "{callback}: callbacks are not called in worker processes: leave it out, or have the operator run \
-                         the plugin in process"
-                    );
-                    return Err(LoadError::new(ErrorKind::Config, message).in_file(script.entry()));
-                }
                 (manifest, entry_points)
             }
         };

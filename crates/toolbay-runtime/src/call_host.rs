@@ -38,16 +38,24 @@ pub(crate) struct CallHost {
     deadline: Instant,
     logged: AtomicUsize,
     of_error_hook: bool,
-    /// Where the call has none, it reads no secrets: nobody would keep them from coming out.
-    redactor: Option<Redactor>,
+    /// Learns each secret that is read; whoever made it keeps them from coming out.
+    redactor: Redactor,
     origin: Origin,
     /// The configuration, where it has to be made for this call.
     config: OnceLock<Option<Value>>,
 }
 
 impl CallHost {
-    pub(crate) fn new(run: &Run, owner: Arc<Owner>, call: CallId, depth: u32, deadline: Instant) -> Self {
-        let (logged, of_error_hook, redactor, origin) = (AtomicUsize::new(0), false, None, Origin::CALL);
+    /// The way out of a call whose results, errors and other traces `redactor` is used on: it learns what the call reads.
+    pub(crate) fn new(
+        run: &Run,
+        owner: Arc<Owner>,
+        call: CallId,
+        depth: u32,
+        deadline: Instant,
+        redactor: Redactor,
+    ) -> Self {
+        let (logged, of_error_hook, origin) = (AtomicUsize::new(0), false, Origin::CALL);
         let (run, config) = (run.downgrade(), OnceLock::new());
         Self { run, owner, call, depth, deadline, logged, of_error_hook, redactor, origin, config }
     }
@@ -55,12 +63,6 @@ impl CallHost {
     /// Where events that the call tells of come from.
     pub(crate) fn telling_from(mut self, origin: Origin) -> Self {
         self.origin = origin;
-        self
-    }
-
-    /// Lets the call read secrets, which `redactor` learns.
-    pub(crate) fn redacting(mut self, redactor: Redactor) -> Self {
-        self.redactor = Some(redactor);
         self
     }
 
@@ -122,7 +124,7 @@ impl Host for CallHost {
         }
         let left = allowed - before;
         // Before it is cut, or a piece of a secret would be left at the end.
-        let hidden = self.redactor.as_ref().map_or(message.into(), |redactor| redactor.text(message));
+        let hidden = self.redactor.text(message);
         let shown = hidden.get(..hidden.floor_char_boundary(left)).unwrap_or_default();
         // A script's text must not be able to forge lines or terminal codes in the operator's log.
         let shown: String = shown.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect();
@@ -214,7 +216,7 @@ impl Host for CallHost {
             caller: Some(Arc::clone(&self.owner)),
             deadline: Some(self.deadline),
             of_error_hook: self.of_error_hook,
-            redactor: self.redactor.clone().unwrap_or_default(),
+            redactor: self.redactor.clone(),
             origin: self.origin,
         };
         road::travel(&run, trip).await.result
@@ -233,7 +235,7 @@ impl Host for CallHost {
             scope: Scope::Tenant(self.run.tenant().clone()),
             origin: self.origin,
             limits: &self.limits(),
-            redactor: self.redactor.as_ref(),
+            redactor: Some(&self.redactor),
             require: &|action| self.require(action),
         };
         bay.tell(bay.told_by_plugin(&self.owner, emission)?).map(|_| ())
@@ -281,9 +283,6 @@ impl Host for CallHost {
         let name = SecretName::new(name.strip_prefix("secret:").unwrap_or(name))?;
         self.require(&format!("secret:read:{name}"))?;
         let unavailable = |message| ToolError::new(ErrorKind::Unavailable, message).with_retryable(false);
-        let Some(redactor) = &self.redactor else {
-            return Err(unavailable("secrets are read in tools and hooks, not in a plugin's callbacks"));
-        };
         let Some(provider) = &self.run.inner().secrets else {
             return Err(unavailable("this host keeps no secrets; tell the operator"));
         };
@@ -296,7 +295,7 @@ impl Host for CallHost {
             ToolError::new(ErrorKind::NotFound, format!("there is no secret called {name}; the operator can add it"))
         })?;
         // Learned before it is given: from then on it can come out of the call anywhere.
-        redactor.learn(&secret)?;
+        self.redactor.learn(&secret)?;
         tracing::info!(
             target: "toolbay::audit",
             tenant = %self.run.tenant(), plugin = %self.owner.name, call = %self.call, %name,

@@ -19,6 +19,7 @@ use crate::{
     events::{Emission, Origin},
     guarded::{Failure, guarded, now},
     lifecycle::{PluginState, Stage},
+    redact::Redactor,
     run::Run,
     services::{self, Asker, Sight},
     toolbay::Toolbay,
@@ -128,7 +129,7 @@ impl Toolbay {
     }
 
     /// Calls one callback, at most for `within`, its panics caught. `tenant` is whose the callback is about, where it is
-    /// another than the plugin's own.
+    /// another than the plugin's own. What it read by `secret` does not come out of it in its error, wherever that goes.
     ///
     /// # Errors
     /// What it says.
@@ -141,7 +142,7 @@ impl Toolbay {
     ) -> Result<(), ToolError> {
         let (owner, plugin) = (&registered.owner, &registered.plugin);
         let scope = tenant.map_or_else(|| owner.scope.clone(), |tenant| Scope::Tenant(tenant.clone()));
-        let deadline = now() + within;
+        let (deadline, redactor) = (now() + within, Redactor::default());
         // Held until the callback has ended, since its host keeps no run alive.
         let run = match &scope {
             Scope::Global => None,
@@ -150,7 +151,7 @@ impl Toolbay {
         let cx = CallbackContext {
             deadline,
             limits: Arc::clone(&owner.limits),
-            host: self.callback_host(owner, run.as_ref(), callback, deadline),
+            host: self.callback_host(owner, run.as_ref(), callback, deadline, &redactor),
             scope,
         };
         let called = match callback {
@@ -165,6 +166,7 @@ impl Toolbay {
         match guarded(deadline, called).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
+                let error = redactor.error(error);
                 let mut said = ToolError::new(error.kind, format!("{callback}: {}", error.message));
                 if let Some(detail) = error.operator_detail() {
                     said = said.with_source(detail.to_string());
@@ -176,6 +178,7 @@ impl Toolbay {
                 format!("{callback}: took longer than the {within:?} that it had; do less in it, or give it more time"),
             )),
             Err(Failure::Panicked(message)) => {
+                let message = redactor.text(&message);
                 Err(ToolError::new(ErrorKind::Panic, format!("{callback}: the plugin broke down: {message}")))
             }
         }
@@ -188,11 +191,13 @@ impl Toolbay {
         run: Option<&Run>,
         callback: Callback,
         deadline: Instant,
+        redactor: &Redactor,
     ) -> Arc<dyn Host> {
         match run {
             None => Arc::new(TenantlessHost::new(self.clone(), Arc::clone(owner), callback.name())),
             Some(run) => {
-                let host = CallHost::new(run, Arc::clone(owner), CallId::new(callback.name()), 0, deadline);
+                let host =
+                    CallHost::new(run, Arc::clone(owner), CallId::new(callback.name()), 0, deadline, redactor.clone());
                 Arc::new(host.telling_from(Origin::OUTSIDE))
             }
         }
@@ -238,7 +243,7 @@ impl TenantlessHost {
 
     fn refuse<T>(&self) -> Result<T, ToolError> {
         let message = format!(
-            "{} of a plugin for everybody acts for no tenant, so it has no keys and calls no tools; do it in a tool, or \
+            "{} of a plugin for everybody acts for no tenant, so it has no keys, calls no tools and reads no secrets; do it in a tool, or \
              register the plugin for a tenant",
             self.place
         );
@@ -306,6 +311,10 @@ impl Host for TenantlessHost {
     }
 
     async fn call_tool(&self, _: &str, _: Value) -> Result<ToolOutput, ToolError> {
+        self.refuse()
+    }
+
+    async fn secret(&self, _: &str) -> Result<String, ToolError> {
         self.refuse()
     }
 

@@ -104,9 +104,10 @@ impl HookHosts for LazyHost<'_> {
     fn host(&self) -> Arc<dyn Host> {
         let call = self.asking.call.cloned().unwrap_or_else(|| CallId::new("hook"));
         let Asking { run, point, depth, of_error_hook, origin, .. } = *self.asking;
-        let host = CallHost::new(run, Arc::clone(self.owner), call, depth, self.deadline);
+        let redactor = self.asking.redactor.clone();
+        let host = CallHost::new(run, Arc::clone(self.owner), call, depth, self.deadline, redactor);
         let host = host.of_error_hook(of_error_hook || point == HookPoint::OnError);
-        Arc::new(host.redacting(self.asking.redactor.clone()).telling_from(origin))
+        Arc::new(host.telling_from(origin))
     }
 }
 

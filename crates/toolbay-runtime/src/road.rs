@@ -232,9 +232,9 @@ async fn admit<'a>(
         Execution::Blocking => CancelFlag::armed(),
         Execution::Async => CancelFlag::default(),
     };
-    let host = CallHost::new(run, Arc::clone(&entry.owner), trip.call.clone(), trip.depth, deadline)
+    let (owner, call, redactor) = (Arc::clone(&entry.owner), trip.call.clone(), trip.redactor.clone());
+    let host = CallHost::new(run, owner, call, trip.depth, deadline, redactor)
         .of_error_hook(trip.of_error_hook)
-        .redacting(trip.redactor.clone())
         .telling_from(trip.origin);
     let cx = ToolContext::new(ToolContextParts {
         caller: Arc::clone(run.caller()),

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    mem::{self, Discriminant},
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::net::UnixStream,
@@ -167,7 +168,7 @@ pub(crate) fn take_frames(
 }
 
 fn done(worker: &Arc<Worker>, call: u64, spent: Spent, outcome: Outcome, bounds: Bounds) -> Result<(), Malformed> {
-    let entry = worker.take(call).ok_or(Malformed("the end of a call that there is not"))?;
+    let mut entry = worker.take(call).ok_or(Malformed("the end of a call that there is not"))?;
     if let Some(context) = &entry.context {
         let usage = context.usage();
         usage.set_operations(spent.operations);
@@ -179,19 +180,26 @@ fn done(worker: &Arc<Worker>, call: u64, spent: Spent, outcome: Outcome, bounds:
             usage.count_host_call();
         }
     }
-    if worker.has_residue(spent.heap_bytes, bounds.max_residue_bytes) || is_trip(&outcome) {
+    let is_trip = is_trip(&outcome, &mem::take(&mut entry.refusals));
+    if worker.has_residue(spent.heap_bytes, bounds.max_residue_bytes) || is_trip {
         worker.is_retiring.store(true, Relaxed);
     }
+    let outcome = match outcome {
+        Outcome::Passed(error) => Outcome::Error(error),
+        other => other,
+    };
     entry.close(Letter::Done(outcome));
     Ok(())
 }
 
 /// Whether a call ended at a limit of what it runs on, after which its worker is not used again. Limits of single
-/// values leave nothing behind; the residue shows it if they do.
-fn is_trip(outcome: &Outcome) -> bool {
+/// values leave nothing behind; the residue shows it if they do. `refusals` are the kinds of errors that the host
+/// answered it with: that an error is one of these is believed only where there was such an answer.
+fn is_trip(outcome: &Outcome, refusals: &[Discriminant<ErrorKind>]) -> bool {
     let kind = match outcome {
-        Outcome::Value(_) => return false,
-        Outcome::Error(error) => error.kind,
+        Outcome::Value(_) | Outcome::Loaded(_) => return false,
+        Outcome::Passed(error) if refusals.contains(&mem::discriminant(&error.kind)) => return false,
+        Outcome::Error(error) | Outcome::Passed(error) => error.kind,
         Outcome::LoadError(error) => error.kind,
     };
     match kind {
@@ -308,7 +316,7 @@ pub(crate) fn answer<T>(
     result: Result<T, ToolError>,
     write: impl FnOnce(&mut Writer<'_>, &T),
 ) {
-    worker.reply(call, |frame| match &result {
+    worker.reply(call, result.as_ref().err(), |frame| match &result {
         Ok(value) => {
             frame.u8(0);
             write(frame, value);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use toolbay_api::{HookPoint, Limits, LoadError, LogLevel, ToolError};
+use toolbay_api::{Callback, HookPoint, Limits, LoadError, LogLevel, ToolError};
 
 use crate::{
     fault::{LoadFault, read_error, write_error},
@@ -26,11 +26,14 @@ pub(crate) enum Target<'a> {
     Hook(HookPoint),
     /// The handler of events that this pattern means; the event is the input.
     Event(&'a str),
+    /// A callback, which has no input; for no tenant where the plugin is everybody's.
+    Callback(Callback),
 }
 
 /// On whose behalf a call is made, and what else a script may see of that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Situation<'a> {
+    /// Empty where the call is for none.
     pub(crate) tenant: &'a str,
     pub(crate) user: Option<&'a str>,
     pub(crate) conversation: Option<&'a str>,
@@ -62,7 +65,7 @@ pub(crate) enum ToWorker<'a> {
     Load { call: u64, plugin: u64, answer: bool, package: &'a [u8] },
     /// Forget this plugin.
     Unload { plugin: u64 },
-    /// Call a tool, a hook or a handler.
+    /// Call a tool, a hook, a handler or a callback.
     Call(Box<CallFrame<'a>>),
     /// Nobody waits for this call any more.
     Cancel { call: u64 },
@@ -139,6 +142,10 @@ pub(crate) fn write_call(out: &mut Vec<u8>, parts: &CallParts<'_>) {
             frame.u8(2);
             frame.text(pattern);
         }
+        Target::Callback(callback) => {
+            frame.u8(3);
+            frame.text(callback.name());
+        }
     }
     frame.u64(u64::try_from(parts.deadline.as_micros()).unwrap_or(u64::MAX));
     write_limits(&mut frame, parts.limits);
@@ -190,6 +197,7 @@ fn read_call<'a>(reader: &mut Reader<'a>) -> Result<CallFrame<'a>, Malformed> {
     let target = match (reader.u8()?, reader.text()?) {
         (0, name) => Target::Tool(name),
         (2, pattern) => Target::Event(pattern),
+        (3, name) => Target::Callback(callback_called(name)?),
         (_, name) => Target::Hook(HookPoint::parse(name).ok_or(Malformed("an unknown hook point"))?),
     };
     Ok(CallFrame {
@@ -209,6 +217,10 @@ fn read_call<'a>(reader: &mut Reader<'a>) -> Result<CallFrame<'a>, Malformed> {
         },
         input: reader.bytes()?,
     })
+}
+
+fn callback_called(name: &str) -> Result<Callback, Malformed> {
+    Callback::ALL.into_iter().find(|callback| callback.name() == name).ok_or(Malformed("an unknown callback"))
 }
 
 /// Writes limits as their numbers, in the order of their declaration.
@@ -309,7 +321,17 @@ pub(crate) struct Spent {
 pub(crate) enum Outcome {
     Value(Value),
     Error(ToolError),
+    /// An error that a host function answered and the script let pass: its own end, at none of its own limits.
+    Passed(ToolError),
+    Loaded(Loaded),
     LoadError(LoadError),
+}
+
+/// A plugin that was loaded: what it says of itself, and which callbacks it has, so that the others cost no call.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Loaded {
+    pub(crate) manifest: Value,
+    pub(crate) callbacks: Vec<Callback>,
 }
 
 /// Why a worker ends itself.
@@ -440,6 +462,18 @@ pub(crate) fn write_done(out: &mut Vec<u8>, call: u64, spent: Spent, outcome: &O
             frame.u8(2);
             frame.json(&LoadFault::from(error));
         }
+        Outcome::Passed(error) => {
+            frame.u8(3);
+            write_error(&mut frame, error);
+        }
+        Outcome::Loaded(Loaded { manifest, callbacks }) => {
+            frame.u8(4);
+            frame.json(manifest);
+            frame.u8(u8::try_from(callbacks.len()).unwrap_or(u8::MAX));
+            for callback in callbacks {
+                frame.text(callback.name());
+            }
+        }
     }
     frame.end();
 }
@@ -556,6 +590,15 @@ fn read_outcome(reader: &mut Reader<'_>) -> Result<Outcome, Malformed> {
         0 => Outcome::Value(reader.json()?),
         1 => Outcome::Error(read_error(reader)?),
         2 => Outcome::LoadError(reader.json::<LoadFault>()?.into()),
+        3 => Outcome::Passed(read_error(reader)?),
+        4 => {
+            let (manifest, count) = (reader.json()?, usize::from(reader.u8()?));
+            if count > Callback::ALL.len() {
+                return Err(Malformed("more callbacks than there are"));
+            }
+            let callbacks = (0..count).map(|_| callback_called(reader.text()?)).collect::<Result<_, _>>()?;
+            Outcome::Loaded(Loaded { manifest, callbacks })
+        }
         _ => return Err(Malformed("an unknown outcome")),
     })
 }

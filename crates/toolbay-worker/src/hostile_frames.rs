@@ -10,10 +10,10 @@ use std::{
 
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
-use toolbay_api::{ErrorKind, LoadError, LogLevel, ToolError};
+use toolbay_api::{Callback, ErrorKind, LoadError, LogLevel, ToolError};
 
 use crate::{
-    frame::{self, Comparison, FromWorker, LastWord, Outcome, Ready, Request, Spent, ToWorker},
+    frame::{self, Comparison, FromWorker, LastWord, Loaded, Outcome, Ready, Request, Spent, ToWorker},
     wire::Inbox,
 };
 
@@ -81,7 +81,14 @@ fn honest() -> Vec<Vec<u8>> {
         frames.push(out.split_off(4));
     };
     add(&|out| frame::write_ready(out, Ready::default()));
-    for outcome in [Outcome::Value(value.clone()), Outcome::Error(error), Outcome::LoadError(load_error)] {
+    let loaded = Loaded { manifest: value.clone(), callbacks: Callback::ALL.to_vec() };
+    for outcome in [
+        Outcome::Value(value.clone()),
+        Outcome::Error(error.clone()),
+        Outcome::Passed(error),
+        Outcome::Loaded(loaded),
+        Outcome::LoadError(load_error),
+    ] {
         add(&|out| frame::write_done(out, 7, Spent::default(), &outcome));
     }
     for request in [

@@ -1,12 +1,13 @@
-//! A plugin whose code runs in workers: its tools, hooks and handlers as the host calls them.
+//! A plugin whose code runs in workers: its tools, hooks, handlers and callbacks as the host calls them.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use toolbay_api::{
-    Assets, Event, EventContext, EventHandler, EventPattern, Hook, HookContext, HookError, HookPoint, HookRegistration,
-    Limits, Plugin, PluginMetadata, Subscription, Tool, ToolContext, ToolDefinition, ToolError, ToolOutput,
+    Assets, Callback, CallbackContext, Event, EventContext, EventHandler, EventPattern, Hook, HookContext, HookError,
+    HookPoint, HookRegistration, Limits, Plugin, PluginMetadata, Scope, Subscription, Tool, ToolContext,
+    ToolDefinition, ToolError, ToolOutput,
     hook::{
         AfterAgentRun, AfterAgentRunOutcome, AfterModelCall, AfterModelCallOutcome, AfterToolCall,
         AfterToolCallOutcome, BeforeAgentRun, BeforeAgentRunOutcome, BeforeModelCall, BeforeModelCallOutcome,
@@ -24,7 +25,7 @@ use crate::{
     worker::{CallSpec, PluginSpec, Work},
 };
 
-/// What all tools, hooks and handlers of a plugin share.
+/// What all tools, hooks, handlers and callbacks of a plugin share.
 pub(crate) struct Core {
     pub(crate) pool: Arc<Pool>,
     pub(crate) spec: PluginSpec,
@@ -39,7 +40,43 @@ pub(crate) struct WorkerPlugin {
     pub(crate) tools: Vec<Arc<dyn Tool>>,
     pub(crate) hooks: Vec<HookRegistration>,
     pub(crate) subscriptions: Vec<Subscription>,
+    /// Those that the script has.
+    pub(crate) callbacks: Vec<Callback>,
     pub(crate) assets: Assets,
+}
+
+impl WorkerPlugin {
+    /// Calls the script's function for `callback`, if there is one: in a worker of the tenant that it is about, or, where
+    /// it is about none, in one of the host's own, which no tenant's call ever enters.
+    async fn call_back(&self, callback: Callback, cx: &CallbackContext) -> Result<(), ToolError> {
+        if !self.callbacks.contains(&callback) {
+            return Ok(());
+        }
+        let tenant = match &cx.scope {
+            Scope::Global => "",
+            Scope::Tenant(tenant) => tenant.as_str(),
+        };
+        let make = || CallSpec {
+            plugin: &self.core.spec,
+            limits: &cx.limits,
+            host: Some(Arc::clone(&cx.host)),
+            context: None,
+            work: Work::Call {
+                target: Target::Callback(callback),
+                situation: Situation { tenant, call: callback.name(), ..Situation::default() },
+                input: &Value::Null,
+            },
+            deadline: cx.deadline,
+        };
+        // Beside the tenant's calls, not in line with them: whoever keeps all workers busy would have the plugin's health
+        // checks fail, and its end.
+        let place_by = patience(cx.deadline);
+        match call::run(&self.core.pool, &Owner::from(&cx.scope), Class::Nested, place_by, make).await? {
+            Outcome::Value(_) => Ok(()),
+            Outcome::Error(error) | Outcome::Passed(error) => Err(error),
+            Outcome::Loaded(_) | Outcome::LoadError(_) => Err(call::out_of_place()),
+        }
+    }
 }
 
 #[async_trait]
@@ -62,6 +99,38 @@ impl Plugin for WorkerPlugin {
 
     fn assets(&self) -> Assets {
         self.assets.clone()
+    }
+
+    fn callbacks(&self) -> Vec<Callback> {
+        self.callbacks.clone()
+    }
+
+    async fn on_load(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        self.call_back(Callback::Load, cx).await
+    }
+
+    async fn on_start(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        self.call_back(Callback::Start, cx).await
+    }
+
+    async fn on_tenant_enabled(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        self.call_back(Callback::TenantEnabled, cx).await
+    }
+
+    async fn on_tenant_disabled(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        self.call_back(Callback::TenantDisabled, cx).await
+    }
+
+    async fn on_health_check(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        self.call_back(Callback::HealthCheck, cx).await
+    }
+
+    async fn on_stop(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        self.call_back(Callback::Stop, cx).await
+    }
+
+    async fn on_unload(&self, cx: &CallbackContext) -> Result<(), ToolError> {
+        self.call_back(Callback::Unload, cx).await
     }
 }
 
@@ -104,8 +173,8 @@ impl Tool for WorkerTool {
         };
         match call::run(&self.core.pool, &owner, class, patience(cx.deadline()), make).await? {
             Outcome::Value(data) => Ok(ToolOutput::new(data)),
-            Outcome::Error(error) => Err(error),
-            Outcome::LoadError(_) => Err(call::out_of_place()),
+            Outcome::Error(error) | Outcome::Passed(error) => Err(error),
+            Outcome::Loaded(_) | Outcome::LoadError(_) => Err(call::out_of_place()),
         }
     }
 }
@@ -141,8 +210,8 @@ impl EventHandler for WorkerEventHandler {
         let owner = Owner::from(&event.scope);
         match call::run(&self.core.pool, &owner, Class::Top, patience(cx.deadline), make).await? {
             Outcome::Value(result) => Ok(result),
-            Outcome::Error(error) => Err(error),
-            Outcome::LoadError(_) => Err(call::out_of_place()),
+            Outcome::Error(error) | Outcome::Passed(error) => Err(error),
+            Outcome::Loaded(_) | Outcome::LoadError(_) => Err(call::out_of_place()),
         }
     }
 }
@@ -189,8 +258,8 @@ impl WorkerHook {
         match outcome {
             Outcome::Value(answer) => T::from_answer(Answered::read(answer, &self.grants)?),
             // The worker's runner has said which hook of which plugin already.
-            Outcome::Error(error) => Err(HookError::new(error.message)),
-            Outcome::LoadError(_) => Err(failed(call::out_of_place())),
+            Outcome::Error(error) | Outcome::Passed(error) => Err(HookError::new(error.message)),
+            Outcome::Loaded(_) | Outcome::LoadError(_) => Err(failed(call::out_of_place())),
         }
     }
 }

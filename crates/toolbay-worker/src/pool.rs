@@ -27,7 +27,8 @@ mod start;
 pub(crate) enum Owner {
     /// A tenant's, for all its calls.
     Tenant(TenantId),
-    /// The host's own, for loading plugins that every tenant sees.
+    /// The host's own: for loading plugins that every tenant sees, and for what they do on behalf of none, in callbacks and
+    /// handlers of the whole host's events. No tenant's call enters it.
     Host,
 }
 
@@ -54,7 +55,7 @@ impl fmt::Display for Owner {
 pub(crate) enum Class {
     /// A call by a model or a client.
     Top,
-    /// A call from inside another, or a hook: refusing it a place until others end could be waiting for ever, since
+    /// A call from inside another, a hook or a callback of the host's: refusing it a place until others end could be waiting for ever, since
     /// those others may wait for it.
     Nested,
 }

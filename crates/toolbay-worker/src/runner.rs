@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use serde_json::Value;
 use toolbay_api::{
-    ErrorKind, EventPattern, HookPoint, HookRegistration, LoadError, Manifest, Package, Plugin, PluginContext, Runner,
-    RuntimeKind, Subscription, TenantId, Tool,
+    Callback, ErrorKind, EventPattern, HookPoint, HookRegistration, LoadError, Manifest, Package, Plugin,
+    PluginContext, Runner, RuntimeKind, Subscription, TenantId, Tool,
     hook::ToolMatcher,
     manifest::{EventDeclaration, HookDeclaration},
 };
@@ -19,7 +19,7 @@ use crate::{
     call,
     child::Start,
     config::WorkerConfig,
-    frame::Outcome,
+    frame::{Loaded, Outcome},
     hook_wire::HookGrants,
     isolation::Isolation,
     package::PackageFrame,
@@ -59,7 +59,8 @@ pub struct WorkerRunner {
 pub struct WorkerInfo {
     /// Its process id.
     pub pid: u32,
-    /// The tenant that it serves; `None` for a spare one and for the host's own, which loads global plugins.
+    /// The tenant that it serves; `None` for a spare one and for the host's own, which loads global plugins and runs what
+    /// they do for no tenant.
     pub tenant: Option<TenantId>,
     /// Calls in it.
     pub calls: usize,
@@ -167,15 +168,18 @@ impl WorkerRunner {
         };
         let place_by = Instant::now() + limits.timeout.max(PLACE_TIME);
         let outcome = call::run(&self.pool, &Owner::from(&cx.scope), Class::Top, place_by, make).await;
-        let answer = match outcome {
-            Ok(Outcome::Value(answer)) => answer,
+        let Loaded { manifest, callbacks } = match outcome {
+            Ok(Outcome::Loaded(answer)) => answer,
             Ok(Outcome::LoadError(error)) => return Err(error),
-            Ok(Outcome::Error(error)) | Err(error) => return Err(call::load_error(&error, &limits)),
+            Ok(Outcome::Error(error) | Outcome::Passed(error)) | Err(error) => {
+                return Err(call::load_error(&error, &limits));
+            }
+            Ok(Outcome::Value(_)) => return Err(call::load_error(&call::out_of_place(), &limits)),
         };
-        let manifest = checked_manifest(answer, package)?;
+        let manifest = checked_manifest(manifest, package)?;
         let limits = Arc::new(cx.limits.lowered_by(&manifest.limits));
         let core = Arc::new(Core { pool: Arc::clone(&self.pool), spec, manifest, limits });
-        assemble(core, package, cx)
+        assemble(core, callbacks, package, cx)
     }
 
     /// Packaged files are copied into each worker that looks at them, so they are bounded.
@@ -214,7 +218,12 @@ fn checked_manifest(answer: Value, package: &Package) -> Result<Manifest, LoadEr
     Ok(manifest)
 }
 
-fn assemble(core: Arc<Core>, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
+fn assemble(
+    core: Arc<Core>,
+    callbacks: Vec<Callback>,
+    package: &Package,
+    cx: &PluginContext,
+) -> Result<Arc<dyn Plugin>, LoadError> {
     let tool = |definition| Arc::new(WorkerTool { definition, core: Arc::clone(&core) }) as Arc<dyn Tool>;
     let tools = core.manifest.tool_definitions().into_iter().map(tool).collect();
     let hooks = core.manifest.hooks.iter();
@@ -222,7 +231,7 @@ fn assemble(core: Arc<Core>, package: &Package, cx: &PluginContext) -> Result<Ar
         hooks.map(|(point, declaration)| registration(&core, *point, declaration, cx)).collect::<Result<_, _>>()?;
     let subscriptions = core.manifest.events.iter();
     let subscriptions = subscriptions.map(|(pattern, declared)| subscription(&core, pattern, declared)).collect();
-    Ok(Arc::new(WorkerPlugin { core, tools, hooks, subscriptions, assets: package.assets.clone() }))
+    Ok(Arc::new(WorkerPlugin { core, tools, hooks, subscriptions, callbacks, assets: package.assets.clone() }))
 }
 
 fn subscription(core: &Arc<Core>, pattern: &EventPattern, declared: &EventDeclaration) -> Subscription {

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     io::{self, Write as _},
+    mem::{self, Discriminant},
     os::unix::net::UnixStream,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use toolbay_api::{Host, Limits, ToolContext};
+use toolbay_api::{ErrorKind, Host, Limits, ToolContext, ToolError};
 
 use crate::{
     death::Death,
@@ -63,6 +64,8 @@ pub(crate) struct Entry {
     pub(crate) host_calls: u64,
     /// Bytes of log lines.
     pub(crate) logged: usize,
+    /// The kinds of errors that the host answered with; each stands there once.
+    pub(crate) refusals: Vec<Discriminant<ErrorKind>>,
     /// Whether the script waits for the host.
     pub(crate) is_asking: bool,
     /// Set when nobody waits for the call any more: it has until then to end.
@@ -204,6 +207,7 @@ impl Worker {
             limits: Arc::clone(spec.limits),
             host_calls: 0,
             logged: 0,
+            refusals: Vec::new(),
             is_asking: false,
             ends_by: None,
             slot,
@@ -232,13 +236,18 @@ impl Worker {
         }
     }
 
-    /// Answers a request of a call. The answer of a call that is over is dropped.
-    pub(crate) fn reply(&self, call: u64, answer: impl FnOnce(&mut Writer<'_>)) {
+    /// Answers a request of a call, with `refusal` where that is an error. The answer of a call that is over is dropped.
+    pub(crate) fn reply(&self, call: u64, refusal: Option<&ToolError>, answer: impl FnOnce(&mut Writer<'_>)) {
         let mut guard = self.lock();
         let state = &mut *guard;
         let Some(entry) = state.calls.get_mut(&call) else { return };
-        if std::mem::take(&mut entry.is_asking) {
+        if mem::take(&mut entry.is_asking) {
             self.asking.fetch_sub(1, Relaxed);
+        }
+        if let Some(kind) = refusal.map(|error| mem::discriminant(&error.kind))
+            && !entry.refusals.contains(&kind)
+        {
+            entry.refusals.push(kind);
         }
         let was_empty = state.out.is_empty();
         frame::write_reply(&mut state.out, call, answer);
@@ -337,7 +346,7 @@ impl Worker {
             let mut state = self.lock();
             state.is_dead = true;
             state.out = Vec::new();
-            std::mem::take(&mut state.calls)
+            mem::take(&mut state.calls)
         };
         let running = calls.values().filter(|entry| !entry.is_asking).count();
         for (call, entry) in calls {
@@ -361,7 +370,7 @@ pub(crate) struct InFlight {
 impl InFlight {
     /// Gives the call up: it is told to end, and its worker is killed if it has not within `time`.
     pub(crate) fn give_up(&mut self, time: Duration) {
-        if std::mem::replace(&mut self.is_over, true) {
+        if mem::replace(&mut self.is_over, true) {
             return;
         }
         let (worker, now) = (&self.worker, Instant::now());

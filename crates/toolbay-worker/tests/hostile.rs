@@ -33,7 +33,7 @@ type Attack = (&'static str, fn(&mut UnixStream), fn(&LoadError));
 
 const READY: [u8; 5] = [65, 1, 1, 1, 1];
 
-const ATTACKS: [Attack; 18] = [
+const ATTACKS: [Attack; 21] = [
     ("an unknown frame", |host| send(host, &[200, 1, 2, 3]), is_unavailable),
     ("a frame of four gigabytes", |host| raw(host, &[255, 255, 255, 255]), is_unavailable),
     ("an empty frame", |host| send(host, &[]), is_unavailable),
@@ -41,10 +41,14 @@ const ATTACKS: [Attack; 18] = [
     ("the end of a call that there is not", |host| send(host, &done(99, b"1")), is_unavailable),
     (
         "the end of its call and of the next",
-        |host| raw(host, &twice(&done(1, MANIFEST), &done(2, b"1"))),
+        |host| raw(host, &twice(&loaded(1, MANIFEST, &[]), &done(2, b"1"))),
         is_unavailable,
     ),
-    ("the end of its call, twice", |host| raw(host, &twice(&done(1, MANIFEST), &done(1, MANIFEST))), is_unavailable),
+    (
+        "the end of its call, twice",
+        |host| raw(host, &twice(&loaded(1, MANIFEST, &[]), &loaded(1, MANIFEST, &[]))),
+        is_unavailable,
+    ),
     (
         "a request of a call that there is not",
         |host| send(host, &[&[66], &99_u64.to_le_bytes()[..], &[5]].concat()),
@@ -71,10 +75,17 @@ const ATTACKS: [Attack; 18] = [
     ),
     (
         "a manifest that is none, and the end of a call that there is not",
-        |host| raw(host, &twice(&done(1, b"{\"name\":\"x\"}"), &done(9, b"1"))),
+        |host| raw(host, &twice(&loaded(1, b"{\"name\":\"x\"}", &[]), &done(9, b"1"))),
         |error| {
             assert_eq!(error.kind, ErrorKind::Config, "{error}");
         },
+    ),
+    ("a callback that there is not", |host| send(host, &loaded(1, MANIFEST, &["on_fire"])), is_unavailable),
+    ("more callbacks than there are", |host| send(host, &loaded(1, MANIFEST, &["on_load"; 8])), is_unavailable),
+    (
+        "a value in the place of a plugin, and the end of a call that there is not",
+        |host| raw(host, &twice(&done(1, MANIFEST), &done(9, b"1"))),
+        |error| assert_eq!(error.kind, ErrorKind::Internal, "{error}"),
     ),
     ("silence", |_| std::process::exit(3), |error| assert_eq!(error.kind, ErrorKind::Panic, "{error}")),
 ];
@@ -107,6 +118,19 @@ fn nested(levels: usize) -> String {
 fn done(call: u64, json: &[u8]) -> Vec<u8> {
     let length = u32::try_from(json.len()).expect("a short text").to_le_bytes();
     [&[67], &call.to_le_bytes()[..], &[0; 32], &[0], &length, json].concat()
+}
+
+/// The frame that ends a load with this manifest and these callbacks.
+fn loaded(call: u64, manifest: &[u8], callbacks: &[&str]) -> Vec<u8> {
+    let mut frame = done(call, manifest);
+    // Behind tag, call and the four figures of what was used.
+    frame[41] = 4;
+    frame.push(u8::try_from(callbacks.len()).expect("a few"));
+    for callback in callbacks {
+        frame.extend(u32::try_from(callback.len()).expect("a name").to_le_bytes());
+        frame.extend(callback.as_bytes());
+    }
+    frame
 }
 
 #[allow(unsafe_code, reason = "a worker's socket is its standard input")]
@@ -211,7 +235,7 @@ fn answer_too_much(host: &mut UnixStream, mut length: [u8; 4]) {
         host.read_exact(&mut content).expect("the rest of a frame");
     };
     content(host, length);
-    send(host, &done(1, MANIFEST));
+    send(host, &loaded(1, MANIFEST, &[]));
     host.read_exact(&mut length).expect("a call");
     content(host, length);
     send(host, &done(2, format!("[{}0]", "0,".repeat(900_000)).as_bytes()));

@@ -181,12 +181,18 @@ fn serve_stops_the_plugins_and_says_which_did_not() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_script_with_callbacks_is_refused_in_a_worker_process_and_says_so() {
-    let desk = Desk::with(&[("life.rhai", &ending("()"))]);
-    let ran = desk.run(&["tools", "--tenant-tools", "acme=life.rhai", "--tenant", "acme"]);
-    assert!(ran.stderr.contains("on_stop: callbacks are not called in worker processes"), "{}", ran.stderr);
-    let ran = desk.run(&["tools", "--tenant-tools", "acme=life.rhai", "--tenant", "acme", "--isolation", "in-process"]);
-    assert!(ran.stdout.contains("kit.echo") && !ran.stderr.contains("on_stop"), "{} {}", ran.stdout, ran.stderr);
+fn a_scripts_callbacks_are_called_in_a_worker_process_as_in_the_hosts() {
+    let refuses = format!("{}\nfn on_load(cx) {{ throw \"not for \" + cx.tenant; }}", super::KIT);
+    let desk = Desk::with(&[("good.rhai", &ending("log(\"bye\")")), ("bad.rhai", &refuses)]);
+    for isolation in ["process", "in-process"] {
+        let tools = |plugin: &str| {
+            let given = format!("acme={plugin}");
+            desk.run(&["tools", "--tenant-tools", &given, "--tenant", "acme", "--isolation", isolation])
+        };
+        let (good, bad) = (tools("good.rhai"), tools("bad.rhai"));
+        assert!(good.stdout.contains("kit.echo"), "{isolation}: {} {}", good.stdout, good.stderr);
+        assert!(bad.stderr.contains("on_load: not for acme"), "{isolation}: {} {}", bad.stdout, bad.stderr);
+    }
 }
 
 #[cfg(unix)]

@@ -133,8 +133,8 @@ async fn for_tenant(session: &Session, event: &Arc<Event>, entry: &SubscriptionE
     let _permit = shared.meter.reserve(now)?;
     let (deadline, timeout) = deadline(entry, &limits);
     let redactor = Redactor::default();
-    let host = CallHost::new(&run, Arc::clone(owner), CallId::new(format!("event-{}", event.id)), 0, deadline)
-        .redacting(redactor.clone())
+    let call = CallId::new(format!("event-{}", event.id));
+    let host = CallHost::new(&run, Arc::clone(owner), call, 0, deadline, redactor.clone())
         .telling_from(Origin::handler_of(event));
     let result = ask(event, entry, Arc::new(host), Arc::clone(&limits), deadline, timeout).await;
     let result = redactor.result(result).and_then(|output| shaped(output, &limits));

@@ -14,8 +14,9 @@ use std::{
 use serde::{Deserialize, de::IntoDeserializer};
 use serde_json::Value;
 use toolbay_api::{
-    Assets, CallId, Caller, CancelFlag, ErrorKind, Event, EventContext, EventHandler, Hook, HookContext, HookPoint,
-    Limit, LoadError, Plugin, RunId, Runner, Subscription, TenantId, Tool, ToolContext, ToolContextParts, ToolError,
+    Assets, CallId, Callback, CallbackContext, Caller, CancelFlag, ErrorKind, Event, EventContext, EventHandler, Hook,
+    HookContext, HookPoint, Limit, LoadError, Plugin, RunId, Runner, Scope, Subscription, TenantId, Tool, ToolContext,
+    ToolContextParts, ToolError,
 };
 use toolbay_rhai::RhaiRunner;
 
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     alloc,
-    frame::{self, CallFrame, Outcome, Spent, Target, ToWorker},
+    frame::{self, CallFrame, Loaded, Outcome, Spent, Target, ToWorker},
     hook_wire,
     package::PackageFrame,
     sys::{self, Wait},
@@ -34,7 +35,8 @@ use crate::{
 };
 
 /// A plugin as a worker holds it.
-struct Loaded {
+struct Held {
+    plugin: Arc<dyn Plugin>,
     tools: HashMap<String, Arc<dyn Tool>>,
     hooks: HashMap<HookPoint, Arc<dyn Hook>>,
     handlers: HashMap<String, Arc<dyn EventHandler>>,
@@ -47,7 +49,7 @@ pub(crate) struct Executor {
     link: Link,
     runner: RhaiRunner,
     /// One that could not be loaded is kept with the call that it was loaded for.
-    plugins: HashMap<u64, Result<Arc<Loaded>, (u64, LoadError)>>,
+    plugins: HashMap<u64, Result<Arc<Held>, (u64, LoadError)>>,
     tasks: Vec<Task>,
     /// Bytes that loaded plugins hold.
     kept: isize,
@@ -61,8 +63,7 @@ const LARGE: u64 = 4 << 20;
 impl Executor {
     /// A locked-down process may start no thread, and is killed where a script holds it.
     pub(crate) fn on_one_thread(mut self) -> Self {
-        // Its host does not ask workers for callbacks.
-        self.runner = std::mem::take(&mut self.runner).without_threads().without_callbacks();
+        self.runner = std::mem::take(&mut self.runner).without_threads();
         self
     }
 
@@ -119,7 +120,7 @@ impl Executor {
             ToWorker::Unload { plugin } => {
                 let Some(plugin) = self.plugins.remove(&plugin) else { return };
                 // Its assets are counted outside, where they came from.
-                if let Ok(Loaded { assets, .. }) = plugin.as_deref() {
+                if let Ok(Held { assets, .. }) = plugin.as_deref() {
                     let assets = Arc::clone(assets);
                     let before = alloc::held();
                     drop(plugin);
@@ -148,12 +149,12 @@ impl Executor {
         });
         let outcome = match &loaded {
             Ok(plugin) => match serde_json::to_value(plugin.metadata()) {
-                Ok(manifest) => Outcome::Value(manifest),
+                Ok(manifest) => Outcome::Loaded(Loaded { manifest, callbacks: plugin.callbacks() }),
                 Err(_) => Outcome::LoadError(LoadError::new(ErrorKind::Config, "the manifest has no JSON form")),
             },
             Err(error) => Outcome::LoadError(error.clone()),
         };
-        self.plugins.insert(plugin, loaded.map(|plugin| Arc::new(held(&*plugin))).map_err(|error| (call, error)));
+        self.plugins.insert(plugin, loaded.map(|plugin| Arc::new(held(plugin))).map_err(|error| (call, error)));
         drop(package);
         self.kept += alloc::held() - before;
         if answer {
@@ -189,6 +190,7 @@ impl Executor {
         let input: Value = read_json(frame.input).map_err(|malformed| internal(malformed.to_string()))?;
         let deadline = Instant::now() + frame.deadline.saturating_sub(sys::monotonic());
         let host = Arc::new(FarHost::new(self.link.clone(), frame.call, Arc::clone(&plugin.assets)));
+        let own = Arc::clone(&host);
         match frame.target {
             Target::Tool(name) => {
                 let caller = caller(&frame)?;
@@ -208,7 +210,7 @@ impl Executor {
                 let work = async move {
                     match tool.call(input, &cx).await {
                         Ok(output) => Outcome::Value(output.data),
-                        Err(error) => Outcome::Error(error),
+                        Err(error) => own.end(error, deadline),
                     }
                 };
                 Ok((Some(context), Box::pin(work)))
@@ -236,7 +238,21 @@ impl Executor {
                 let work = async move {
                     match handler.handle(&Arc::new(event), &cx).await {
                         Ok(result) => Outcome::Value(result),
-                        Err(error) => Outcome::Error(error),
+                        Err(error) => own.end(error, deadline),
+                    }
+                };
+                Ok((None, Box::pin(work)))
+            }
+            Target::Callback(callback) => {
+                let scope = match frame.situation.tenant {
+                    "" => Scope::Global,
+                    tenant => Scope::Tenant(TenantId::new(tenant).map_err(|error| internal(error.to_string()))?),
+                };
+                let cx = CallbackContext { scope, deadline, limits: Arc::new(frame.limits), host };
+                let work = async move {
+                    match call_back(&*plugin.plugin, callback, &cx).await {
+                        Ok(()) => Outcome::Value(Value::Null),
+                        Err(error) => own.end(error, deadline),
                     }
                 };
                 Ok((None, Box::pin(work)))
@@ -268,7 +284,7 @@ fn not_loaded_again(error: &LoadError) -> ToolError {
     }
 }
 
-fn held(plugin: &dyn Plugin) -> Loaded {
+fn held(plugin: Arc<dyn Plugin>) -> Held {
     let tools = plugin.tools().into_iter().map(|tool| (tool.definition().name.to_string(), tool)).collect();
     let mut hooks = HashMap::new();
     for registration in plugin.hooks() {
@@ -278,7 +294,19 @@ fn held(plugin: &dyn Plugin) -> Loaded {
     }
     let handler = |one: Subscription| (one.pattern.as_str().to_owned(), one.handler);
     let handlers = plugin.subscriptions().into_iter().map(handler).collect();
-    Loaded { tools, hooks, handlers, assets: Arc::default() }
+    Held { plugin, tools, hooks, handlers, assets: Arc::default() }
+}
+
+async fn call_back(plugin: &dyn Plugin, callback: Callback, cx: &CallbackContext) -> Result<(), ToolError> {
+    match callback {
+        Callback::Load => plugin.on_load(cx).await,
+        Callback::Start => plugin.on_start(cx).await,
+        Callback::TenantEnabled => plugin.on_tenant_enabled(cx).await,
+        Callback::TenantDisabled => plugin.on_tenant_disabled(cx).await,
+        Callback::HealthCheck => plugin.on_health_check(cx).await,
+        Callback::Stop => plugin.on_stop(cx).await,
+        Callback::Unload => plugin.on_unload(cx).await,
+    }
 }
 
 fn caller(frame: &CallFrame<'_>) -> Result<Arc<Caller>, ToolError> {

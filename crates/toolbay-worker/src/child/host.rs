@@ -1,8 +1,8 @@
 //! The host as a script in a worker sees it: each question goes to the real one, which checks every grant itself.
 
 use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -12,9 +12,12 @@ use toolbay_api::{Asset, Assets, ErrorKind, Host, LogLevel, ToolError, ToolOutpu
 use super::link::Link;
 use crate::{
     alloc, fault,
-    frame::{self, Comparison, Request},
+    frame::{self, Comparison, Outcome, Request},
     wire::{Malformed, Reader},
 };
+
+/// Refusals of the host that a call is known by; a script that goes on through more than these meets limits of its own.
+const KEPT_REFUSALS: usize = 64;
 
 /// One call's way to the host.
 pub(crate) struct FarHost {
@@ -23,11 +26,33 @@ pub(crate) struct FarHost {
     /// Shared by all calls of the plugin in this worker.
     assets: Arc<OnceLock<Assets>>,
     config: OnceLock<Value>,
+    /// The kinds of errors that the host answered with, limits with their figures.
+    refusals: Mutex<Vec<ErrorKind>>,
 }
 
 impl FarHost {
     pub(crate) fn new(link: Link, call: u64, assets: Arc<OnceLock<Assets>>) -> Self {
-        Self { link, call, assets, config: OnceLock::new() }
+        Self { link, call, assets, config: OnceLock::new(), refusals: Mutex::default() }
+    }
+
+    /// How a call ended that failed with `error` and had until `deadline`: at its own limits, or by an error of the
+    /// host's that it let pass. A script's own time-out comes at its deadline and never before; what else a worker itself
+    /// calls unavailable comes before the script has asked for anything.
+    pub(crate) fn end(&self, error: ToolError, deadline: Instant) -> Outcome {
+        let is_late = error.kind == ErrorKind::TimedOut && Instant::now() >= deadline;
+        let is_hosts = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).contains(&error.kind);
+        if is_hosts && !is_late { Outcome::Passed(error) } else { Outcome::Error(error) }
+    }
+
+    /// Keeps in mind what the host refused.
+    fn noted<T>(&self, answer: Result<T, ToolError>) -> Result<T, ToolError> {
+        if let Err(error) = &answer {
+            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            if refusals.len() < KEPT_REFUSALS && !refusals.contains(&error.kind) {
+                refusals.push(error.kind);
+            }
+        }
+        answer
     }
 
     fn ask_now<T>(
@@ -35,7 +60,7 @@ impl FarHost {
         request: &Request,
         read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
     ) -> Result<T, ToolError> {
-        unpack(&self.link.ask_now(self.call, request), read)
+        self.noted(unpack(&self.link.ask_now(self.call, request), read))
     }
 
     async fn ask<T>(
@@ -44,7 +69,7 @@ impl FarHost {
         read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed> + Send,
     ) -> Result<T, ToolError> {
         let asked = self.link.ask(self.call, &request);
-        unpack(&asked.await, read)
+        self.noted(unpack(&asked.await, read))
     }
 }
 

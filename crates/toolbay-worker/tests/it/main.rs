@@ -11,6 +11,7 @@
 #[global_allocator]
 static ALLOCATOR: toolbay_worker::CappedAlloc = toolbay_worker::CappedAlloc;
 
+mod callbacks;
 mod calls;
 mod conformance;
 mod events;
@@ -18,4 +19,5 @@ mod faults;
 mod outside;
 mod parity;
 mod pool;
+mod recycling;
 mod support;
