@@ -798,7 +798,11 @@ async fn each_field_of_a_scripts_declaration_of_events_changes_what_happens() {
         )
     };
     let host = async |declared: &str| {
-        let limits = toolbay::Limits { timeout: Duration::from_millis(300), ..toolbay::Limits::default() };
+        let limits = toolbay::Limits {
+            timeout: Duration::from_millis(300),
+            max_operations: u64::MAX,
+            ..toolbay::Limits::default()
+        };
         let bay = toolbay::builder().grants(PermissionSet::all()).limits(limits).build().unwrap();
         bay.load_source(Scope::Global, "p.rhai", &script(declared)).await.unwrap();
         bay
