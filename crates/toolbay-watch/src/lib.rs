@@ -54,6 +54,9 @@ impl Default for WatchOptions {
     }
 }
 
+/// A folder is not looked at without a reason more often than this, whatever the options say.
+const LEAST_RESCAN: Duration = Duration::from_millis(10);
+
 /// A path cannot be watched.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be watched: {source}", path.display())]
@@ -136,7 +139,7 @@ struct Watching<R> {
 impl<R: FnMut(SyncReport) + Send> Watching<R> {
     async fn run(mut self) {
         loop {
-            let rescan = Instant::now() + self.options.rescan;
+            let rescan = Instant::now() + self.options.rescan.max(LEAST_RESCAN);
             match timeout_at(rescan, self.reasons.recv()).await {
                 Ok(Some(())) => self.settle().await,
                 // The watcher is ours, and so are its reasons.
