@@ -61,12 +61,12 @@ impl Host {
         Ok(host)
     }
 
-    /// Makes a Toolbay and loads its plugins for a command that tells what is wrong with them.
-    pub(crate) async fn open_to_look(options: &HostOptions, plugins: &PluginOptions) -> Result<Self, CliError> {
-        Self::load(options, plugins, &Config::load(options.config.as_deref())?).await
-    }
-
-    async fn load(options: &HostOptions, plugins: &PluginOptions, config: &Config) -> Result<Self, CliError> {
+    /// Makes a Toolbay and loads its plugins, whatever becomes of those that the file speaks of.
+    pub(crate) async fn load(
+        options: &HostOptions,
+        plugins: &PluginOptions,
+        config: &Config,
+    ) -> Result<Self, CliError> {
         let sources = sources(plugins)?;
         let toolbay = build(options, config)?;
         let mut report = LoadReport::default();

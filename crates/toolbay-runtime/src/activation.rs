@@ -10,7 +10,7 @@ use semver::Version;
 use serde_json::Value;
 use toolbay_api::{Callback, ErrorKind, Limit, PluginName, Scope, TenantId, ToolError};
 
-use crate::{catalog::Registered, settings, shape, toolbay::Toolbay};
+use crate::{catalog::Registered, shape, toolbay::Toolbay};
 
 /// Plugins about which one tenant may have decided something.
 const MAX_DECISIONS: usize = 1_000;
@@ -218,7 +218,7 @@ impl Toolbay {
     /// The plugins that a tenant has, switched off ones too, in alphabetical order.
     #[must_use]
     pub fn tenant_plugins(&self, tenant: &TenantId) -> Vec<TenantPlugin> {
-        let view = self.registry().view(tenant, None);
+        let view = self.registry().view(tenant);
         let mut all: Vec<_> = view
             .plugins_on_or_off()
             .map(|registered| {
@@ -242,15 +242,13 @@ impl Toolbay {
     }
 
     fn visible(&self, tenant: &TenantId, plugin: &PluginName) -> Result<Arc<Registered>, ToolError> {
-        let view = self.registry().view(tenant, None);
+        let view = self.registry().view(tenant);
         let found = view.plugins_on_or_off().find(|registered| registered.owner.name == *plugin).cloned();
         found.ok_or_else(|| ToolError::new(ErrorKind::NotFound, format!("the tenant has no plugin called {plugin}")))
     }
 
     fn tenant_config(&self, registered: &Registered, config: Option<&Value>) -> Result<Value, ToolError> {
         let Some(config) = config else { return Ok(registered.owner.config.clone()) };
-        let schema = registered.plugin.metadata().config_schema.as_ref();
-        settings::of_tenant(schema, &registered.owner.config, config)
-            .map_err(|problem| ToolError::new(ErrorKind::Config, problem))
+        registered.owner.config_with(config).map_err(|problem| ToolError::new(ErrorKind::Config, problem))
     }
 }

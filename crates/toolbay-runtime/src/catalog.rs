@@ -20,7 +20,7 @@ use crate::{
     health::Vitals,
     lifecycle::Lifecycle,
     schema::Schema,
-    services,
+    services, settings,
 };
 
 /// Subscriptions of one plugin: each event is compared with all of them.
@@ -120,6 +120,14 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
+    /// The configuration with what a tenant says of it, checked.
+    ///
+    /// # Errors
+    /// What is wrong with it, as a sentence.
+    pub(crate) fn config_with(&self, tenant: &Value) -> Result<Value, String> {
+        settings::of_tenant(self.config_schema.as_ref(), &self.config, tenant)
+    }
+
     /// Whether the manifest asks for `action` and the host gives it.
     pub(crate) fn may(&self, action: &str) -> bool {
         self.asked.covers(action) && self.host_grants.covers(action)

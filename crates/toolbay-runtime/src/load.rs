@@ -70,19 +70,26 @@ impl LoadReport {
     }
 }
 
+impl fmt::Display for Loaded {
+    /// A line for the plugin and one for each warning, without the last line's end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, version, scope, tools, hooks, warnings, .. } = self;
+        let (tools, hooks) = (counted(*tools, "tool"), counted(*hooks, "hook"));
+        write!(f, "loaded  {name} {version} ({scope}): {tools}, {hooks}")?;
+        warnings.iter().try_for_each(|warning| write!(f, "\n        note: {warning}"))
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failed  {} ({}): {}", self.origin.display(), self.scope, self.error)
+    }
+}
+
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for plugin in &self.loaded {
-            let Loaded { name, version, scope, tools, hooks, .. } = plugin;
-            let (tools, hooks) = (counted(*tools, "tool"), counted(*hooks, "hook"));
-            writeln!(f, "loaded  {name} {version} ({scope}): {tools}, {hooks}")?;
-            for warning in &plugin.warnings {
-                writeln!(f, "        note: {warning}")?;
-            }
-        }
-        for failed in &self.failed {
-            writeln!(f, "failed  {} ({}): {}", failed.origin.display(), failed.scope, failed.error)?;
-        }
+        self.loaded.iter().try_for_each(|loaded| writeln!(f, "{loaded}"))?;
+        self.failed.iter().try_for_each(|failed| writeln!(f, "{failed}"))?;
         for skipped in &self.skipped {
             writeln!(f, "skipped {}: {}", skipped.origin.display(), skipped.reason)?;
         }

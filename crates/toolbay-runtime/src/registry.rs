@@ -32,8 +32,8 @@ pub(crate) struct Registry {
     tenants: DashMap<TenantId, Arc<Catalog>>,
     /// What tenants decided about their plugins; a tenant that decided nothing is not in it.
     activations: DashMap<TenantId, Arc<Activations>>,
-    /// What tenants that are in one of the above saw last: each event asks for it, and to work it out costs as much as the
-    /// tenant has plugins and configurations. One that is out of date is not given any more.
+    /// What tenants that are in one of the above saw last: each run and each event asks for it, and to work it out costs as
+    /// much as the tenant has plugins and configurations. One that is out of date is not given any more.
     views: DashMap<TenantId, Arc<View>>,
     /// Held by writers only, from the check of a change to its publication.
     writer: Mutex<()>,
@@ -108,22 +108,19 @@ impl Registry {
         Ok(())
     }
 
-    /// What `tenant` sees now. `known` is what it saw before; it is given back where nothing changed.
-    pub(crate) fn view(&self, tenant: &TenantId, known: Option<&Arc<View>>) -> Arc<View> {
+    /// What `tenant` sees now.
+    pub(crate) fn view(&self, tenant: &TenantId) -> Arc<View> {
         let global = self.global();
         let own = self.tenants.get(tenant).map(|own| Arc::clone(&own));
         let decided = self.activations.get(tenant).map(|decided| Arc::clone(&decided));
         if own.is_none() && decided.is_none() {
             return global;
         }
-        let is_so = |known: &Arc<View>| {
-            Arc::ptr_eq(&known.global, &global.global)
-                && is_same(known.own.as_ref(), own.as_ref())
-                && is_same(known.decided.as_ref(), decided.as_ref())
+        let is_so = |last: &Arc<View>| {
+            Arc::ptr_eq(&last.global, &global.global)
+                && is_same(last.own.as_ref(), own.as_ref())
+                && is_same(last.decided.as_ref(), decided.as_ref())
         };
-        if let Some(known) = known.filter(|known| is_so(known)) {
-            return Arc::clone(known);
-        }
         let last = self.views.get(tenant).map(|last| Arc::clone(&last));
         if let Some(last) = last.filter(is_so) {
             return last;
@@ -200,16 +197,21 @@ impl Registry {
         let Scope::Tenant(tenant) = scope else {
             return self.catalog(&Scope::Global).listening().cloned().collect();
         };
-        let view = self.view(tenant, None);
+        let view = self.view(tenant);
         let own = view.own.iter().flat_map(|own| own.listening());
         view.global.listening().chain(own).filter(|plugin| view.sees(&plugin.owner)).cloned().collect()
     }
 
     /// Why `registered` cannot have all services in `scope` that it requires, if it cannot.
     pub(crate) fn missing_services(&self, scope: &Scope, registered: &Registered) -> Option<LoadError> {
-        let (global, own) = (self.catalog(&Scope::Global), self.catalog(scope));
-        let own = (*scope != Scope::Global).then_some(&*own);
-        services::missing(Sight { global: &global, own }, registered)
+        let (own, global) = (self.catalog(scope), self.catalog(&Scope::Global));
+        services::missing(Sight::of(&own, (*scope != Scope::Global).then_some(&*global)), registered)
+    }
+
+    /// What `registered` requires and does not have in `scope`, if there is such a thing.
+    pub(crate) fn lacking(&self, scope: &Scope, registered: &Registered) -> Option<LoadError> {
+        let (own, global) = (self.catalog(scope), self.catalog(&Scope::Global));
+        lacking_among(&own, (*scope != Scope::Global).then_some(&*global), registered)
     }
 
     /// Adds plugins to `scope`: all of them or none.
@@ -224,12 +226,7 @@ impl Registry {
         let beside = self.beside(scope);
         for registered in added {
             self.check_place(scope, registered, &beside)?;
-            if let Some((needed, found)) = self.unmet(scope, registered) {
-                return Err(missing(needed, &found));
-            }
-            if let Some(error) = self.missing_services(scope, registered) {
-                return Err(error);
-            }
+            self.lacking(scope, registered).map_or(Ok(()), Err)?;
         }
         self.publish(scope, next);
         Ok(())
@@ -304,10 +301,7 @@ impl Registry {
             Scope::Tenant(_) => Some(&*global.global),
         };
         for (at, Exchange { new, .. }) in exchanges.iter().enumerate() {
-            let unmet = unmet_among(&next, behind, new).map(|(needed, found)| missing(needed, &found));
-            if let Some(error) = unmet.or_else(|| services::missing(Sight::of(&next, behind), new)) {
-                return Err((at, error));
-            }
+            lacking_among(&next, behind, new).map_or(Ok(()), |error| Err((at, error)))?;
         }
         // There was none before, so one that is put in its place now is at fault.
         let circles = next.in_circles();
@@ -476,8 +470,14 @@ fn unmet_among<'a>(
     })
 }
 
+/// What `registered` requires of plugins and services and neither `own` nor `behind` has.
+fn lacking_among(own: &Catalog, behind: Option<&Catalog>, registered: &Registered) -> Option<LoadError> {
+    let unmet = unmet_among(own, behind, registered).map(|(needed, found)| missing(needed, &found));
+    unmet.or_else(|| services::missing(Sight::of(own, behind), registered))
+}
+
 /// The error for a requirement that is not met.
-pub(crate) fn missing(needed: &Requirement, found: &Found) -> LoadError {
+fn missing(needed: &Requirement, found: &Found) -> LoadError {
     let mut message = format!("needs the plugin {} {}, and ", needed.name, needed.version);
     match found {
         Found::Nothing => message.push_str("it is not registered"),

@@ -20,7 +20,6 @@ use crate::{
     lifecycle::Stage,
     load::{self, Failed, LoadReport, Loaded, Skipped},
     registry::Exchange,
-    settings,
     toolbay::{Opened, Toolbay, found_in},
     waves::{in_words, load_found},
 };
@@ -75,12 +74,8 @@ impl fmt::Display for SyncReport {
         for name in &self.removed {
             writeln!(f, "removed {name}")?;
         }
-        let report = LoadReport { loaded: self.loaded.clone(), ..LoadReport::default() };
-        write!(f, "{report}")?;
-        for Failed { origin, scope, error } in &self.failed {
-            writeln!(f, "failed  {} ({scope}): {error}", origin.display())?;
-        }
-        Ok(())
+        self.loaded.iter().try_for_each(|loaded| writeln!(f, "{loaded}"))?;
+        self.failed.iter().try_for_each(|failed| writeln!(f, "{failed}"))
     }
 }
 
@@ -230,9 +225,8 @@ impl Toolbay {
                 );
                 return Err(LoadError::new(ErrorKind::Conflict, message));
             }
-            let schema = new.plugin.metadata().config_schema.as_ref();
             for (tenant, config) in self.registry().configs_of(&new.owner) {
-                if let Err(problem) = settings::of_tenant(schema, &new.owner.config, &config) {
+                if let Err(problem) = new.owner.config_with(&config) {
                     let problem =
                         problem.replacen("configuration", &format!("configuration of the tenant {tenant}"), 1);
                     let message =
@@ -392,8 +386,10 @@ impl Sync<'_> {
         let here: Vec<_> = catalog.plugins().filter(|old| self.is_from_here(old, folder.as_deref())).cloned().collect();
         // One plugin that is gone is as good as a folder without it.
         let was_one = here.iter().any(|plugin| plugin.owner.origin.as_deref() == Some(self.path));
-        let found = if load::is_plugin(self.path) || (was_one && !self.path.exists()) {
-            if self.path.exists() { vec![self.path.to_owned()] } else { Vec::new() }
+        let found = if load::is_plugin(self.path) {
+            vec![self.path.to_owned()]
+        } else if was_one && !self.path.exists() {
+            Vec::new()
         } else {
             match load::discover(self.path, &bay.one_file_extensions()) {
                 Ok((found, skipped)) => {

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use serde_json::Value;
@@ -19,8 +19,6 @@ use crate::{
 };
 
 /// One tenant's user at the tools. It sees the catalog as it is at each call; a [`Run`] keeps what it began with.
-///
-/// Clones share what was worked out for the tenant.
 #[derive(Clone)]
 pub struct Session {
     toolbay: Toolbay,
@@ -32,8 +30,6 @@ pub struct Session {
     tenant_limits: Option<Arc<toolbay_api::LimitsRequest>>,
     observer: Option<Arc<dyn Observer>>,
     meter: Arc<Meter>,
-    // std's Mutex, not tokio's: nothing is awaited while it is held.
-    view: Arc<Mutex<Option<Arc<View>>>>,
 }
 
 impl Session {
@@ -50,7 +46,6 @@ impl Session {
             rights: Arc::default(),
             observer: None,
             meter,
-            view: Arc::default(),
         }
     }
 
@@ -156,12 +151,7 @@ impl Session {
     }
 
     fn view(&self) -> Arc<View> {
-        let mut known = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        let view = self.toolbay.registry().view(&self.tenant, known.as_ref());
-        if !known.as_ref().is_some_and(|known| Arc::ptr_eq(known, &view)) {
-            *known = Some(Arc::clone(&view));
-        }
-        view
+        self.toolbay.registry().view(&self.tenant)
     }
 }
 

@@ -35,7 +35,7 @@ use crate::{
     load::{self, Loaded},
     meter::{Meters, Quota},
     quarantine::{Quarantine, Quarantined, Ward},
-    registry::{Registry, missing},
+    registry::Registry,
     session::Session,
     settings::{self, Environment},
     waves::in_words,
@@ -159,10 +159,7 @@ impl Toolbay {
         let registry = &self.0.registry;
         registry.check_open()?;
         registry.clashes(scope, std::slice::from_ref(&registered)).into_iter().flatten().next().map_or(Ok(()), Err)?;
-        if let Some((needed, found)) = registry.unmet(scope, &registered) {
-            return Err(missing(needed, &found));
-        }
-        registry.missing_services(scope, &registered).map_or(Ok(()), Err)?;
+        registry.lacking(scope, &registered).map_or(Ok(()), Err)?;
         self.bring_up(&registered).await.map_err(|error| in_words(&error))?;
         self.start_up(&registered).await.map_err(|error| in_words(&error))?;
         // Somebody may have been quicker in the meantime.
@@ -255,7 +252,7 @@ impl Toolbay {
     /// The plugins that provide an ability for a tenant, in the order of preference: the first one serves.
     #[must_use]
     pub fn providers(&self, tenant: &TenantId, ability: &AbilityName) -> Vec<PluginName> {
-        let view = self.0.registry.view(tenant, None);
+        let view = self.0.registry.view(tenant);
         view.providers(ability).into_iter().map(|provider| provider.owner.name.clone()).collect()
     }
 

@@ -15,7 +15,6 @@ use crate::{
     callers,
     catalog::{Catalog, HookEntry, Owner, Registered, ToolEntry, ToolInfo},
     services::Sight,
-    settings,
 };
 
 /// Names that a "not found" suggests at most.
@@ -185,7 +184,7 @@ impl View {
 
     fn tenant_config(&self, owner: &Owner) -> Option<Result<Value, String>> {
         let config = self.decided.as_ref()?.of(&owner.name)?.config.as_ref()?;
-        Some(settings::of_tenant(owner.config_schema.as_ref(), &owner.config, config))
+        Some(owner.config_with(config))
     }
 
     fn tenant_configs(&self) -> HashMap<PluginName, (Arc<Owner>, Option<Value>)> {

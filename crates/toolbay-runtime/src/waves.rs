@@ -110,10 +110,7 @@ impl<'a> Loading<'a> {
     async fn all(&mut self, mut waiting: Vec<Arrival>) {
         let bay = self.bay;
         loop {
-            let is_met = |(_, registered): &Arrival| {
-                let (registry, scope) = (bay.registry(), &self.scope);
-                registry.unmet(scope, registered).is_none() && registry.missing_services(scope, registered).is_none()
-            };
+            let is_met = |(_, registered): &Arrival| bay.registry().lacking(&self.scope, registered).is_none();
             let (wave, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_met);
             waiting = rest;
             if wave.is_empty() {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use toolbay::{PluginInfo, PluginName, TenantId, TenantPlugin, Toolbay};
+use toolbay::{PluginInfo, PluginName, Scope, TenantId, TenantPlugin, Toolbay};
 
 use crate::{
     exit::{CliError, Status},
@@ -26,9 +26,11 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let (host, session) = Host::session(&options.session).await?;
     let wanted = |plugin: &TenantPlugin| options.plugin.as_ref().is_none_or(|name| *name == plugin.plugin);
+    let mut all = host.toolbay.plugins(&Scope::Global);
+    all.extend(host.toolbay.plugins(&Scope::Tenant(session.tenant().clone())));
     let info = |plugin: TenantPlugin| {
-        let all = host.toolbay.plugins(&plugin.scope);
-        all.into_iter().find(|info| info.metadata.name == plugin.plugin).map(|info| (plugin, info))
+        let is_it = |info: &&PluginInfo| info.metadata.name == plugin.plugin && info.scope == plugin.scope;
+        all.iter().find(is_it).cloned().map(|info| (plugin, info))
     };
     let plugins = host.toolbay.tenant_plugins(session.tenant()).into_iter().filter(wanted);
     let plugins: Vec<_> = plugins.filter_map(info).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use serde_json::{Value, json};
-use toolbay::{Failed, PluginInfo, Scope, TenantId, worker};
+use toolbay::{Failed, PluginHealth, PluginInfo, Scope, TenantId, worker};
 
 use crate::{
     config::Config,
@@ -58,7 +58,7 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     if let Some(path) = &options.session.host.config {
         find(Grade::Ok, "configuration", format!("{} is sound", path.display()));
     }
-    let host = Host::open_to_look(&options.session.host, &options.session.plugins).await?;
+    let host = Host::load(&options.session.host, &options.session.plugins, &config).await?;
     for Failed { origin, scope, error } in &host.report.failed {
         find(Grade::Failure, &origin.display().to_string(), format!("does not load for {scope}: {error}"));
     }
@@ -68,8 +68,10 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     tenants.insert(options.session.tenant.clone());
     let scopes = std::iter::once(Scope::Global).chain(tenants.iter().cloned().map(Scope::Tenant));
     for scope in scopes {
+        let health = host.toolbay.health(&scope);
         for info in host.toolbay.plugins(&scope) {
-            plugin(&host, &info, &mut find);
+            let its = health.iter().find(|health| health.name == info.metadata.name);
+            plugin(&info, its, &mut find);
         }
     }
     for (tenant, named) in config.tenants() {
@@ -114,7 +116,7 @@ fn isolation(allows_in_process: bool, find: &mut impl FnMut(Grade, &str, String)
 }
 
 /// What of a plugin that loaded will not work.
-fn plugin(host: &Host, info: &PluginInfo, find: &mut impl FnMut(Grade, &str, String)) {
+fn plugin(info: &PluginInfo, health: Option<&PluginHealth>, find: &mut impl FnMut(Grade, &str, String)) {
     let about = format!("{} ({})", info.metadata.name, info.scope);
     let mut is_sound = true;
     let mut tell = |grade, text: String| {
@@ -134,8 +136,7 @@ fn plugin(host: &Host, info: &PluginInfo, find: &mut impl FnMut(Grade, &str, Str
     if asks("http-plain:") {
         tell(Grade::Warning, "asks for HTTP without encryption".to_owned());
     }
-    let health = host.toolbay.health(&info.scope).into_iter().find(|health| health.name == info.metadata.name);
-    if let Some(Err(problem)) = health.and_then(|health| health.last_check).map(|(_, outcome)| outcome) {
+    if let Some((_, Err(problem))) = health.and_then(|health| health.last_check.as_ref()) {
         tell(Grade::Failure, format!("is not well: {}", problem.message));
     }
     if is_sound {

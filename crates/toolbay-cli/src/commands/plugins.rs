@@ -124,12 +124,7 @@ impl Shown<'_> {
         // Those that were mended since are in the table.
         let there: BTreeSet<_> =
             self.host.toolbay.plugins(&Scope::Global).into_iter().filter_map(|p| p.origin).collect();
-        lines.extend(
-            failed
-                .iter()
-                .filter(|failed| !there.contains(&failed.origin))
-                .map(|failed| format!("failed  {} ({}): {}", failed.origin.display(), failed.scope, failed.error)),
-        );
+        lines.extend(failed.iter().filter(|failed| !there.contains(&failed.origin)).map(ToString::to_string));
         lines
     }
 
