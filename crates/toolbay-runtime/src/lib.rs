@@ -13,7 +13,8 @@
 //! - `abilities`: what the host declares and plugins provide.
 //! - [`events`]: who is told what happens; `services`: what native plugins lend each other.
 //! - `catalog` and `registry`: what is registered, immutable and swapped whole.
-//! - Ports: [`kv`], [`clock`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
+//! - [`control`]: what operators and tenants change, written to the [`store`] first and taken over from there.
+//! - Ports: [`store`], [`kv`], [`clock`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
 
 mod abilities;
 mod call_host;
@@ -40,6 +41,7 @@ mod waves;
 pub mod activation;
 pub mod audit;
 pub mod clock;
+pub mod control;
 pub mod events;
 pub mod evolution;
 pub mod health;
@@ -57,6 +59,7 @@ pub mod schema;
 pub mod secrets;
 pub mod session;
 pub mod shutdown;
+pub mod store;
 pub mod toolbay;
 
 pub use activation::{Activation, TenantPlugin};
@@ -64,6 +67,7 @@ pub use audit::{AuditRecord, AuditSink, EventRecord, TracingAudit};
 pub use catalog::{PluginInfo, RegisterOptions, ToolInfo};
 pub use checks::HealthWatch;
 pub use clock::{Clock, SystemClock};
+pub use control::{Actor, Control, ControlOptions, NewKey, Principal, Uploaded};
 pub use events::{Delivery, DeliveryOutcome, EventBounds, EventCounters, EventStream, Heard};
 pub use evolution::{ChangeKind, ToolChange, Upgrade};
 pub use gates::{Gate, Stop};
@@ -81,4 +85,5 @@ pub use run::Run;
 pub use secrets::{EnvSecrets, FileSecrets, SecretChain};
 pub use session::Session;
 pub use shutdown::{ShutdownReport, Unstopped};
+pub use store::Store;
 pub use toolbay::{Toolbay, ToolbayBuilder};
