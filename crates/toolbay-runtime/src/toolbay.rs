@@ -344,7 +344,7 @@ impl Toolbay {
     }
 
     /// The host's limits; for a tenant's own plugin, lowered by the tenant's, since those of sources count at loading.
-    fn ceiling(&self, scope: &Scope) -> Limits {
+    pub(crate) fn ceiling(&self, scope: &Scope) -> Limits {
         let policy = &self.0.policy;
         let own = match scope {
             Scope::Tenant(tenant) => policy.tenant_limits.get(tenant),
@@ -381,7 +381,9 @@ impl Toolbay {
         let (config, folder) = match scope {
             Scope::Global => {
                 let (name, environment) = (&metadata.name, &policy.environment);
-                let config = settings::of_host(name, schema, policy.configs.get(name), environment)?;
+                let for_all = self.0.registry.activations(scope);
+                let for_all = for_all.as_ref().and_then(|decided| decided.of(name)?.config.as_ref());
+                let config = settings::of_host(name, schema, policy.configs.get(name), environment, for_all)?;
                 (config, policy.assets.get(name))
             }
             Scope::Tenant(tenant) => {
