@@ -8,7 +8,7 @@
 //!
 //! - here: what it is made of, and who may do what. `plugins`: switches and configurations; `packages`: what is uploaded
 //!   and installed; `tenants`, `keys`: who there is; `records`: audit and runs.
-//! - `sync`: taking over. `follow`: doing so when something changes. `secrets`, `calls`: what the host itself is given.
+//! - `sync`: taking over. `follow`: doing so when something changes. `relay`: events by way of the store. `secrets`, `calls`: what the host itself is given.
 
 mod calls;
 mod follow;
@@ -16,6 +16,7 @@ mod keys;
 mod packages;
 mod plugins;
 mod records;
+mod relay;
 mod secrets;
 mod sync;
 mod tenants;
@@ -38,6 +39,7 @@ pub use keys::{KeyWanted, NewKey, Principal};
 pub use packages::{Install, Upload, Uploaded};
 pub use plugins::redacted_config;
 pub use records::AuditVerdict;
+pub use relay::StoreRelay;
 pub use secrets::StoredSecrets;
 pub use sync::ControlStatus;
 

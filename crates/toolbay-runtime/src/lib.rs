@@ -70,9 +70,9 @@ pub use checks::HealthWatch;
 pub use clock::{Clock, SystemClock};
 pub use control::{
     Actor, Control, ControlOptions, ControlStatus, Install, KeyWanted, NewKey, OnceKey, Principal, StoreAudit,
-    StoredSecrets, Upload, Uploaded,
+    StoreRelay, StoredSecrets, Upload, Uploaded,
 };
-pub use events::{Delivery, DeliveryOutcome, EventBounds, EventCounters, EventStream, Heard};
+pub use events::{Delivery, DeliveryOutcome, EventBounds, EventCounters, EventRelay, EventStream, Heard};
 pub use evolution::{ChangeKind, ToolChange, Upgrade};
 pub use gates::{Gate, Stop};
 pub use health::{Breaker, Latency, OpenCircuit, PluginHealth};

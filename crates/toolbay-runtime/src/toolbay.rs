@@ -26,7 +26,7 @@ use crate::{
     catalog::{Owner, PluginInfo, RegisterOptions, Registered},
     clock::{Clock, SystemClock},
     digest::Digest,
-    events::{EventBounds, announce::Announcer, mailbox::Mailbox, stream::Outlets},
+    events::{EventBounds, EventRelay, announce::Announcer, mailbox::Mailbox, stream::Outlets},
     guarded::{Failure, guarded, now},
     health::{Breaker, Vitals},
     kv::{KvQuota, KvStore, MemoryKv},
@@ -96,6 +96,7 @@ pub(crate) struct Ports {
     pub(crate) tenant_secrets: HashMap<TenantId, Arc<dyn SecretProvider>>,
     pub(crate) ward: Arc<Ward>,
     pub(crate) audit: Option<Arc<dyn AuditSink>>,
+    pub(crate) relay: Option<Arc<dyn EventRelay>>,
     /// Whether clock and random numbers are kept from all plugins.
     pub(crate) deterministic: bool,
 }
@@ -549,6 +550,7 @@ pub struct ToolbayBuilder {
     callback_timeout: Duration,
     deterministic: bool,
     events: EventBounds,
+    relay: Option<Arc<dyn EventRelay>>,
     abilities: Vec<Ability>,
 }
 
@@ -586,6 +588,7 @@ impl Default for ToolbayBuilder {
             callback_timeout: CALLBACK_TIME,
             deterministic: false,
             events: EventBounds::default(),
+            relay: None,
             abilities: Vec::new(),
         }
     }
@@ -707,6 +710,14 @@ impl ToolbayBuilder {
     #[must_use]
     pub fn event_bounds(mut self, bounds: EventBounds) -> Self {
         self.events = bounds;
+        self
+    }
+
+    /// Who passes on what plugins tell and [`Toolbay::post`] is given, so that it is handled by one of several processes.
+    /// Without it: this process handles it at once.
+    #[must_use]
+    pub fn event_relay(mut self, relay: Arc<dyn EventRelay>) -> Self {
+        self.relay = Some(relay);
         self
     }
 
@@ -838,6 +849,7 @@ impl ToolbayBuilder {
                 tenant_secrets: self.tenant_secrets,
                 ward: Arc::new(Ward::new(self.quarantine)),
                 audit: self.audit,
+                relay: self.relay,
             },
             meters: Meters::new(self.quota, self.tenant_quotas),
             registrations: AtomicU64::new(0),

@@ -12,25 +12,26 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// Follows the store while it lives.
 #[derive(Debug)]
-pub struct Following(JoinHandle<()>);
+pub struct Following([JoinHandle<()>; 2]);
 
 impl Drop for Following {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.iter().for_each(JoinHandle::abort);
     }
 }
 
 impl Control {
     /// Takes over from the store whatever changes there, until what this gives is dropped: when the store says so, and every
     /// [`poll_ms`](super::ControlOptions::poll_ms) in case it could not. While the store is away calls go on with what there
-    /// is.
+    /// is. Events that wait in the store are delivered as well.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
     #[must_use = "following ends when this is dropped"]
     pub fn follow(&self) -> Following {
         let control = self.clone();
-        Following(tokio::spawn(async move {
+        let delivering = tokio::spawn(super::relay::deliver(self.clone()));
+        let following = tokio::spawn(async move {
             let poll = Duration::from_millis(control.0.options.poll_ms.max(1));
             let (mut changes, mut wait) = (control.0.store.changes(), poll);
             loop {
@@ -52,6 +53,7 @@ impl Control {
                     }
                 }
             }
-        }))
+        });
+        Following([following, delivering])
     }
 }
