@@ -251,23 +251,25 @@ impl Toolbay {
         failed.into_iter().filter_map(|(path, error)| Some((names.get(&path)?.clone(), error))).collect()
     }
 
-    /// Unregisters plugins, those that require others before those; gives those that stay, with the reasons.
+    /// Unregisters plugins, those that require others before those. Gives those that are gone, in that order, and those that
+    /// stay, with the reasons.
     pub(crate) async fn unregister_all(
         &self,
         scope: &Scope,
         mut names: Vec<PluginName>,
-    ) -> Vec<(PluginName, ToolError)> {
+    ) -> (Vec<PluginName>, Vec<(PluginName, ToolError)>) {
+        let mut gone = Vec::new();
         loop {
             let (before, mut kept) = (names.len(), Vec::new());
             for name in names {
                 match self.unregister(scope, &name).await {
-                    Ok(()) => {}
+                    Ok(()) => gone.push(name),
                     Err(error) if error.kind == ErrorKind::NotFound => {}
                     Err(error) => kept.push((name, error)),
                 }
             }
             if kept.is_empty() || kept.len() == before {
-                return kept;
+                return (gone, kept);
             }
             names = kept.into_iter().map(|(name, _)| name).collect();
         }
@@ -558,8 +560,8 @@ impl Sync<'_> {
 
     /// Unregisters what is gone, those that require others before those.
     async fn remove(&mut self, gone: Vec<PluginName>) {
-        let kept = self.bay.unregister_all(&self.scope, gone.clone()).await;
-        self.report.removed = gone.into_iter().filter(|name| kept.iter().all(|(other, _)| other != name)).collect();
+        let (removed, kept) = self.bay.unregister_all(&self.scope, gone).await;
+        self.report.removed = removed;
         for (name, error) in kept {
             let error = LoadError::new(error.kind, format!("its file is gone, and it stays: {}", error.message));
             self.fail(&self.path.join(name.as_str()), error);

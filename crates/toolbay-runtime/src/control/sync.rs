@@ -142,7 +142,7 @@ impl Control {
         }
         let is_gone = |name: &&PluginName| rows.get(*name).is_none_or(|row| row.package.is_none());
         let gone: Vec<_> = installed.keys().filter(is_gone).cloned().collect();
-        for (name, error) in bay.unregister_all(scope, gone).await {
+        for (name, error) in bay.unregister_all(scope, gone).await.1 {
             failed.push((name, error));
         }
         let names: HashMap<_, _> = new.iter().map(|(path, ready)| (path.clone(), ready.owner.name.clone())).collect();
