@@ -71,7 +71,7 @@ pub(super) async fn deliver(control: Control) {
 async fn settle(control: &Control, posted: OutboxEvent) {
     let (id, attempts) = (posted.id, posted.attempts);
     let settled = match handle(control, posted).await {
-        Ok(()) => control.0.store.delivered(id).await,
+        Ok(()) => control.0.store.delivered(id, attempts).await,
         Err(problem) => give_back(control, id, attempts, &problem).await,
     };
     if let Err(error) = settled {
@@ -103,9 +103,10 @@ async fn handle(control: &Control, posted: OutboxEvent) -> Result<(), String> {
 async fn give_back(control: &Control, id: Uuid, attempts: u32, problem: &str) -> Result<(), ToolError> {
     let tried = attempts.saturating_add(1);
     let wait = RETRY_MS.saturating_mul(1 << attempts.min(10));
-    let retry_ms = if tried < TRIES { Some(control.now_ms()?.saturating_add(wait)) } else { None };
+    let now = control.now_ms()?;
+    let retry_ms = (tried < TRIES).then(|| now.saturating_add(wait));
     if retry_ms.is_none() {
         tracing::warn!(target: "toolbay::control", event = %id, tried, problem, "an event is given up");
     }
-    control.0.store.undelivered(id, problem, retry_ms).await
+    control.0.store.undelivered(id, attempts, problem, retry_ms, now).await
 }

@@ -45,6 +45,11 @@ impl StoredSecrets {
         all.retain(|_, own| !own.is_empty());
     }
 
+    /// Forgets all of it.
+    pub(super) fn clear(&self) {
+        self.0.references.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Forgets what is of a tenant.
     pub(super) fn forget(&self, tenant: &TenantId) {
         let mut all = self.0.references.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
 //! Taking over from the store what is different there.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::{Arc, PoisonError},
 };
@@ -64,9 +64,22 @@ impl Control {
                 return Err(error);
             }
         };
-        let Snapshot { position, tenants, removed_tenants, mut registrations, keys, secrets } = snapshot;
+        let Snapshot { position, complete, tenants, mut removed_tenants, mut registrations, keys, secrets } = snapshot;
         let is_new = taken.position != Some(position);
         let seen = &self.0.seen;
+        if complete {
+            let there: HashSet<_> = tenants.iter().map(|row| row.id).collect();
+            let gone = seen.tenants.iter().filter(|row| !there.contains(&row.id));
+            removed_tenants.extend(gone.map(|row| (row.id, row.name.clone())));
+            let known: HashSet<_> = keys.iter().map(|row| &row.prefix).collect();
+            seen.keys.retain(|prefix, _| known.contains(prefix));
+            for rows in &seen.rows {
+                registrations.entry(rows.key().clone()).or_default();
+            }
+            if let Some(references) = &self.0.options.secrets {
+                references.clear();
+            }
+        }
         for (id, tenant) in removed_tenants {
             // One of that name may have been made since.
             if seen.tenants.remove_if(&tenant, |_, row| row.id == id).is_some() {
