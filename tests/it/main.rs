@@ -26,6 +26,7 @@ mod events;
 mod health;
 mod keeping;
 mod lasting;
+mod lazy;
 mod lifecycle;
 mod loading;
 mod manifests;

@@ -15,7 +15,7 @@
 //! - [`ability`]: interfaces that the host declares and plugins provide.
 //! - [`context`]: what a call knows of itself.
 //! - [`host`]: the plugin's only way out; [`reach`]: what a host lends through it, HTTP and secrets.
-//! - [`plugin`]: `Plugin`, `Runner`, `Package`; [`callback`]: a plugin's callbacks; [`manifest`]: what a plugin says of itself.
+//! - [`plugin`]: `Plugin`, `Runner`, `Package`; [`declared`]: what is known of one before its code is compiled; [`callback`]: a plugin's callbacks; [`manifest`]: what a plugin says of itself.
 //! - [`event`]: events and who listens to them; [`service`](mod@service): what native plugins lend each other.
 //! - [`hook`]: points, inputs, outcomes; [`message`]: the conversation that hooks and models see.
 //! - [`limits`], [`permission`], [`callers`], [`error`], [`result`](mod@result).
@@ -25,6 +25,7 @@ pub mod asset;
 pub mod callback;
 pub mod callers;
 pub mod context;
+pub mod declared;
 pub mod error;
 pub mod event;
 pub mod hook;
@@ -47,6 +48,7 @@ pub use asset::{Asset, Assets};
 pub use callback::{Callback, CallbackContext};
 pub use callers::AllowedCallers;
 pub use context::{Caller, CancelFlag, Isolation, ToolContext, ToolContextParts, Usage};
+pub use declared::{CodeState, Declared};
 pub use error::{ErrorKind, Limit, ToolError};
 pub use event::{Event, EventContext, EventHandler, EventId, EventPattern, EventSource, Subscription};
 pub use hook::{Hook, HookContext, HookError, HookPoint, HookRegistration};

@@ -134,6 +134,10 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1), regex(pattern = schema::RANGE))]
     pub framework: Option<VersionReq>,
+    /// Whether its code is compiled when it is loaded. Otherwise it is compiled when it is needed first, unless it has
+    /// hooks, on_load or on_start; the operator has the last word.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub auto_load: bool,
     /// What it asks to be allowed: kv:read, http:GET:api.example.com. It gets what the host and the tenant both grant.
     #[serde(default, skip_serializing_if = "PermissionSet::is_empty")]
     #[schemars(length(max = MAX_PERMISSIONS))]
@@ -156,6 +160,15 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, EventDeclaration>")]
     pub events: BTreeMap<EventPattern, EventDeclaration>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a field over by reference")]
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 fn rhai_runtime() -> RuntimeKind {
@@ -293,6 +306,7 @@ impl Manifest {
             requires: Vec::new(),
             requires_services: Vec::new(),
             framework: None,
+            auto_load: true,
             permissions: PermissionSet::default(),
             limits: LimitsRequest::default(),
             config_schema: None,

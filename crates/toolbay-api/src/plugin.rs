@@ -8,6 +8,7 @@ use semver::Version;
 use crate::{
     asset::Assets,
     callback::{Callback, CallbackContext},
+    declared::{CodeState, Declared},
     error::{ErrorKind, ToolError},
     event::Subscription,
     hook::HookRegistration,
@@ -57,6 +58,11 @@ pub trait Plugin: Send + Sync {
     /// is elsewhere the way there; all of them where a plugin does not say.
     fn callbacks(&self) -> Vec<Callback> {
         Callback::ALL.to_vec()
+    }
+
+    /// Whether its code is there already.
+    fn code(&self) -> CodeState {
+        CodeState::Ready
     }
 
     /// Called once, before anything else of it: to check and to prepare. What it requires is active by then.
@@ -293,6 +299,19 @@ pub trait Runner: Send + Sync {
     /// [`LoadError`] with file and line where it can be told.
     async fn load(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError>;
 
+    /// Tells what the package says of itself without compiling its code, by the checks that need none of it: so that a host
+    /// can have many plugins and compile those that are used. What has to be read of the code for that is read where the
+    /// code itself would be, under the same limits. `None`: this runner cannot tell, and the package is loaded at once.
+    ///
+    /// The tools of a plugin that is loaded when it is needed are called by [`Tool::call`].
+    ///
+    /// # Errors
+    /// [`LoadError`] as for [`load`](Self::load), of what was looked at.
+    async fn declare(&self, package: &Package, cx: &PluginContext) -> Result<Option<Declared>, LoadError> {
+        let _ = (package, cx);
+        Ok(None)
+    }
+
     /// Compiles a program: code without functions for its tools, which are the code itself, run from top to bottom. Its
     /// last value is the result, and the tenant's tools are functions in it. The manifest, which a host writes and not
     /// the program's author, is in the package.
@@ -302,6 +321,29 @@ pub trait Runner: Send + Sync {
     async fn load_program(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
         let _ = (package, cx);
         Err(LoadError::new(ErrorKind::Config, format!("programs are not run by the {} runner", self.kind())))
+    }
+}
+
+#[async_trait]
+impl<R: Runner + ?Sized> Runner for Arc<R> {
+    fn kind(&self) -> RuntimeKind {
+        (**self).kind()
+    }
+
+    fn one_file_extension(&self) -> Option<&'static str> {
+        (**self).one_file_extension()
+    }
+
+    async fn load(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
+        (**self).load(package, cx).await
+    }
+
+    async fn declare(&self, package: &Package, cx: &PluginContext) -> Result<Option<Declared>, LoadError> {
+        (**self).declare(package, cx).await
+    }
+
+    async fn load_program(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
+        (**self).load_program(package, cx).await
     }
 }
 

@@ -35,6 +35,9 @@
 //! failed_checks = 3                 # health checks in a row, for everybody
 //! check_interval_ms = 30_000        # how often servers ask plugins whether they are well; 0: never
 //!
+//! [loading]
+//! code = "at-first-use"             # when code is compiled that can wait: "as-declared" (by auto_load), "at-once"
+//!
 //! [callbacks]
 //! timeout_ms = 10_000               # how long each callback of a plugin may take
 //!
@@ -53,6 +56,7 @@
 //!
 //! isolation = "process"             # where this plugin runs
 //! enabled = false                   # whether tenants have it before it is switched on for them
+//! auto_load = true                  # whether its code is compiled when it is loaded, in the place of [loading]
 //!
 //! [tenants.acme]
 //! isolation = "process"             # where the tenant's own plugins run
@@ -72,8 +76,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use toolbay::{
-    Ability, AbilityName, Activation, Annotations, Breaker, ErrorKind, Isolation, Limits, LimitsRequest, LoadError,
-    Operation, PermissionSet, PluginName, Quota, TenantId, TierPolicy, ToolName, ToolbayBuilder,
+    Ability, AbilityName, Activation, Annotations, Breaker, CodeLoading, ErrorKind, Isolation, Limits, LimitsRequest,
+    LoadError, Loading, Operation, PermissionSet, PluginName, Quota, TenantId, TierPolicy, ToolName, ToolbayBuilder,
 };
 
 use crate::{
@@ -106,6 +110,8 @@ pub(crate) struct Config {
     isolation: IsolationSection,
     /// When a plugin that fails is not called for a while.
     breaker: BreakerSection,
+    /// When plugins' code is compiled.
+    loading: LoadingSection,
     /// Plugins' callbacks.
     callbacks: CallbacksSection,
     /// Interfaces that plugins provide, by name.
@@ -154,6 +160,26 @@ struct BreakerSection {
     failed_checks: Option<u32>,
     /// How often servers ask plugins whether they are well; 0: never.
     check_interval_ms: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct LoadingSection {
+    /// For code that can wait: all but that of plugins with hooks, on_load or on_start.
+    code: WhenCompiled,
+}
+
+/// When code is compiled.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum WhenCompiled {
+    /// As each manifest says by auto_load.
+    #[default]
+    AsDeclared,
+    /// When the plugin is loaded.
+    AtOnce,
+    /// When it is needed first.
+    AtFirstUse,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -207,6 +233,8 @@ impl OperationSection {
 struct PluginSection {
     /// Whether tenants have the plugin before it is switched on for them.
     enabled: Option<bool>,
+    /// Whether the plugin's code is compiled when it is loaded, in the place of loading.code.
+    auto_load: Option<bool>,
     /// The plugin's configuration, checked against its config_schema.
     #[schemars(with = "Option<Map<String, Value>>")]
     config: Option<toml::Table>,
@@ -296,6 +324,19 @@ impl Config {
             plugins: self.plugins.iter().filter_map(named).collect(),
             tenant: self.tenants.iter().filter_map(of_tenant).collect(),
         }
+    }
+
+    /// When plugins' code is compiled. `lazy` is the command line's word, which goes before the file's for all plugins that
+    /// the file does not name.
+    pub(crate) fn loading(&self, lazy: bool) -> Loading {
+        let code = match self.loading.code {
+            _ if lazy => CodeLoading::AtFirstUse,
+            WhenCompiled::AsDeclared => CodeLoading::AsDeclared,
+            WhenCompiled::AtOnce => CodeLoading::AtOnce,
+            WhenCompiled::AtFirstUse => CodeLoading::AtFirstUse,
+        };
+        let named = |(name, section): (&PluginName, &PluginSection)| Some((name.clone(), section.auto_load?));
+        Loading { code, plugins: self.plugins.iter().filter_map(named).collect() }
     }
 
     /// Whether to go on without worker processes where the system cannot have them.

@@ -12,10 +12,8 @@ use std::{
 };
 
 use toolbay::{
-    Failed, FileKv, HealthWatch, Isolation, LoadReport, Loaded, PluginName, ReloadOptions, Scope, Session, SyncReport,
-    TenantId, TierPolicy, TieredRunner, Toolbay, ToolbayBuilder,
-    load::is_plugin,
-    watch,
+    CodeLoading, Failed, FileKv, HealthWatch, Isolation, LoadReport, Loaded, Loading, PluginName, ReloadOptions, Scope,
+    Session, SyncReport, TenantId, TierPolicy, TieredRunner, Toolbay, ToolbayBuilder, watch,
     worker::{WorkerConfig, WorkerRunner},
 };
 
@@ -45,16 +43,16 @@ pub(crate) struct KeptUp {
 /// How long plugins and the last calls have when a server is asked to end.
 const STOP_TIME: Duration = Duration::from_secs(10);
 
-/// Makes a Toolbay without plugins.
+/// Makes a Toolbay without plugins, which compiles each at once that it loads: for commands that look for mistakes.
 pub(crate) fn empty(options: &HostOptions) -> Result<Toolbay, CliError> {
-    build(options, &Config::load(options.config.as_deref())?)
+    builder(options, &Config::load(options.config.as_deref())?)?.build().map_err(CliError::usage)
 }
 
 impl Host {
     /// Makes a Toolbay and loads its plugins. One that does not load is in the report and stops no other.
     pub(crate) async fn open(options: &HostOptions, plugins: &PluginOptions) -> Result<Self, CliError> {
         let config = Config::load(options.config.as_deref())?;
-        let host = Self::load(options, plugins, &config).await?;
+        let host = Self::load(options, plugins, &config, config.loading(plugins.lazy)).await?;
         refuse_without(config.plugins(), &host.report)?;
         let named = config.plugins().chain(options.assets.iter().map(|pair| &pair.key));
         warn_of_strangers(named.collect(), &host.report);
@@ -66,9 +64,10 @@ impl Host {
         options: &HostOptions,
         plugins: &PluginOptions,
         config: &Config,
+        loading: Loading,
     ) -> Result<Self, CliError> {
         let sources = sources(plugins)?;
-        let toolbay = build(options, config)?;
+        let toolbay = builder(options, config)?.loading(loading).build().map_err(CliError::usage)?;
         let mut report = LoadReport::default();
         for (scope, path) in &sources {
             report.merge(load(&toolbay, scope, path).await);
@@ -128,21 +127,9 @@ impl Host {
 
 /// Loads the plugin at `path`, or the plugins in it.
 pub(crate) async fn load(toolbay: &Toolbay, scope: &Scope, path: &Path) -> LoadReport {
-    let mut report = LoadReport::default();
-    if is_plugin(path) {
-        let loaded = match toolbay.check(scope.clone(), path).await {
-            Ok(loaded) => toolbay.load(scope.clone(), path).await.map(|_| loaded),
-            Err(error) => Err(error),
-        };
-        match loaded {
-            Ok(loaded) => report.loaded.push(loaded),
-            Err(error) => report.failed.push(Failed { origin: path.to_owned(), scope: scope.clone(), error }),
-        }
-    } else {
-        report = toolbay.load_folder(scope.clone(), path).await;
-        // Cases lie beside the plugins that they test.
-        report.skipped.retain(|skipped| skipped.origin.file_name().is_none_or(|name| name != "cases"));
-    }
+    let mut report = toolbay.load_from(scope.clone(), path).await;
+    // Cases lie beside the plugins that they test.
+    report.skipped.retain(|skipped| skipped.origin.file_name().is_none_or(|name| name != "cases"));
     for failed in &mut report.failed {
         show_whole_path(failed);
     }
@@ -165,14 +152,16 @@ pub(crate) fn show_whole_path(failed: &mut Failed) {
     }
 }
 
-fn build(options: &HostOptions, config: &Config) -> Result<Toolbay, CliError> {
-    builder(options, config)?.build().map_err(CliError::usage)
+/// Every plugin is compiled when it is loaded, whoever says otherwise.
+pub(crate) fn at_once() -> Loading {
+    Loading { code: CodeLoading::AtOnce, ..Loading::default() }
 }
 
-/// A Toolbay as options and file say, before it is put together.
+/// A Toolbay as options and file say, before it is put together; when code is compiled is up to the command.
 pub(crate) fn builder(options: &HostOptions, config: &Config) -> Result<ToolbayBuilder, CliError> {
     let limits = options.limits.apply_to(config.limits());
     let mut builder = config.apply_to(Toolbay::builder().limits(limits).runner(runner(options, config)?))?;
+    builder = builder.loading(at_once());
     if options.deterministic {
         builder = builder.deterministic();
     }

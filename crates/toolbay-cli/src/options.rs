@@ -12,8 +12,8 @@ use crate::values::{self, Pair};
 pub(crate) struct HostOptions {
     /// Take limits, grants and plugins' configuration from this TOML file.
     ///
-    /// Its tables are limits, quota, breaker, callbacks, grants (with host), http, secrets, isolation, abilities.NAME (with description and
-    /// operations), plugins.NAME (with config, grants, enabled and isolation) and tenants.NAME (with grants, limits, secrets and plugins).
+    /// Its tables are limits, quota, breaker, callbacks, loading, grants (with host), http, secrets, isolation, abilities.NAME (with
+    /// description and operations), plugins.NAME (with config, grants, enabled, auto_load and isolation) and tenants.NAME (with grants, limits, secrets and plugins).
     /// Variables TOOLBAY_PLUGIN_NAME__FIELD go before a plugin's config. Without grants in it, plugins are given what stays within
     /// Toolbay where they ask for it: kv:*, clock, random, tool:call:* and hook:*.
     #[arg(long, value_name = "FILE", help_heading = "Host")]
@@ -94,6 +94,12 @@ pub(crate) struct PluginOptions {
     /// Load the plugins in this folder, or this one plugin, for one tenant only; may be repeated
     #[arg(long, value_name = "TENANT=DIR", help_heading = "Plugins")]
     pub(crate) tenant_tools: Vec<Pair<TenantId, PathBuf>>,
+    /// Compile plugins' code when it is needed first.
+    ///
+    /// For thousands of plugins of which few are used. Those with hooks, on_load or on_start are compiled at once all the
+    /// same, and so are those of which the configuration file says auto_load = true.
+    #[arg(long, help_heading = "Plugins")]
+    pub(crate) lazy: bool,
 }
 
 /// Whether plugins are reloaded when their files change.

@@ -50,11 +50,7 @@ pub(crate) struct EntryPoints {
 pub(crate) fn entry_points(script: &Script, manifest: &Manifest) -> Result<EntryPoints, LoadError> {
     let mut found = EntryPoints::default();
     let mut taken: BTreeMap<String, &ToolName> = BTreeMap::new();
-    if manifest.tools.is_empty() && manifest.hooks.is_empty() && manifest.events.is_empty() {
-        let message =
-            format!("the plugin declares no tool and no hook: add `tools`, `hooks` or `events` to {DECLARATION}");
-        return Err(declared_at(script, ErrorKind::Config, message));
-    }
+    declares_something(manifest).map_err(|message| declared_at(script, ErrorKind::Config, message))?;
     for name in manifest.tools.keys() {
         let function = function_name(name.as_str());
         let is_identifier = function.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
@@ -91,6 +87,19 @@ pub(crate) fn entry_points(script: &Script, manifest: &Manifest) -> Result<Entry
         }
     }
     Ok(found)
+}
+
+/// `Ok` where the plugin does anything at all.
+///
+/// # Errors
+/// What to add.
+pub(crate) fn declares_something(manifest: &Manifest) -> Result<(), String> {
+    if manifest.tools.is_empty() && manifest.hooks.is_empty() && manifest.events.is_empty() {
+        return Err(format!(
+            "the plugin declares no tool and no hook: add `tools`, `hooks` or `events` to {DECLARATION}"
+        ));
+    }
+    Ok(())
 }
 
 /// The function of a callback, if the script has one.
@@ -144,7 +153,7 @@ fn entry_point(script: &Script, function: String, argument: &str, what: &str) ->
     })
 }
 
-fn declared_at(script: &Script, kind: ErrorKind, message: String) -> LoadError {
+pub(crate) fn declared_at(script: &Script, kind: ErrorKind, message: String) -> LoadError {
     match script.declaration() {
         Some(declaration) => script.error_at(kind, script.entry(), declaration.position, message),
         None => script.error_at(kind, script.entry(), Position::NONE, message),

@@ -23,6 +23,7 @@ use crate::{
     call,
     check::{GUARDED, Guarded, is_asked},
     functions,
+    outline::Reading,
     script::{Script, module_file},
 };
 
@@ -97,11 +98,26 @@ impl Library {
     /// A bare engine whose parser gives up at `deadline`: looking a variable up takes longer the more there are, so a
     /// source within the limit of its size can keep the parser busy for minutes.
     pub(crate) fn compiler(&self, limits: &Limits, deadline: Instant) -> Engine {
+        self.parser(limits, deadline, |token| token)
+    }
+
+    /// As [`compiler`](Self::compiler), for what stands before the end of the script's declaration: the rest is not read.
+    pub(crate) fn outliner(&self, limits: &Limits, deadline: Instant) -> Engine {
+        let reading = Reading::default();
+        self.parser(limits, deadline, move |token| reading.next(token))
+    }
+
+    fn parser(
+        &self,
+        limits: &Limits,
+        deadline: Instant,
+        take: impl Fn(Token) -> Token + Send + Sync + 'static,
+    ) -> Engine {
         let mut engine = self.bare(limits);
         #[allow(deprecated, reason = "not deprecated but volatile, by Rhai's own word; a test would tell")]
         engine.on_parse_token(move |token, _, _| {
             if Instant::now() < deadline {
-                return token;
+                return take(token);
             }
             // An error inside `${}` would make the parser panic. Where nothing unwinds, it is all there is.
             if cfg!(panic = "unwind") {

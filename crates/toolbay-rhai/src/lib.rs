@@ -8,7 +8,8 @@
 //!
 //! - `runner`, `plugin`, `hook`, `event`: the crate's face to [`toolbay_api`].
 //! - `program`: code that is run from top to bottom, with tools as functions.
-//! - `script`, `literal`, `declaration`, `check`: from source to something that may be called.
+//! - `script`, `literal`, `declaration`, `check`: from source to something that may be called; `outline`: what a script says
+//!   of itself before that.
 //! - `engine`, `functions`: what scripts can use.
 //! - `call`, `fiber`, `convert`, `fault`: one call: its budget, its stack, its values, its errors.
 
@@ -26,12 +27,14 @@ mod hook;
 mod literal;
 mod meter;
 mod no_host;
+mod outline;
 mod plugin;
 mod program;
 mod runner;
 mod script;
 
 pub use meter::MeteredAllocator;
+pub use outline::declared_in_manifest;
 pub use runner::RhaiRunner;
 
 /// The signatures of all functions that any script can be given, Rhai's own included, in alphabetical order.

@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use serde_json::Value;
 use toolbay_api::{
-    ErrorKind, EventPattern, Limits, LoadError, Package, Plugin, PluginContext, PluginMetadata, Runner, RuntimeKind,
-    Tool, ToolError,
+    Declared, ErrorKind, EventPattern, Limits, LoadError, Package, Plugin, PluginContext, PluginMetadata, Runner,
+    RuntimeKind, Tool, ToolError,
 };
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     fiber::{Fiber, Lanes, StackPool, needed_bytes, on_large_stack},
     hook, meter,
     no_host::NoHost,
+    outline::callbacks_in,
     plugin::{Core, RhaiPlugin, RhaiTool},
     script::{Script, ScriptCache},
 };
@@ -101,6 +102,18 @@ impl RhaiRunner {
         self
     }
 
+    /// How many different scripts plugins hold compiled now. Plugins with the same text share one, whosever they are.
+    #[must_use]
+    pub fn scripts(&self) -> usize {
+        self.scripts.count().0
+    }
+
+    /// How many scripts were compiled so far.
+    #[must_use]
+    pub fn compilations(&self) -> u64 {
+        self.scripts.count().1
+    }
+
     /// Whether [`Limits::max_memory_bytes`](toolbay_api::Limits::max_memory_bytes) is enforced: it is where the program
     /// runs on the [`MeteredAllocator`](crate::MeteredAllocator).
     #[must_use]
@@ -123,6 +136,10 @@ impl Runner for RhaiRunner {
         self.load_as(package, cx, Form::Plugin).await
     }
 
+    async fn declare(&self, package: &Package, cx: &PluginContext) -> Result<Option<Declared>, LoadError> {
+        self.outline(package, cx).map(Some)
+    }
+
     async fn load_program(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
         self.load_as(package, cx, Form::Program).await
     }
@@ -139,24 +156,11 @@ enum Form {
 
 impl RhaiRunner {
     async fn load_as(&self, package: &Package, cx: &PluginContext, form: Form) -> Result<Arc<dyn Plugin>, LoadError> {
-        let files: BTreeMap<String, Arc<str>> = package
-            .files
-            .iter()
-            .filter(|(file, _)| file.ends_with(".rhai"))
-            .map(|(file, source)| (file.clone(), Arc::clone(source)))
-            .collect();
+        let files = scripts(package);
         let entry = entry_file(package, &files)?;
-        let ceiling = match &package.manifest {
-            Some(manifest) => cx.limits.lowered_by(&manifest.limits),
-            None => cx.limits.clone(),
-        };
+        let ceiling = ceiling(package, cx);
         let pool = self.pool(&cx.limits);
-        let deadline = Instant::now() + ceiling.timeout;
-        let compiled = on_large_stack(&pool, || self.script(&entry, &files, &ceiling, deadline));
-        let compiled = compiled.map_err(|error| in_words(&error, &entry)).flatten();
-        // Whatever the parser made of being stopped, it was stopped for this.
-        let script =
-            compiled.map_err(|error| if Instant::now() >= deadline { too_slow(&ceiling, &entry) } else { error })?;
+        let script = parsed(&pool, &ceiling, &entry, |deadline| self.script(&entry, &files, &ceiling, deadline))?;
         let (manifest, entry_points) = match (form, &package.manifest) {
             (Form::Program, Some(manifest)) => {
                 // The list of names is made here, since within a call it would count as the call's memory.
@@ -202,8 +206,24 @@ impl RhaiRunner {
             return Ok(script);
         }
         let script = Arc::new(Script::compile(entry, files, &self.library.compiler(limits, deadline), limits)?);
-        self.scripts.insert(key, &script);
-        Ok(script)
+        Ok(self.scripts.insert(key, script))
+    }
+
+    /// What a package says of itself, with no more of its code read than that takes.
+    fn outline(&self, package: &Package, cx: &PluginContext) -> Result<Declared, LoadError> {
+        let files = scripts(package);
+        let entry = entry_file(package, &files)?;
+        let ceiling = ceiling(package, cx);
+        let read = |deadline| Script::outline(&entry, &files, &self.library.outliner(&ceiling, deadline), &ceiling);
+        let outline = parsed(&self.pool(&cx.limits), &ceiling, &entry, read)?;
+        let manifest = match &package.manifest {
+            Some(manifest) => declaration::folder_manifest(&outline, manifest)?,
+            None => declaration::one_file_manifest(&outline)?,
+        };
+        check::declares_something(&manifest)
+            .map_err(|message| check::declared_at(&outline, ErrorKind::Config, message))?;
+        let callbacks = files.get(&entry).map(|source| callbacks_in(source)).unwrap_or_default();
+        Ok(Declared { manifest, callbacks })
     }
 
     /// Runs the top level of the imported files, in the sandbox that calls run in.
@@ -281,8 +301,35 @@ impl RhaiRunner {
     }
 }
 
+/// The files of a package that are scripts.
+pub(crate) fn scripts(package: &Package) -> BTreeMap<String, Arc<str>> {
+    let is_script = |(file, _): &(&String, &Arc<str>)| file.ends_with(".rhai");
+    package.files.iter().filter(is_script).map(|(file, source)| (file.clone(), Arc::clone(source))).collect()
+}
+
+/// The limits of a package's code, as far as they are known before it was read.
+fn ceiling(package: &Package, cx: &PluginContext) -> Limits {
+    match &package.manifest {
+        Some(manifest) => cx.limits.lowered_by(&manifest.limits),
+        None => cx.limits.clone(),
+    }
+}
+
+/// Parses on a stack that is large enough, until a deadline.
+fn parsed<T>(
+    pool: &StackPool,
+    limits: &Limits,
+    entry: &str,
+    parse: impl FnOnce(Instant) -> Result<T, LoadError>,
+) -> Result<T, LoadError> {
+    let deadline = Instant::now() + limits.timeout;
+    let parsed = on_large_stack(pool, || parse(deadline)).map_err(|error| in_words(&error, entry)).flatten();
+    // Whatever the parser made of being stopped, it was stopped for this.
+    parsed.map_err(|error| if Instant::now() >= deadline { too_slow(limits, entry) } else { error })
+}
+
 /// The file to start from.
-fn entry_file(package: &Package, files: &BTreeMap<String, Arc<str>>) -> Result<String, LoadError> {
+pub(crate) fn entry_file(package: &Package, files: &BTreeMap<String, Arc<str>>) -> Result<String, LoadError> {
     if let Some(manifest) = &package.manifest {
         if manifest.runtime != RuntimeKind::Rhai {
             let message = format!("runtime: {} plugins are not loaded by the Rhai runner", manifest.runtime);

@@ -7,13 +7,13 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use rhai::{AST, ASTFlags, ASTNode, Dynamic, Engine, Expr, Module, Position, Shared, Stmt};
+use rhai::{AST, ASTFlags, ASTNode, Dynamic, Engine, Expr, Module, ParseError, Position, Shared, Stmt};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::Mutex;
 use toolbay_api::{ErrorKind, Limits, LoadError};
 
-use crate::{convert, literal};
+use crate::{convert, literal, outline::checked_source};
 
 /// The constant in which a script declares itself.
 pub(crate) const DECLARATION: &str = "PLUGIN";
@@ -71,17 +71,7 @@ impl Script {
         engine: &Engine,
         limits: &Limits,
     ) -> Result<Self, LoadError> {
-        let bytes: usize = files.values().map(|source| source.len()).sum();
-        if bytes > limits.max_source_bytes {
-            let allowed = limits.max_source_bytes;
-            let kind = ErrorKind::LimitExceeded {
-                limit: toolbay_api::Limit::SourceSize,
-                allowed: allowed as u64,
-                used: bytes as u64,
-            };
-            return Err(LoadError::new(kind, format!("the plugin has {bytes} bytes of source; {allowed} are allowed"))
-                .in_file(entry));
-        }
+        checked_source(entry, files, limits)?;
         let mut compiler = Compiler { files, engine, done: Vec::new(), open: Vec::new(), calls: Vec::new() };
         let ast = compiler.file(entry, None)?;
         let Compiler { done: imported, mut calls, .. } = compiler;
@@ -111,6 +101,36 @@ impl Script {
             calls,
             captures,
         })
+    }
+
+    /// What stands before the end of the declaration, by an engine that reads no further: nothing of it can be called.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile), for what was read.
+    pub(crate) fn outline(
+        entry: &str,
+        files: &BTreeMap<String, Arc<str>>,
+        engine: &Engine,
+        limits: &Limits,
+    ) -> Result<Self, LoadError> {
+        let text = checked_source(entry, files, limits)?;
+        let mut outline = Self {
+            entry: entry.to_owned(),
+            files: files.clone(),
+            ast: AST::empty(),
+            has_prelude: false,
+            constants: None,
+            declaration: None,
+            variables: BTreeSet::new(),
+            imported: Vec::new(),
+            calls: Vec::new(),
+            captures: false,
+        };
+        if text.contains(DECLARATION) {
+            let ast = engine.compile(&*text).map_err(|error| not_compiled(entry, &text, &error))?;
+            outline.declaration = TopLevel::read(&ast, entry, false, &text)?.declaration;
+        }
+        Ok(outline)
     }
 
     /// The file that it starts from.
@@ -203,6 +223,10 @@ fn error_at(kind: ErrorKind, file: &str, position: Position, source: &str, messa
     }
 }
 
+fn not_compiled(file: &str, source: &str, error: &ParseError) -> LoadError {
+    error_at(ErrorKind::Compile, file, error.1, source, format!("the script does not compile: {}", error.0))
+}
+
 /// Compiles files, each after those that it imports.
 struct Compiler<'a> {
     files: &'a BTreeMap<String, Arc<str>>,
@@ -224,9 +248,7 @@ impl Compiler<'_> {
                 None => LoadError::new(ErrorKind::Config, message),
             });
         };
-        let ast = self.engine.compile(&**text).map_err(|error| {
-            error_at(ErrorKind::Compile, file, error.1, text, format!("the script does not compile: {}", error.0))
-        })?;
+        let ast = self.engine.compile(&**text).map_err(|error| not_compiled(file, text, &error))?;
         if let Some((arguments, position)) = widest_call(&ast) {
             let message = format!(
                 "a call has {arguments} arguments and {MAX_CALL_ARGUMENTS} are allowed: give one map or array instead"
@@ -397,9 +419,26 @@ impl TopLevel {
     }
 }
 
-/// Compiled scripts by what they were made from, for as long as a plugin uses them.
+/// Compiled scripts by what they were made from, for as long as a plugin uses them: plugins with the same text share one,
+/// whosever they are.
 #[derive(Default)]
-pub(crate) struct ScriptCache(Mutex<BTreeMap<[u8; 32], Weak<Script>>>);
+pub(crate) struct ScriptCache(Mutex<Cached>);
+
+#[derive(Default)]
+struct Cached {
+    scripts: BTreeMap<[u8; 32], Weak<Script>>,
+    /// How many there may be before those that nobody holds are looked for. It is twice as many as were left the last time,
+    /// since a look at all of them with each new one would make loading quadratic.
+    room: usize,
+    compiled: u64,
+}
+
+impl Cached {
+    fn sweep(&mut self) {
+        self.scripts.retain(|_, script| script.strong_count() > 0);
+        self.room = self.scripts.len().saturating_mul(2).max(64);
+    }
+}
 
 impl ScriptCache {
     /// The digest of everything that compiling depends on.
@@ -421,17 +460,32 @@ impl ScriptCache {
 
     /// The script of this digest, if a plugin holds it.
     pub(crate) fn get(&self, key: &[u8; 32]) -> Option<Arc<Script>> {
-        self.lock().get(key).and_then(Weak::upgrade)
+        self.lock().scripts.get(key).and_then(Weak::upgrade)
     }
 
-    /// Remembers a script, and forgets those that nobody holds: the map is never larger than the plugins are many.
-    pub(crate) fn insert(&self, key: [u8; 32], script: &Arc<Script>) {
-        let mut scripts = self.lock();
-        scripts.retain(|_, script| script.strong_count() > 0);
-        scripts.insert(key, Arc::downgrade(script));
+    /// Remembers a script that was compiled, and gives the one to use: another thread may have compiled the same one
+    /// meanwhile. The map is at most about twice as large as the plugins are many.
+    pub(crate) fn insert(&self, key: [u8; 32], script: Arc<Script>) -> Arc<Script> {
+        let mut cached = self.lock();
+        cached.compiled += 1;
+        if let Some(first) = cached.scripts.get(&key).and_then(Weak::upgrade) {
+            return first;
+        }
+        if cached.scripts.len() >= cached.room {
+            cached.sweep();
+        }
+        cached.scripts.insert(key, Arc::downgrade(&script));
+        script
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<[u8; 32], Weak<Script>>> {
+    /// The scripts that plugins hold now, and how many were compiled so far.
+    pub(crate) fn count(&self) -> (usize, u64) {
+        let mut cached = self.lock();
+        cached.sweep();
+        (cached.scripts.len(), cached.compiled)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Cached> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -141,6 +141,9 @@ impl Toolbay {
         within: Duration,
     ) -> Result<(), ToolError> {
         let (owner, plugin) = (&registered.owner, &registered.plugin);
+        if !plugin.callbacks().contains(&callback) {
+            return Ok(());
+        }
         let scope = tenant.map_or_else(|| owner.scope.clone(), |tenant| Scope::Tenant(tenant.clone()));
         let (deadline, redactor) = (now() + within, Redactor::default());
         // Held until the callback has ended, since its host keeps no run alive.

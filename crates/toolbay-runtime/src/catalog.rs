@@ -9,8 +9,8 @@ use std::{
 use semver::Version;
 use serde_json::Value;
 use toolbay_api::{
-    AbilityName, Assets, ErrorKind, EventPattern, HookRegistration, Limits, LoadError, PermissionSet, Plugin,
-    PluginName, Scope, ServiceName, ServiceRegistration, Subscription, Tool, ToolDefinition, ToolName,
+    AbilityName, Assets, CodeState, ErrorKind, EventPattern, HookRegistration, Limits, LoadError, PermissionSet,
+    Plugin, PluginName, Scope, ServiceName, ServiceRegistration, Subscription, Tool, ToolDefinition, ToolName,
 };
 
 use crate::{
@@ -84,6 +84,8 @@ pub struct PluginInfo {
     pub limits: Arc<Limits>,
     /// What the host gives of what it asks for; a tenant may give less.
     pub host_grants: Arc<PermissionSet>,
+    /// Whether its code is there.
+    pub code: CodeState,
 }
 
 /// What the host decided about a plugin when it was registered; shared by its tools, hooks and handlers.
@@ -234,6 +236,7 @@ impl Registered {
             config: self.owner.config.clone(),
             limits: Arc::clone(&self.owner.limits),
             host_grants: Arc::clone(&self.owner.host_grants),
+            code: self.plugin.code(),
         }
     }
 }

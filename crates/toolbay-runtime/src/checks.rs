@@ -106,6 +106,7 @@ fn health_of(registered: &Registered) -> PluginHealth {
         open_circuits: Vec::new(),
         last_check: None,
         is_down: false,
+        code: registered.plugin.code(),
     };
     registered.owner.vitals.tell(&mut health);
     health

@@ -31,6 +31,10 @@ impl Digest {
         }
         Self(sum.finalize().into())
     }
+
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 impl fmt::Debug for Digest {

@@ -16,7 +16,7 @@ use std::{
 use semver::Version;
 use serde_json::json;
 use tokio::time::Instant;
-use toolbay_api::{ErrorKind, PluginName, Scope, TenantId, ToolError};
+use toolbay_api::{CodeState, ErrorKind, PluginName, Scope, TenantId, ToolError};
 
 use crate::lifecycle::PluginState;
 
@@ -76,14 +76,22 @@ pub struct PluginHealth {
     pub last_check: Option<(SystemTime, Result<(), ToolError>)>,
     /// Whether it is kept from everybody since its health checks fail.
     pub is_down: bool,
+    /// Whether its code is there.
+    pub code: CodeState,
 }
 
 impl PluginHealth {
-    /// Whether it is called without restriction and its last check, if there was one, succeeded.
+    /// Whether it is called without restriction, its last check, if there was one, succeeded, and its code compiled where it
+    /// was needed.
     #[must_use]
     pub fn is_well(&self) -> bool {
         let checked = self.last_check.as_ref().is_none_or(|(_, outcome)| outcome.is_ok());
-        matches!(self.state, PluginState::Active) && checked && !self.is_down && self.open_circuits.is_empty()
+        let compiles = !matches!(self.code, CodeState::Failed(_));
+        matches!(self.state, PluginState::Active)
+            && checked
+            && compiles
+            && !self.is_down
+            && self.open_circuits.is_empty()
     }
 }
 

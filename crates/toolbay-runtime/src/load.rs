@@ -10,7 +10,9 @@ use std::{
 };
 
 use semver::Version;
-use toolbay_api::{Asset, Assets, ErrorKind, Limits, LoadError, Package, PluginName, Scope, manifest::ManifestError};
+use toolbay_api::{
+    Asset, Assets, CodeState, ErrorKind, Limits, LoadError, Package, PluginName, Scope, manifest::ManifestError,
+};
 
 use crate::manifest_file::{self, ManifestFile};
 
@@ -40,6 +42,7 @@ pub struct Loaded {
     pub origin: PathBuf,
     pub tools: usize,
     pub hooks: usize,
+    pub code: CodeState,
     /// What an operator may want to change, in full sentences.
     pub warnings: Vec<String>,
 }
@@ -73,9 +76,10 @@ impl LoadReport {
 impl fmt::Display for Loaded {
     /// A line for the plugin and one for each warning, without the last line's end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, version, scope, tools, hooks, warnings, .. } = self;
+        let Self { name, version, scope, tools, hooks, code, warnings, .. } = self;
         let (tools, hooks) = (counted(*tools, "tool"), counted(*hooks, "hook"));
-        write!(f, "loaded  {name} {version} ({scope}): {tools}, {hooks}")?;
+        let waits = if matches!(code, CodeState::AtFirstUse) { ", compiled at first use" } else { "" };
+        write!(f, "loaded  {name} {version} ({scope}): {tools}, {hooks}{waits}")?;
         warnings.iter().try_for_each(|warning| write!(f, "\n        note: {warning}"))
     }
 }

@@ -30,11 +30,13 @@ use crate::{
     guarded::{Failure, guarded, now},
     health::{Breaker, Vitals},
     kv::{KvQuota, KvStore, MemoryKv},
+    lazy::{LazyPlugin, Loading},
     lifecycle::{Lifecycle, PluginState, Stage},
     lives::{CALLBACK_TIME, Lives},
     load::{self, Loaded},
     meter::{Meters, Quota},
     quarantine::{Quarantine, Quarantined, Ward},
+    refusals::Refusals,
     registry::Registry,
     session::Session,
     settings::{self, Environment},
@@ -58,6 +60,7 @@ struct Inner {
     registrations: AtomicU64,
     lives: Lives,
     outlets: Outlets,
+    refusals: Refusals,
 }
 
 /// A host that may be gone, for what it holds itself.
@@ -84,6 +87,7 @@ pub(crate) struct Policy {
     enabled_by_default: HashMap<PluginName, bool>,
     breaker: Breaker,
     events: EventBounds,
+    loading: Loading,
 }
 
 /// What the host plugs in.
@@ -173,14 +177,15 @@ impl Toolbay {
         Ok(registered.owner.name.clone())
     }
 
-    /// Loads one plugin, a folder with a manifest or a file, and registers it.
+    /// Loads one plugin, a folder with a manifest or a file, and registers it. Its code may be compiled later, as
+    /// [`ToolbayBuilder::loading`] says.
     ///
     /// # Errors
     /// As [`register_with`](Self::register_with); `NotFound` where there is no such file, `Compile` where a script is
     /// broken, with file and line.
     pub async fn load(&self, scope: Scope, path: impl AsRef<Path>) -> Result<PluginName, LoadError> {
         let path = path.as_ref();
-        let opened = self.open(&scope, path).await?;
+        let opened = self.open_to_use(&scope, path, self.read(&scope, path)?).await?;
         let registered = self.prepare(&scope, opened).map_err(|error| found_in(error, path))?;
         self.bring_in(&scope, registered).await.map_err(|error| found_in(error, path))
     }
@@ -301,14 +306,38 @@ impl Toolbay {
 
     /// Has a plugin's runner load it.
     pub(crate) async fn open_package(&self, scope: &Scope, path: &Path, package: Package) -> Result<Opened, LoadError> {
-        let digest = Some(Digest::of(&package));
+        let digest = Digest::of(&package);
         let plugin = self.run_loader(scope, package).await?;
-        let options = RegisterOptions { origin: Some(path.to_owned()), ..RegisterOptions::default() };
-        Ok(Opened { plugin, options, digest })
+        Ok(Opened::from(plugin, path, digest))
+    }
+
+    /// As [`open_package`](Self::open_package), but for the code of a plugin that may wait until it is needed.
+    pub(crate) async fn open_to_use(&self, scope: &Scope, path: &Path, package: Package) -> Result<Opened, LoadError> {
+        let loading = &self.0.policy.loading;
+        if !loading.may_be_lazy(scope, &package) {
+            return self.open_package(scope, path, package).await;
+        }
+        let (runner, cx) = (Arc::clone(self.runner_for(&package)?), self.context_for(scope, &package));
+        match in_time(runner.declare(&package, &cx)).await? {
+            Some(declared)
+                if declared.can_wait()
+                    && loading.is_lazy(scope, &declared.manifest.name, declared.manifest.auto_load) =>
+            {
+                let digest = Digest::of(&package);
+                let refusal = self.0.refusals.of(digest, &cx.limits);
+                let plugin = Arc::new(LazyPlugin::new(runner, package, cx, declared, refusal));
+                Ok(Opened::from(plugin, path, digest))
+            }
+            _ => self.open_package(scope, path, package).await,
+        }
     }
 
     async fn run_loader(&self, scope: &Scope, package: Package) -> Result<Arc<dyn Plugin>, LoadError> {
         let runner = self.runner_for(&package)?;
+        in_time(runner.load(&package, &self.context_for(scope, &package))).await
+    }
+
+    fn context_for(&self, scope: &Scope, package: &Package) -> PluginContext {
         let grants = match &package.manifest {
             Some(manifest) => self.grants_for(scope, &manifest.name),
             // A one-file plugin's name is known only once it is loaded; the grants of the plugin that the file is named
@@ -319,8 +348,7 @@ impl Toolbay {
                     .map_or_else(|_| Arc::clone(&self.0.policy.grants), |name| self.grants_for(scope, &name))
             }
         };
-        let cx = PluginContext { scope: scope.clone(), limits: self.ceiling(scope), grants };
-        in_time(runner.load(&package, &cx)).await
+        PluginContext { scope: scope.clone(), limits: self.ceiling(scope), grants }
     }
 
     fn runner_for(&self, package: &Package) -> Result<&Arc<dyn Runner>, LoadError> {
@@ -459,6 +487,7 @@ impl Toolbay {
             origin: origin.to_owned(),
             tools: tools.len(),
             hooks: hooks.len(),
+            code: registered.plugin.code(),
             warnings,
         }
     }
@@ -471,6 +500,13 @@ pub(crate) struct Opened {
     pub(crate) digest: Option<Digest>,
 }
 
+impl Opened {
+    fn from(plugin: Arc<dyn Plugin>, path: &Path, digest: Digest) -> Self {
+        let options = RegisterOptions { origin: Some(path.to_owned()), ..RegisterOptions::default() };
+        Self { plugin, options, digest: Some(digest) }
+    }
+}
+
 impl fmt::Debug for Toolbay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Toolbay").finish_non_exhaustive()
@@ -478,9 +514,7 @@ impl fmt::Debug for Toolbay {
 }
 
 /// Waits for a runner, within the time that loading may take.
-async fn in_time(
-    loading: impl Future<Output = Result<Arc<dyn Plugin>, LoadError>>,
-) -> Result<Arc<dyn Plugin>, LoadError> {
+pub(crate) async fn in_time<T>(loading: impl Future<Output = Result<T, LoadError>>) -> Result<T, LoadError> {
     match guarded(now() + LOAD_TIME, loading).await {
         Ok(loaded) => loaded,
         Err(Failure::TimedOut) => {
@@ -551,6 +585,7 @@ pub struct ToolbayBuilder {
     deterministic: bool,
     events: EventBounds,
     relay: Option<Arc<dyn EventRelay>>,
+    loading: Loading,
     abilities: Vec<Ability>,
 }
 
@@ -589,6 +624,7 @@ impl Default for ToolbayBuilder {
             deterministic: false,
             events: EventBounds::default(),
             relay: None,
+            loading: Loading::default(),
             abilities: Vec::new(),
         }
     }
@@ -794,6 +830,19 @@ impl ToolbayBuilder {
         self
     }
 
+    /// When the code of plugins is compiled that are loaded from files. Without it: as their manifests say by `auto_load`, and
+    /// when they are loaded where those say nothing.
+    ///
+    /// A plugin whose code is compiled when it is needed first shows its tools, permissions and everything else from the
+    /// beginning. What it is checked for then is what can be told without its code; a problem in that comes up at the first
+    /// use, as an `Unavailable` for the caller and in full for the operator. Plugins with hooks, `on_load` or `on_start`
+    /// cannot wait; [`check`](Toolbay::check), [`reload`](Toolbay::reload) and [`sync`](Toolbay::sync) do not.
+    #[must_use]
+    pub fn loading(mut self, loading: Loading) -> Self {
+        self.loading = loading;
+        self
+    }
+
     /// Declares an ability. Plugins provide it, callers call `ability.operation` and get the tenant's provider.
     #[must_use]
     pub fn ability(mut self, ability: Ability) -> Self {
@@ -838,6 +887,7 @@ impl ToolbayBuilder {
                 enabled_by_default: self.enabled_by_default,
                 breaker: self.breaker,
                 events: self.events,
+                loading: self.loading,
             },
             ports: Ports {
                 kv: self.kv,
@@ -855,6 +905,7 @@ impl ToolbayBuilder {
             registrations: AtomicU64::new(0),
             lives: Lives::new(self.callback_timeout),
             outlets: Outlets::default(),
+            refusals: Refusals::default(),
         }));
         for native in self.natives.into_values() {
             let plugin = native_plugin(native).map_err(|error| LoadError::new(error.kind, error.message))?;

@@ -45,6 +45,12 @@ impl Toolbay {
         Loading::run(self, scope, folder.as_ref()).await.report
     }
 
+    /// Loads what is at `path`, whatever it is: one plugin, or every plugin directly inside a folder, as
+    /// [`load_folder`](Self::load_folder) does.
+    pub async fn load_from(&self, scope: Scope, path: impl AsRef<Path>) -> LoadReport {
+        Loading::run_from(self, scope, path.as_ref()).await.report
+    }
+
     /// Loads every plugin directly inside `folder`, or none: where one fails, those that started are stopped and unloaded
     /// in reverse order, and the report has all of them among the failed.
     pub async fn load_folder_or_nothing(&self, scope: Scope, folder: impl AsRef<Path>) -> LoadReport {
@@ -90,20 +96,39 @@ impl<'a> Loading<'a> {
                 return loading;
             }
         };
+        loading.all_of(found).await;
+        loading
+    }
+
+    /// As [`run`](Self::run), for one plugin too.
+    async fn run_from(bay: &'a Toolbay, scope: Scope, path: &Path) -> Self {
+        if !load::is_plugin(path) {
+            return Self::run(bay, scope, path).await;
+        }
+        let mut loading = Self::new(bay, scope);
+        loading.all_of(vec![path.to_owned()]).await;
+        loading
+    }
+
+    /// Reads, prepares, loads and starts the plugins at these paths.
+    async fn all_of(&mut self, found: Vec<PathBuf>) {
+        let bay = self.bay;
         let mut waiting: Vec<Arrival> = Vec::new();
         for path in found {
-            let opened = bay.open(&loading.scope, &path).await;
-            match opened.and_then(|opened| bay.prepare(&loading.scope, opened)) {
+            let opened = match bay.read(&self.scope, &path) {
+                Ok(package) => bay.open_to_use(&self.scope, &path, package).await,
+                Err(error) => Err(error),
+            };
+            match opened.and_then(|opened| bay.prepare(&self.scope, opened)) {
                 Ok(registered) => waiting.push((path, registered)),
                 Err(error) => {
                     // A plugin that cannot be read is most likely called like its file.
                     let name = path.file_stem().and_then(|stem| PluginName::new(stem.to_string_lossy()).ok());
-                    loading.fail(&path, name.as_ref(), found_in(error, &path));
+                    self.fail(&path, name.as_ref(), found_in(error, &path));
                 }
             }
         }
-        loading.all(waiting).await;
-        loading
+        self.all(waiting).await;
     }
 
     /// Loads and starts what was found, wave after wave.

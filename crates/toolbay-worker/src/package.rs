@@ -14,16 +14,26 @@ use crate::{
 pub(crate) struct PackageFrame {
     pub(crate) package: Package,
     pub(crate) context: PluginContext,
-    /// Whether it is run from top to bottom instead of by its functions.
-    pub(crate) is_program: bool,
+    pub(crate) form: Form,
+}
+
+/// What a worker is to make of a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Something whose functions are called.
+    Plugin,
+    /// Something that is run from top to bottom.
+    Program,
+    /// Nothing that is kept: what it says of itself.
+    Declaration,
 }
 
 impl PackageFrame {
     /// The bytes to send.
-    pub(crate) fn write(package: &Package, context: &PluginContext, is_program: bool) -> Vec<u8> {
+    pub(crate) fn write(package: &Package, context: &PluginContext, form: Form) -> Vec<u8> {
         let mut out = Vec::new();
         let mut frame = Writer::begin(&mut out);
-        frame.u8(u8::from(is_program));
+        frame.u8(form as u8);
         write_limits(&mut frame, &context.limits);
         frame.json(&*context.grants);
         frame.json(&context.scope);
@@ -42,7 +52,12 @@ impl PackageFrame {
     /// What [`write`](Self::write) wrote.
     pub(crate) fn read(content: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(content);
-        let is_program = reader.u8()? == 1;
+        let form = match reader.u8()? {
+            0 => Form::Plugin,
+            1 => Form::Program,
+            2 => Form::Declaration,
+            _ => return Err(Malformed("an unknown form of package")),
+        };
         let limits = read_limits(&mut reader)?;
         let grants: PermissionSet = reader.json()?;
         let scope = reader.json()?;
@@ -54,6 +69,6 @@ impl PackageFrame {
         }
         reader.finish()?;
         let package = Package { origin, manifest, files, assets: Assets::default() };
-        Ok(Self { package, context: PluginContext { scope, limits, grants: Arc::new(grants) }, is_program })
+        Ok(Self { package, context: PluginContext { scope, limits, grants: Arc::new(grants) }, form })
     }
 }

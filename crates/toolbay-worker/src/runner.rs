@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use serde_json::Value;
 use toolbay_api::{
-    Callback, ErrorKind, EventPattern, HookPoint, HookRegistration, LoadError, Manifest, Package, Plugin,
+    Callback, Declared, ErrorKind, EventPattern, HookPoint, HookRegistration, LoadError, Manifest, Package, Plugin,
     PluginContext, Runner, RuntimeKind, Subscription, TenantId, Tool,
     hook::ToolMatcher,
     manifest::{EventDeclaration, HookDeclaration},
@@ -22,7 +22,7 @@ use crate::{
     frame::{Loaded, Outcome},
     hook_wire::HookGrants,
     isolation::Isolation,
-    package::PackageFrame,
+    package::{Form, PackageFrame},
     plugin::{Core, WorkerEventHandler, WorkerHook, WorkerPlugin, WorkerTool},
     pool::{Class, Owner, Pool},
     process::Spawner,
@@ -138,24 +138,38 @@ impl Runner for WorkerRunner {
     }
 
     async fn load(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
-        self.load_as(package, cx, false).await
+        self.load_as(package, cx, Form::Plugin).await
+    }
+
+    async fn declare(&self, package: &Package, cx: &PluginContext) -> Result<Option<Declared>, LoadError> {
+        self.admit_assets(package)?;
+        // What needs no look into the code needs no worker either.
+        if let Some(declared) = toolbay_rhai::declared_in_manifest(package, &cx.limits)? {
+            return Ok(Some(declared));
+        }
+        let (_, Loaded { manifest, callbacks }) = self.ask(package, cx, Form::Declaration).await?;
+        Ok(Some(Declared { manifest: checked_manifest(manifest, package)?, callbacks }))
     }
 
     async fn load_program(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {
-        self.load_as(package, cx, true).await
+        self.load_as(package, cx, Form::Program).await
     }
 }
 
 impl WorkerRunner {
-    async fn load_as(
-        &self,
-        package: &Package,
-        cx: &PluginContext,
-        is_program: bool,
-    ) -> Result<Arc<dyn Plugin>, LoadError> {
+    async fn load_as(&self, package: &Package, cx: &PluginContext, form: Form) -> Result<Arc<dyn Plugin>, LoadError> {
         self.admit_assets(package)?;
+        let (spec, Loaded { manifest, callbacks }) = self.ask(package, cx, form).await?;
+        let manifest = checked_manifest(manifest, package)?;
+        let limits = Arc::new(cx.limits.lowered_by(&manifest.limits));
+        let core = Arc::new(Core { pool: Arc::clone(&self.pool), spec, manifest, limits });
+        assemble(core, callbacks, package, cx)
+    }
+
+    /// Has a worker make `form` of the package, and gives what it tells of it.
+    async fn ask(&self, package: &Package, cx: &PluginContext, form: Form) -> Result<(PluginSpec, Loaded), LoadError> {
         let id = self.pool.next_plugin();
-        let spec = PluginSpec { id, package: PackageFrame::write(package, cx, is_program) };
+        let spec = PluginSpec { id, package: PackageFrame::write(package, cx, form) };
         let limits = Arc::new(cx.limits.clone());
         // Its time begins when a worker has it, so that a host that gives calls little still gives a process time to start.
         let make = || CallSpec {
@@ -168,18 +182,12 @@ impl WorkerRunner {
         };
         let place_by = Instant::now() + limits.timeout.max(PLACE_TIME);
         let outcome = call::run(&self.pool, &Owner::from(&cx.scope), Class::Top, place_by, make).await;
-        let Loaded { manifest, callbacks } = match outcome {
-            Ok(Outcome::Loaded(answer)) => answer,
-            Ok(Outcome::LoadError(error)) => return Err(error),
-            Ok(Outcome::Error(error) | Outcome::Passed(error)) | Err(error) => {
-                return Err(call::load_error(&error, &limits));
-            }
-            Ok(Outcome::Value(_)) => return Err(call::load_error(&call::out_of_place(), &limits)),
-        };
-        let manifest = checked_manifest(manifest, package)?;
-        let limits = Arc::new(cx.limits.lowered_by(&manifest.limits));
-        let core = Arc::new(Core { pool: Arc::clone(&self.pool), spec, manifest, limits });
-        assemble(core, callbacks, package, cx)
+        match outcome {
+            Ok(Outcome::Loaded(answer)) => Ok((spec, answer)),
+            Ok(Outcome::LoadError(error)) => Err(error),
+            Ok(Outcome::Error(error) | Outcome::Passed(error)) | Err(error) => Err(call::load_error(&error, &limits)),
+            Ok(Outcome::Value(_)) => Err(call::load_error(&call::out_of_place(), &limits)),
+        }
     }
 
     /// Packaged files are copied into each worker that looks at them, so they are bounded.

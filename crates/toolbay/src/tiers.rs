@@ -4,8 +4,8 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use toolbay_api::{
-    ErrorKind, Isolation, LoadError, Package, Plugin, PluginContext, PluginName, Runner, RuntimeKind, Scope, TenantId,
-    async_trait,
+    Declared, ErrorKind, Isolation, LoadError, Package, Plugin, PluginContext, PluginName, Runner, RuntimeKind, Scope,
+    TenantId, async_trait,
 };
 use toolbay_rhai::RhaiRunner;
 use toolbay_worker::WorkerRunner;
@@ -113,6 +113,17 @@ impl Runner for TieredRunner {
             return self.runner(decided)?.load(package, cx).await;
         }
         Ok(plugin)
+    }
+
+    async fn declare(&self, package: &Package, cx: &PluginContext) -> Result<Option<Declared>, LoadError> {
+        let tier = self.policy.of(probable_name(package).as_ref(), &cx.scope);
+        let declared = self.runner(tier)?.declare(package, cx).await?;
+        let name = declared.as_ref().map(|declared| &declared.manifest.name);
+        // As in `load`: what its code says, and where, is for the stricter tier to read.
+        if tier == Isolation::InProcess && name.is_some() && self.policy.of(name, &cx.scope) == Isolation::Process {
+            return self.runner(Isolation::Process)?.declare(package, cx).await;
+        }
+        Ok(declared)
     }
 
     async fn load_program(&self, package: &Package, cx: &PluginContext) -> Result<Arc<dyn Plugin>, LoadError> {

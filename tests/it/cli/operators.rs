@@ -259,3 +259,37 @@ fn the_file_says_how_often_plugins_are_asked_and_when_they_are_down() {
     let args = ["plugins", "--tools", "ill.rhai", "--config", "toolbay.toml", "--watch", "--json"];
     Going::start(&desk, &args).until(down);
 }
+
+#[test]
+fn the_file_and_the_command_line_say_when_code_is_compiled() {
+    let desk = Desk::with(&[
+        ("all/one.rhai", &plugin("one", "1", "")),
+        ("all/two.rhai", &plugin("two", "let x = ;", "auto_load: false,")),
+        ("lazy.toml", "[loading]\ncode = \"at-first-use\"\n"),
+        ("eager.toml", "[loading]\ncode = \"at-once\"\n"),
+        ("one.toml", "[plugins.one]\nauto_load = true\n"),
+        ("two.toml", "[plugins.two]\nauto_load = false\n[loading]\ncode = \"at-once\"\n"),
+    ]);
+    let states = |args: &[&str]| {
+        let told = desk.run(&[&["plugins", "--tools", "all", "--json"], args].concat()).json();
+        let plugins = told["plugins"].as_array().unwrap().iter();
+        plugins
+            .map(|one| format!("{} {}", one["name"].as_str().unwrap(), one["code"].as_str().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(states(&[]), ["one ready", "two at-first-use"]);
+    assert_eq!(states(&["--lazy"]), ["one at-first-use", "two at-first-use"]);
+    assert_eq!(states(&["--config", "lazy.toml"]), ["one at-first-use", "two at-first-use"]);
+    assert_eq!(states(&["--config", "eager.toml"]), ["one ready"], "two does not compile, and that shows");
+    assert_eq!(states(&["--config", "eager.toml", "--lazy"]), ["one at-first-use", "two at-first-use"]);
+    assert_eq!(states(&["--config", "one.toml", "--lazy"]), ["one ready", "two at-first-use"]);
+    assert_eq!(states(&["--config", "two.toml"]), ["one ready", "two at-first-use"]);
+    assert!(desk.run(&["describe", "two", "--tools", "all"]).ends(0).stdout.contains("compiled at first use"));
+    // Those who look for mistakes see them.
+    desk.run(&["doctor", "--tools", "all"]).ends(2);
+    desk.run(&["check", "all"]).ends(2);
+    desk.run(&["test", "all/two.rhai"]).ends(2);
+    let ran = desk.run(&["call", "two.say", "--tools", "all", "--json"]).ends(1);
+    assert_eq!(ran.json()["error"]["kind"], json!("Unavailable"));
+    assert!(ran.stderr.contains("two.rhai:3:24"), "the operator sees where: {}", ran.stderr);
+}

@@ -113,7 +113,7 @@ fn check_refuses_what_is_no_plugin_at_all() {
     desk.run(&["check", "empty"]).refuses(&["no plugin in empty"]);
     let ran = desk.run(&["check", "nowhere", "notes.txt"]).ends(2);
     assert!(ran.stdout.contains("nowhere does not exist"), "{}", ran.stdout);
-    assert!(ran.stdout.contains("notes.txt: Config: not a plugin"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("Config: notes.txt: not a plugin"), "{}", ran.stdout);
 }
 
 #[test]

@@ -121,6 +121,7 @@ pub(super) fn manifest() -> Vec<Row> {
         row("requires.*.version", json!("^9"), json!("^1"), call(), "needs the plugin bank ^9")
             .at("requires.0.version"),
         row("framework", json!("^9"), json!("*"), Look::Check, "asks for ^9"),
+        row("auto_load", json!(false), json!(true), Look::Tools, "probe.run").script("fn run(args) { let x = ; }"),
         row("permissions", json!([]), json!(["kv:read"]), Look::Check, "needs a permission")
             .script("fn run(args) { kv_get(\"a\") }"),
         row(
@@ -281,6 +282,8 @@ pub(super) const NAMED: &[(&str, &str, &str)] = &[
     ("config", "breaker.open_for_ms", "the_file_says_how_long_callbacks_may_take_and_when_a_breaker_opens"),
     ("config", "breaker.failed_checks", "the_file_says_how_often_plugins_are_asked_and_when_they_are_down"),
     ("config", "breaker.check_interval_ms", "the_file_says_how_often_plugins_are_asked_and_when_they_are_down"),
+    ("config", "loading.code", "the_file_and_the_command_line_say_when_code_is_compiled"),
+    ("config", "plugins.*.auto_load", "the_file_and_the_command_line_say_when_code_is_compiled"),
     ("config", "callbacks.timeout_ms", "the_file_says_how_long_callbacks_may_take_and_when_a_breaker_opens"),
     ("config", "plugins.*.enabled", "the_file_says_which_plugins_tenants_have_and_how_they_are_configured"),
     ("config", "tenants.*.plugins.*.enabled", "the_file_says_which_plugins_tenants_have_and_how_they_are_configured"),

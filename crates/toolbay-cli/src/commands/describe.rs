@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use toolbay::{PluginInfo, PluginName, Scope, TenantId, TenantPlugin, Toolbay};
+use toolbay::{CodeState, PluginInfo, PluginName, Scope, TenantId, TenantPlugin, Toolbay};
 
 use crate::{
     exit::{CliError, Status},
@@ -79,6 +79,13 @@ fn describe(bay: &Toolbay, tenant: &TenantId, plugin: &TenantPlugin, info: &Plug
     } else {
         "no"
     };
+    match &info.code {
+        CodeState::Ready => {}
+        CodeState::AtFirstUse => facts.push(("code", "compiled at first use".to_owned())),
+        CodeState::Failed(error) => {
+            facts.push(("code", format!("does not compile: {error}").replace('\n', "\n            ")))
+        }
+    }
     facts.push(("enabled", plugin.problem.as_ref().map_or_else(|| given.to_owned(), |why| format!("no: {why}"))));
     for (what, fact) in facts.into_iter().filter(|(_, fact)| !fact.is_empty()) {
         output::line(&format!("  {what:<10}{fact}"))?;
@@ -150,7 +157,7 @@ fn to_json(plugin: &TenantPlugin, info: &PluginInfo) -> Value {
     json!({
         "manifest": info.metadata, "scope": info.scope.to_string(), "origin": info.origin,
         "protected": info.protected, "enabled": plugin.enabled, "problem": plugin.problem, "priority": plugin.priority,
-        "generation": info.generation, "config": plugin.config,
+        "generation": info.generation, "code": info.code.name(), "config": plugin.config,
         "abilities": info.abilities,
         "tools": info.tools.iter().map(|tool| json!(&*tool.definition)).collect::<Vec<_>>(),
         "hooks": hooks.collect::<Vec<_>>(), "permissions": permissions.collect::<Vec<_>>(),

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io::IsTerminal, sync::Arc, time::Duration};
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::{sync::Notify, time::MissedTickBehavior};
-use toolbay::{Ability, LoadReport, PluginHealth, PluginName, Scope, TenantPlugin};
+use toolbay::{Ability, CodeState, LoadReport, PluginHealth, PluginName, Scope, TenantPlugin};
 
 use crate::{
     exit::{CliError, Status},
@@ -171,7 +171,7 @@ fn entry(plugin: &TenantPlugin, health: &PluginHealth) -> Value {
     json!({
         "name": plugin.plugin, "version": plugin.version.to_string(), "scope": plugin.scope.to_string(),
         "enabled": plugin.enabled, "protected": plugin.protected, "problem": plugin.problem,
-        "state": health.state.name(), "generation": health.generation, "calls": health.calls,
+        "state": health.state.name(), "generation": health.generation, "code": health.code.name(), "calls": health.calls,
         "calls_in_flight": health.calls_in_flight, "errors": health.errors,
         "consecutive_failures": health.consecutive_failures, "last_error": health.last_error.as_ref().map(error),
         "well": health.is_well(), "down": health.is_down, "check": check, "open_circuits": health.open_circuits.len(),
@@ -181,6 +181,11 @@ fn entry(plugin: &TenantPlugin, health: &PluginHealth) -> Value {
 /// How a plugin fares, in a few words.
 fn in_words(health: &PluginHealth) -> String {
     let failed_check = health.last_check.as_ref().and_then(|(_, outcome)| outcome.as_ref().err());
+    if let CodeState::Failed(error) = &health.code {
+        // Where it is, and no more of it than fits a table: `describe` has the rest.
+        let place = error.position.map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
+        return format!("does not compile: {}{place}", error.file.as_deref().unwrap_or("its code"));
+    }
     match (failed_check, health.open_circuits.len()) {
         (Some(problem), _) if health.is_down => format!("down: {}", problem.message),
         (Some(problem), _) => format!("not well: {}", problem.message),

@@ -14,9 +14,9 @@ use std::{
 use serde::{Deserialize, de::IntoDeserializer};
 use serde_json::Value;
 use toolbay_api::{
-    Assets, CallId, Callback, CallbackContext, Caller, CancelFlag, ErrorKind, Event, EventContext, EventHandler, Hook,
-    HookContext, HookPoint, Limit, LoadError, Plugin, RunId, Runner, Scope, Subscription, TenantId, Tool, ToolContext,
-    ToolContextParts, ToolError,
+    Assets, CallId, Callback, CallbackContext, Caller, CancelFlag, Declared, ErrorKind, Event, EventContext,
+    EventHandler, Hook, HookContext, HookPoint, Limit, LoadError, Manifest, Plugin, RunId, Runner, Scope, Subscription,
+    TenantId, Tool, ToolContext, ToolContextParts, ToolError,
 };
 use toolbay_rhai::RhaiRunner;
 
@@ -29,7 +29,7 @@ use crate::{
     alloc,
     frame::{self, CallFrame, Loaded, Outcome, Spent, Target, ToWorker},
     hook_wire,
-    package::PackageFrame,
+    package::{Form, PackageFrame},
     sys::{self, Wait},
     wire::read_json,
 };
@@ -143,18 +143,25 @@ impl Executor {
         let before = alloc::held();
         let Ok(package) = PackageFrame::read(package) else { sys::exit(sys::EXIT_PROTOCOL) };
         let allowed = package.context.limits.max_memory_bytes;
-        let (loaded, _) = alloc::under_cap(call, 0, allowed, || match package.is_program {
-            true => finish(self.runner.load_program(&package.package, &package.context)),
-            false => finish(self.runner.load(&package.package, &package.context)),
-        });
-        let outcome = match &loaded {
-            Ok(plugin) => match serde_json::to_value(plugin.metadata()) {
-                Ok(manifest) => Outcome::Loaded(Loaded { manifest, callbacks: plugin.callbacks() }),
-                Err(_) => Outcome::LoadError(LoadError::new(ErrorKind::Config, "the manifest has no JSON form")),
-            },
-            Err(error) => Outcome::LoadError(error.clone()),
+        let outcome = if package.form == Form::Declaration {
+            let declare = || finish(self.runner.declare(&package.package, &package.context));
+            match alloc::under_cap(call, 0, allowed, declare).0 {
+                Ok(Some(Declared { manifest, callbacks })) => told(&manifest, callbacks),
+                Ok(None) => Outcome::LoadError(LoadError::new(ErrorKind::Internal, "the runner told nothing")),
+                Err(error) => Outcome::LoadError(error),
+            }
+        } else {
+            let (loaded, _) = alloc::under_cap(call, 0, allowed, || match package.form {
+                Form::Program => finish(self.runner.load_program(&package.package, &package.context)),
+                Form::Plugin | Form::Declaration => finish(self.runner.load(&package.package, &package.context)),
+            });
+            let outcome = match &loaded {
+                Ok(plugin) => told(plugin.metadata(), plugin.callbacks()),
+                Err(error) => Outcome::LoadError(error.clone()),
+            };
+            self.plugins.insert(plugin, loaded.map(|plugin| Arc::new(held(plugin))).map_err(|error| (call, error)));
+            outcome
         };
-        self.plugins.insert(plugin, loaded.map(|plugin| Arc::new(held(plugin))).map_err(|error| (call, error)));
         drop(package);
         self.kept += alloc::held() - before;
         if answer {
@@ -281,6 +288,14 @@ fn not_loaded_again(error: &LoadError) -> ToolError {
                 .with_retryable(true)
         }
         _ => ToolError::new(ErrorKind::Internal, text),
+    }
+}
+
+/// The answer to a load: what the plugin says of itself.
+fn told(manifest: &Manifest, callbacks: Vec<Callback>) -> Outcome {
+    match serde_json::to_value(manifest) {
+        Ok(manifest) => Outcome::Loaded(Loaded { manifest, callbacks }),
+        Err(_) => Outcome::LoadError(LoadError::new(ErrorKind::Config, "the manifest has no JSON form")),
     }
 }
 
