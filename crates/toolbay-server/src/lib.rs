@@ -1,0 +1,1 @@
+//! Toolbay over HTTP.
