@@ -45,6 +45,7 @@ pub mod clock;
 pub mod control;
 pub mod events;
 pub mod evolution;
+pub mod formats;
 pub mod health;
 pub mod kv;
 pub mod lifecycle;
