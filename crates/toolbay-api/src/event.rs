@@ -36,6 +36,12 @@ impl EventId {
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
+
+    /// It as a number.
+    #[must_use]
+    pub fn as_uuid(self) -> Uuid {
+        self.0
+    }
 }
 
 impl fmt::Display for EventId {

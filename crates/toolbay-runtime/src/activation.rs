@@ -13,7 +13,7 @@ use toolbay_api::{Callback, ErrorKind, Limit, PluginName, Scope, TenantId, ToolE
 use crate::{catalog::Registered, shape, toolbay::Toolbay};
 
 /// Plugins about which one tenant may have decided something.
-const MAX_DECISIONS: usize = 1_000;
+pub(crate) const MAX_DECISIONS: usize = 1_000;
 /// Bytes and levels of a tenant's configuration of one plugin.
 const MAX_CONFIG_BYTES: usize = 64 << 10;
 const MAX_CONFIG_DEPTH: usize = 16;
@@ -40,6 +40,11 @@ impl Activations {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Sets what is decided about `plugin`, whatever was before. Who calls it has counted.
+    pub(crate) fn put(&mut self, plugin: &PluginName, activation: Activation) {
+        self.0.insert(plugin.clone(), Arc::new(activation));
     }
 
     /// Changes what was decided about `plugin`.
@@ -100,7 +105,7 @@ pub struct TenantPlugin {
 #[derive(Default)]
 pub(crate) struct Switching(Mutex<HashSet<(TenantId, PluginName)>>);
 
-struct Switch<'a> {
+pub(crate) struct Switch<'a> {
     all: &'a Switching,
     key: (TenantId, PluginName),
 }
@@ -122,6 +127,31 @@ impl Drop for Switch<'_> {
     }
 }
 
+/// A plugin that is about to be switched off for a tenant.
+pub(crate) struct Disabling<'a> {
+    pub(crate) registered: Arc<Registered>,
+    pub(crate) was_on: bool,
+    pub(crate) _switch: Switch<'a>,
+}
+
+/// Checks the form of what is to be laid over a configuration.
+///
+/// # Errors
+/// `Config` where it is no object; `LimitExceeded` where it is too large.
+pub(crate) fn check_layer(config: Option<&Value>) -> Result<(), ToolError> {
+    let Some(config) = config else { return Ok(()) };
+    if !config.is_object() {
+        return Err(ToolError::new(ErrorKind::Config, "a configuration is an object"));
+    }
+    shape::check(config, Limit::Arguments, MAX_CONFIG_BYTES, MAX_CONFIG_DEPTH)
+}
+
+/// The error for a plugin that is not to be switched off.
+pub(crate) fn stays_on(plugin: &PluginName) -> ToolError {
+    let message = format!("the plugin {plugin} is protected: it is on for every tenant");
+    ToolError::new(ErrorKind::PermissionDenied, message)
+}
+
 impl Toolbay {
     /// Switches a plugin on for a tenant. Nothing happens where it is on.
     ///
@@ -133,22 +163,32 @@ impl Toolbay {
     /// # Cancel safety
     /// Dropping the future leaves the plugin on or off; where it is off, `on_tenant_enabled` may have been called.
     pub async fn enable(&self, tenant: &TenantId, plugin: &PluginName) -> Result<(), ToolError> {
-        let registered = self.visible(tenant, plugin)?;
-        let _switch = self.lives().switching.begin(tenant, plugin)?;
-        let activation = self.registry().activation(tenant, plugin).unwrap_or_default();
-        if activation.enabled.unwrap_or(registered.owner.enabled_by_default) {
-            return Ok(());
-        }
-        self.tenant_config(&registered, activation.config.as_ref())?;
-        if registered.owner.scope == Scope::Global {
-            let time = self.callback_timeout();
-            // In flight, so that the plugin is not stopped meanwhile, nor called where it was.
-            let _busy = registered.owner.life.enter(false)?;
-            self.call_back(&registered, Callback::TenantEnabled, Some(tenant), time).await?;
-        }
+        let Some(_switch) = self.begin_enabling(tenant, plugin).await? else { return Ok(()) };
         self.registry().activate(tenant, plugin, |activation| activation.enabled = Some(true))?;
         tracing::info!(target: "toolbay::lifecycle", %tenant, %plugin, "switched on");
         Ok(())
+    }
+
+    /// Does all of [`enable`](Self::enable) but the writing down; nobody else throws the switch until it is dropped. `None`
+    /// where the plugin is on.
+    pub(crate) async fn begin_enabling(
+        &self,
+        tenant: &TenantId,
+        plugin: &PluginName,
+    ) -> Result<Option<Switch<'_>>, ToolError> {
+        let registered = self.visible(tenant, plugin)?;
+        let switch = self.lives().switching.begin(tenant, plugin)?;
+        if self.registry().view(tenant).is_said_on(&registered.owner) {
+            return Ok(None);
+        }
+        let activation = self.registry().activation(tenant, plugin).unwrap_or_default();
+        self.tenant_config(&registered, activation.config.as_ref())?;
+        if registered.owner.scope == Scope::Global {
+            // In flight, so that the plugin is not stopped meanwhile, nor called where it was.
+            let _busy = registered.owner.life.enter(false)?;
+            self.call_back(&registered, Callback::TenantEnabled, Some(tenant), self.callback_timeout()).await?;
+        }
+        Ok(Some(switch))
     }
 
     /// Switches a plugin off for a tenant: its tools and hooks are gone from the next run on. Its configuration stays.
@@ -161,26 +201,36 @@ impl Toolbay {
     /// The plugin is off at once or not at all; where the future is dropped, `on_tenant_disabled` may not have been
     /// called to its end.
     pub async fn disable(&self, tenant: &TenantId, plugin: &PluginName) -> Result<(), ToolError> {
+        let switch = self.begin_disabling(tenant, plugin)?;
+        self.registry().activate(tenant, plugin, |activation| activation.enabled = Some(false))?;
+        self.end_disabling(tenant, switch).await;
+        Ok(())
+    }
+
+    /// Checks that a plugin may be switched off; nobody else throws the switch until it is dropped.
+    pub(crate) fn begin_disabling(&self, tenant: &TenantId, plugin: &PluginName) -> Result<Disabling<'_>, ToolError> {
         let registered = self.visible(tenant, plugin)?;
         if registered.owner.protected {
-            let message = format!("the plugin {plugin} is protected: it is on for every tenant");
-            return Err(ToolError::new(ErrorKind::PermissionDenied, message));
+            return Err(stays_on(plugin));
         }
-        let _switch = self.lives().switching.begin(tenant, plugin)?;
-        let activation = self.registry().activation(tenant, plugin).unwrap_or_default();
-        let was_on = activation.enabled.unwrap_or(registered.owner.enabled_by_default);
-        self.registry().activate(tenant, plugin, |activation| activation.enabled = Some(false))?;
-        if was_on && registered.owner.scope == Scope::Global {
-            tracing::info!(target: "toolbay::lifecycle", %tenant, %plugin, "switched off");
-            // One that was stopped meanwhile has been told of its end already.
-            let Ok(_busy) = registered.owner.life.enter(false) else { return Ok(()) };
-            let time = self.callback_timeout();
-            let told = self.call_back(&registered, Callback::TenantDisabled, Some(tenant), time).await;
-            if let Err(error) = told {
-                registered.owner.life.note(&error);
-            }
+        let switch = self.lives().switching.begin(tenant, plugin)?;
+        let was_on = self.registry().view(tenant).is_said_on(&registered.owner);
+        Ok(Disabling { registered, was_on, _switch: switch })
+    }
+
+    /// Tells a plugin that it was switched off, where it was on before.
+    pub(crate) async fn end_disabling(&self, tenant: &TenantId, disabling: Disabling<'_>) {
+        let Disabling { registered, was_on, _switch } = disabling;
+        if !was_on || registered.owner.scope != Scope::Global {
+            return;
         }
-        Ok(())
+        tracing::info!(target: "toolbay::lifecycle", %tenant, plugin = %registered.owner.name, "switched off");
+        // One that was stopped meanwhile has been told of its end already.
+        let Ok(_busy) = registered.owner.life.enter(false) else { return };
+        let time = self.callback_timeout();
+        if let Err(error) = self.call_back(&registered, Callback::TenantDisabled, Some(tenant), time).await {
+            registered.owner.life.note(&error);
+        }
     }
 
     /// Sets a tenant's configuration of a plugin, which goes before the host's field by field; `None` takes it away, also
@@ -190,18 +240,21 @@ impl Toolbay {
     /// `NotFound` where the tenant has no such plugin; `Config` where it is no object or does not fit the plugin's
     /// `config_schema`, and then nothing changes; `LimitExceeded` where it is too large.
     pub fn put_config(&self, tenant: &TenantId, plugin: &PluginName, config: Option<Value>) -> Result<(), ToolError> {
-        if let Some(config) = &config {
-            let registered = self.visible(tenant, plugin)?;
-            if !config.is_object() {
-                return Err(ToolError::new(ErrorKind::Config, "a configuration is an object"));
-            }
-            shape::check(config, Limit::Arguments, MAX_CONFIG_BYTES, MAX_CONFIG_DEPTH)?;
-            self.tenant_config(&registered, Some(config))?;
-        } else if let Ok(registered) = self.visible(tenant, plugin) {
-            // A tenant's own plugin may need what is taken away.
-            self.tenant_config(&registered, Some(&Value::Object(Default::default())))?;
+        match self.visible(tenant, plugin) {
+            Ok(registered) => self.check_config(&registered, config.as_ref())?,
+            // What is gone needs no configuration any more.
+            Err(_) if config.is_none() => {}
+            Err(error) => return Err(error),
         }
         self.registry().activate(tenant, plugin, |activation| activation.config = config)
+    }
+
+    /// Checks what is to be laid over a plugin's configuration, or what is left without that.
+    pub(crate) fn check_config(&self, registered: &Registered, config: Option<&Value>) -> Result<(), ToolError> {
+        check_layer(config)?;
+        // A tenant's own plugin may need what is taken away.
+        let nothing = Value::Object(Default::default());
+        self.tenant_config(registered, Some(config.unwrap_or(&nothing))).map(|_| ())
     }
 
     /// Sets a tenant's preference among plugins that could serve alike; `None` takes it away, also where the plugin is gone.
@@ -241,14 +294,18 @@ impl Toolbay {
         all
     }
 
-    fn visible(&self, tenant: &TenantId, plugin: &PluginName) -> Result<Arc<Registered>, ToolError> {
+    pub(crate) fn visible(&self, tenant: &TenantId, plugin: &PluginName) -> Result<Arc<Registered>, ToolError> {
         let view = self.registry().view(tenant);
         let found = view.plugins_on_or_off().find(|registered| registered.owner.name == *plugin).cloned();
         found.ok_or_else(|| ToolError::new(ErrorKind::NotFound, format!("the tenant has no plugin called {plugin}")))
     }
 
     fn tenant_config(&self, registered: &Registered, config: Option<&Value>) -> Result<Value, ToolError> {
-        let Some(config) = config else { return Ok(registered.owner.config.clone()) };
-        registered.owner.config_with(config).map_err(|problem| ToolError::new(ErrorKind::Config, problem))
+        let for_all = self.registry().config_for_all(&registered.owner);
+        let layers: Vec<_> = for_all.iter().chain(config).collect();
+        if layers.is_empty() {
+            return Ok(registered.owner.config.clone());
+        }
+        registered.owner.config_with(&layers).map_err(|problem| ToolError::new(ErrorKind::Config, problem))
     }
 }

@@ -238,7 +238,7 @@ impl Host for CallHost {
             redactor: Some(&self.redactor),
             require: &|action| self.require(action),
         };
-        bay.tell(bay.told_by_plugin(&self.owner, emission)?).map(|_| ())
+        bay.pass_on(bay.told_by_plugin(&self.owner, emission)?).await.map(|_| ())
     }
 
     fn find_service(&self, query: &ServiceQuery<'_>) -> Result<Arc<dyn Any + Send + Sync>, ToolError> {

@@ -217,11 +217,15 @@ pub(crate) struct TenantlessHost {
     /// What it is in, for messages.
     place: &'static str,
     origin: Origin,
+    config: Value,
 }
 
 impl TenantlessHost {
     pub(crate) fn new(bay: Toolbay, owner: Arc<Owner>, place: &'static str) -> Self {
-        Self { bay, owner, place, origin: Origin::OUTSIDE }
+        let for_all = bay.registry().config_for_all(&owner);
+        let config = for_all.and_then(|over| owner.config_with(&[&over]).ok());
+        let config = config.unwrap_or_else(|| owner.config.clone());
+        Self { bay, owner, place, origin: Origin::OUTSIDE, config }
     }
 
     /// Where events that it tells of come from.
@@ -269,7 +273,7 @@ impl Host for TenantlessHost {
     }
 
     fn config(&self) -> &Value {
-        &self.owner.config
+        &self.config
     }
 
     fn assets(&self) -> &Assets {

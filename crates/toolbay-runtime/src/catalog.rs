@@ -121,12 +121,12 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// The configuration with what a tenant says of it, checked.
+    /// The configuration with what is decided about it laid over it, later layers over earlier ones, checked.
     ///
     /// # Errors
     /// What is wrong with it, as a sentence.
-    pub(crate) fn config_with(&self, tenant: &Value) -> Result<Value, String> {
-        settings::of_tenant(self.config_schema.as_ref(), &self.config, tenant)
+    pub(crate) fn config_with(&self, layers: &[&Value]) -> Result<Value, String> {
+        settings::layered(self.config_schema.as_ref(), &self.config, layers)
     }
 
     /// Whether the manifest asks for `action` and the host gives it.

@@ -3,33 +3,82 @@
 //! Each change takes one road: who may, what it would do, a rehearsal, one transaction in the [`Store`], and then
 //! [`Control::sync`], which takes over from the store whatever is different there. `sync` is the only one that changes the
 //! registry for a store's sake, so own changes, those of other processes and the start of the process are one case.
+//!
+//! # Layout
+//!
+//! - here: what it is made of, and who may do what. `plugins`: switches and configurations; `packages`: what is uploaded
+//!   and installed; `tenants`, `keys`: who there is; `records`: audit and runs.
+//! - `sync`: taking over. `follow`: doing so when something changes. `relay`: events by way of the store. `secrets`, `calls`: what the host itself is given.
 
-use std::sync::Arc;
+mod calls;
+mod follow;
+mod keys;
+mod packages;
+mod plugins;
+mod records;
+mod relay;
+mod secrets;
+mod sync;
+mod tenants;
 
-use semver::Version;
-use serde_json::Value;
-use toolbay_api::{PluginName, Scope, TenantId, ToolError};
-use uuid::Uuid;
-
-use crate::{
-    store::{
-        AuditLine, AuditQuery, KeyRow, Listed, PackageVersion, Page, Position, Registration, Revision, Role, RunRow,
-        Store, TenantRow,
-    },
-    toolbay::Toolbay,
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, RwLock},
 };
 
-/// Changes a host by its store.
+use dashmap::DashMap;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use toolbay_api::{ErrorKind, LoadError, PluginName, Scope, TenantId, ToolError};
+use uuid::Uuid;
+
+pub use calls::StoreAudit;
+pub use follow::Following;
+pub use keys::{KeyWanted, NewKey, Principal};
+pub use packages::{Install, Upload, Uploaded};
+pub use plugins::redacted_config;
+pub use records::AuditVerdict;
+pub use relay::StoreRelay;
+pub use secrets::StoredSecrets;
+pub use sync::ControlStatus;
+
+use crate::{
+    clock,
+    store::{AuditEntry, Change, Expected, KeyRow, Once, Registration, Revision, Role, Step, Store, TenantRow},
+    toolbay::Toolbay,
+};
+use sync::Taken;
+
+/// How long the answer to a request with a name of its own is kept.
+const ANSWERS_KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// Changes a host by its store. Cheap to clone.
 #[derive(Clone)]
 pub struct Control(Arc<Inner>);
 
 struct Inner {
     bay: Toolbay,
     store: Arc<dyn Store>,
+    options: ControlOptions,
+    /// Held while the store is taken over: tokio's, since plugins load meanwhile.
+    taken: tokio::sync::Mutex<Taken>,
+    /// What was taken over, for those who look.
+    seen: Seen,
+}
+
+/// What the store had when it was read last.
+#[derive(Default)]
+struct Seen {
+    tenants: DashMap<TenantId, TenantRow>,
+    /// By their prefixes.
+    keys: DashMap<String, KeyRow>,
+    rows: DashMap<Scope, BTreeMap<PluginName, Registration>>,
+    status: RwLock<ControlStatus>,
 }
 
 /// What a host decides about its control.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ControlOptions {
     /// How often the store is asked whether something changed, beside what it says of itself, in milliseconds.
     pub poll_ms: u64,
@@ -39,9 +88,26 @@ pub struct ControlOptions {
     pub max_plugins: usize,
     /// Bytes of one uploaded package.
     pub max_package_bytes: usize,
+    /// Whether tenants may upload plugins of their own.
+    pub tenants_upload: bool,
+    /// The references to secrets that the host's keeper goes by, where it does.
+    pub secrets: Option<StoredSecrets>,
 }
 
-/// Who asks for a change, and how often the same request may come.
+impl Default for ControlOptions {
+    fn default() -> Self {
+        Self {
+            poll_ms: 500,
+            max_versions: 50,
+            max_plugins: 100,
+            max_package_bytes: 4 << 20,
+            tenants_upload: true,
+            secrets: None,
+        }
+    }
+}
+
+/// Who asks for a change, and by what name of its own the request goes.
 #[derive(Debug, Clone)]
 pub struct Actor {
     /// As the audit calls them: `key:PREFIX`, `cli`.
@@ -65,333 +131,213 @@ pub struct OnceKey {
     pub request: [u8; 32],
 }
 
-/// Who a presented key is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Principal {
-    /// The key.
-    pub key: Uuid,
-    /// Its part that is not secret.
-    pub prefix: String,
-    /// What it allows.
-    pub role: Role,
-    /// Its tenant, where the role is that of a tenant.
-    pub tenant: Option<TenantId>,
-    /// Calls a minute that it allows, where it has a rate of its own.
-    pub rate: Option<u32>,
+/// What somebody wants to do, as far as roles are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// To look at what is of the scope, or to decide about its plugins.
+    Scope,
+    /// What is of all tenants.
+    Operator,
+    /// What is of the whole host.
+    Admin,
 }
 
-/// A key that was just made. The only time that its secret is there.
-#[derive(Debug, Clone)]
-pub struct NewKey {
-    /// What is kept of it.
-    pub row: KeyRow,
-    /// The key, to be handed over.
-    pub secret: String,
+impl Actor {
+    /// The host itself, from its command line: an admin.
+    #[must_use]
+    pub fn host(name: impl Into<String>) -> Self {
+        Self { name: name.into(), role: Role::Admin, tenant: None, once: None }
+    }
+
+    /// Whether they may: a tenant within its own scope, an operator within every tenant's, an admin everywhere.
+    fn may(&self, scope: &Scope, need: Need) -> bool {
+        let lowest = match (need, scope) {
+            (Need::Scope, Scope::Tenant(tenant)) if self.tenant.as_ref() == Some(tenant) => Role::Tenant,
+            (Need::Scope, Scope::Tenant(_)) | (Need::Operator, _) => Role::Operator,
+            (Need::Scope, Scope::Global) | (Need::Admin, _) => Role::Admin,
+        };
+        self.role >= lowest
+    }
 }
 
-/// A package that was uploaded.
-#[derive(Debug, Clone)]
-pub struct Uploaded {
-    /// Its version.
-    pub version: PackageVersion,
-    /// Whether it was there before.
-    pub known: bool,
-}
-
-#[allow(missing_docs, clippy::missing_errors_doc, reason = "signatures first")]
 impl Control {
-    /// Opens the control of `bay` over `store`, and takes over what is there.
+    /// Opens the control of `bay` over `store`, and takes over what is there. What of it does not load is in
+    /// [`status`](Self::status).
+    ///
+    /// # Errors
+    /// `Unavailable` where the store cannot be read.
     pub async fn open(bay: Toolbay, store: Arc<dyn Store>, options: ControlOptions) -> Result<Self, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Takes over from the store what is different there.
-    pub async fn sync(&self) -> Result<(), ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Makes the first admin key, where there is none.
-    pub async fn first_key(&self) -> Result<Option<NewKey>, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Makes a key.
-    pub async fn create_key(&self, by: &Actor, wanted: KeyWanted) -> Result<NewKey, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Makes a key like `id`, which goes on for `grace_ms` beside it.
-    pub async fn rotate_key(&self, by: &Actor, id: Uuid, grace_ms: i64) -> Result<NewKey, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Revokes a key.
-    pub async fn revoke_key(&self, by: &Actor, id: Uuid) -> Result<(), ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Lists keys.
-    pub async fn keys(&self, by: &Actor, tenant: Option<&TenantId>, page: Page) -> Result<Listed<KeyRow>, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Makes a tenant.
-    pub async fn create_tenant(&self, by: &Actor, name: &TenantId) -> Result<TenantRow, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Refuses a tenant's keys and calls, or takes them again.
-    pub async fn suspend_tenant(
-        &self,
-        by: &Actor,
-        name: &TenantId,
-        suspended: bool,
-        expected: Option<Revision>,
-    ) -> Result<TenantRow, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Removes a tenant and everything of it but its audit.
-    pub async fn remove_tenant(
-        &self,
-        by: &Actor,
-        name: &TenantId,
-        expected: Option<Revision>,
-    ) -> Result<(), ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Lists tenants.
-    pub async fn tenants(&self, by: &Actor, page: Page) -> Result<Listed<TenantRow>, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// One tenant.
-    pub async fn tenant(&self, by: &Actor, name: &TenantId) -> Result<TenantRow, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// What is decided about a plugin in a scope, if anything is.
-    pub async fn registration(
-        &self,
-        by: &Actor,
-        scope: &Scope,
-        plugin: &PluginName,
-    ) -> Result<Option<Registration>, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Switches a plugin on.
-    pub async fn enable(
-        &self,
-        by: &Actor,
-        scope: &Scope,
-        plugin: &PluginName,
-        expected: Option<Revision>,
-    ) -> Result<Registration, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Switches a plugin off.
-    pub async fn disable(
-        &self,
-        by: &Actor,
-        scope: &Scope,
-        plugin: &PluginName,
-        expected: Option<Revision>,
-    ) -> Result<Registration, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Sets what is said of a plugin's configuration; `None` takes it away.
-    pub async fn put_config(
-        &self,
-        by: &Actor,
-        scope: &Scope,
-        plugin: &PluginName,
-        config: Option<Value>,
-        expected: Option<Revision>,
-    ) -> Result<Registration, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Sets a plugin's place where several could serve; `None` takes it away.
-    pub async fn put_priority(
-        &self,
-        by: &Actor,
-        scope: &Scope,
-        plugin: &PluginName,
-        priority: Option<i32>,
-        expected: Option<Revision>,
-    ) -> Result<Registration, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Takes a package: checked as loading checks it, and kept, not installed.
-    pub async fn upload(&self, by: &Actor, scope: &Scope, package: Upload) -> Result<Uploaded, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Installs an uploaded version, the newest where none is said.
-    pub async fn install(
-        &self,
-        by: &Actor,
-        scope: &Scope,
-        plugin: &PluginName,
-        install: Install,
-    ) -> Result<Registration, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Installs the version that was there before.
-    pub async fn rollback(
-        &self,
-        by: &Actor,
-        scope: &Scope,
-        plugin: &PluginName,
-        install: Install,
-    ) -> Result<Registration, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Takes an uploaded plugin, or what was decided about another, away; its versions too where `purge` is set.
-    pub async fn remove(
-        &self,
-        by: &Actor,
-        scope: &Scope,
-        plugin: &PluginName,
-        expected: Option<Revision>,
-        purge: bool,
-    ) -> Result<(), ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Loads an uploaded plugin anew, here, from what is installed.
-    pub async fn reload(&self, by: &Actor, scope: &Scope, plugin: &PluginName) -> Result<Registration, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// The uploaded versions of a plugin, newest first.
-    pub async fn versions(
-        &self,
-        by: &Actor,
-        scope: &Scope,
-        plugin: &PluginName,
-    ) -> Result<Vec<PackageVersion>, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Says where a secret is found.
-    pub async fn put_secret(
-        &self,
-        by: &Actor,
-        scope: &Scope,
-        name: &str,
-        reference: Option<String>,
-    ) -> Result<(), ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Lines of a scope's audit.
-    pub async fn audit(&self, by: &Actor, scope: &Scope, query: &AuditQuery) -> Result<Listed<AuditLine>, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Reads a scope's whole audit and says where its chain is broken, if it is.
-    pub async fn verify_audit(&self, by: &Actor, scope: &Scope) -> Result<AuditVerdict, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// A tenant's run.
-    pub async fn run(&self, by: &Actor, tenant: &TenantId, id: Uuid) -> Result<RunRow, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// A tenant's runs.
-    pub async fn runs(&self, by: &Actor, tenant: &TenantId, page: Page) -> Result<Listed<RunRow>, ToolError> {
-        Err(ToolError::new(toolbay_api::ErrorKind::Internal, "not written yet"))
-    }
-
-    /// Who a presented key is; `None` where it is none, is over, is revoked, or its tenant is suspended.
-    pub fn authenticate(&self, _presented: &str) -> Option<Principal> {
-        None
+        let (taken, seen) = (tokio::sync::Mutex::default(), Seen::default());
+        let control = Self(Arc::new(Inner { bay, store, options, taken, seen }));
+        control.sync().await?;
+        Ok(control)
     }
 
     /// The host.
+    #[must_use]
     pub fn toolbay(&self) -> &Toolbay {
         &self.0.bay
     }
 
     /// The store.
+    #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
     }
 
-    /// How it stands with the store.
-    pub fn status(&self) -> ControlStatus {
-        ControlStatus::default()
+    /// Whether there is a tenant of this name, as it was read from the store last.
+    #[must_use]
+    pub fn has_tenant(&self, name: &TenantId) -> bool {
+        self.0.seen.tenants.contains_key(name)
     }
 
-    /// Follows the store until what this gives is dropped.
-    pub fn follow(&self) -> Following {
-        Following
+    /// What it was opened with.
+    #[must_use]
+    pub fn options(&self) -> &ControlOptions {
+        &self.0.options
+    }
+
+    /// `Ok` where `by` may do what is needed in `scope`.
+    ///
+    /// # Errors
+    /// `NotFound` where it is another tenant's, which is not told apart from one that is not there; `PermissionDenied`
+    /// else. The latter is in the audit.
+    async fn allow(&self, by: &Actor, scope: &Scope, need: Need, action: &str) -> Result<(), ToolError> {
+        let may = by.may(scope, need);
+        match scope {
+            Scope::Tenant(tenant) if by.role == Role::Tenant && by.tenant.as_ref() != Some(tenant) => {
+                Err(no_tenant(tenant))
+            }
+            Scope::Tenant(tenant) if may && need == Need::Scope && !self.0.seen.tenants.contains_key(tenant) => {
+                Err(no_tenant(tenant))
+            }
+            _ if may => Ok(()),
+            _ => {
+                let kind = ErrorKind::PermissionDenied;
+                let mut entry = self.entry(by, scope, action, "", Value::Null)?;
+                kind.name().clone_into(&mut entry.outcome);
+                // Where the store is away the refusal stands all the same.
+                let _ = self.0.store.record(vec![entry]).await;
+                let message = format!("a key of the role {} may not do this", by.role.name());
+                Err(ToolError::new(kind, message))
+            }
+        }
+    }
+
+    /// What the same request was answered, where it came before.
+    ///
+    /// # Errors
+    /// `InvalidArguments` where another request came by that name; `Conflict` where the answer cannot be given twice.
+    async fn answered<T: DeserializeOwned>(&self, by: &Actor) -> Result<Option<T>, ToolError> {
+        let Some(once) = &by.once else { return Ok(None) };
+        let Some((request, answer)) = self.0.store.answered(once.owner, &once.key, self.now_ms()?).await? else {
+            return Ok(None);
+        };
+        if request != once.request {
+            let message = "the idempotency key was used for another request: take a new one for each";
+            return Err(ToolError::new(ErrorKind::InvalidArguments, message));
+        }
+        let again = |_| {
+            let message = "this was done already by a request with the same idempotency key; its answer held a secret and was \
+                           given once";
+            ToolError::new(ErrorKind::Conflict, message)
+        };
+        serde_json::from_value(answer).map(Some).map_err(again)
+    }
+
+    /// Writes a change, and takes it over. `answer` is what the same request is answered from now on.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    async fn commit(
+        &self,
+        by: &Actor,
+        steps: Vec<Step>,
+        audit: AuditEntry,
+        answer: &(impl Serialize + Sync),
+    ) -> Result<(), ToolError> {
+        let at_ms = self.now_ms()?;
+        let once = by.once.as_ref().map(|once| {
+            let answer = serde_json::to_value(answer).map_err(|error| broken("the answer", &error))?;
+            let OnceKey { owner, key, request } = once.clone();
+            Ok::<_, ToolError>(Once { owner, key, request, answer, expires_ms: at_ms.saturating_add(ANSWERS_KEPT_MS) })
+        });
+        let once = once.transpose()?;
+        tracing::info!(
+            target: "toolbay::audit", actor = audit.actor, action = audit.action, target = audit.target, scope = %audit.scope,
+            "change"
+        );
+        self.0.store.commit(Change { at_ms, steps, audit: vec![audit], once }).await?;
+        // It is written: where the store is away by now, it is taken over when the store is back.
+        if let Err(error) = self.sync().await {
+            tracing::warn!(target: "toolbay::control", %error, "a change is written and not taken over yet");
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &self,
+        by: &Actor,
+        scope: &Scope,
+        action: &str,
+        target: &str,
+        detail: Value,
+    ) -> Result<AuditEntry, ToolError> {
+        Ok(AuditEntry {
+            scope: scope.clone(),
+            at_ms: self.now_ms()?,
+            actor: by.name.clone(),
+            action: action.to_owned(),
+            target: target.to_owned(),
+            outcome: "ok".to_owned(),
+            detail,
+        })
+    }
+
+    fn now_ms(&self) -> Result<i64, ToolError> {
+        clock::now_ms(&*self.0.bay.ports().clock)
     }
 }
 
-/// Follows the store while it lives.
-pub struct Following;
-
-/// How it stands with the store.
-#[derive(Debug, Clone, Default)]
-pub struct ControlStatus {
-    /// As of which position the registry is.
-    pub position: Position,
-    /// Why the store could not be read the last time, where it could not; the registry is as it was before.
-    pub problem: Option<String>,
-    /// Registrations that could not be taken over, with the reasons.
-    pub failed: Vec<(Scope, PluginName, String)>,
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
 }
 
-/// What a key is to be.
-#[derive(Debug, Clone)]
-pub struct KeyWanted {
-    /// What it allows.
-    pub role: Role,
-    /// For whom, where that is a tenant.
-    pub tenant: Option<TenantId>,
-    /// What it is for.
-    pub label: String,
-    /// From when on it is refused, in milliseconds since 1970, UTC.
-    pub expires_at: Option<i64>,
-    /// Calls a minute that it allows.
-    pub rate: Option<u32>,
+/// What a row must be for a change that was asked for by someone who saw it as `seen`, or did not say.
+///
+/// # Errors
+/// `Conflict` where it was changed since.
+fn expected(now: Option<Revision>, seen: Option<Revision>) -> Result<Expected, ToolError> {
+    match (now, seen) {
+        (now, Some(seen)) if now != Some(seen) => {
+            let now = now.map_or_else(|| "is not there".to_owned(), |now| format!("has the revision {now}"));
+            let message = format!("it was changed by somebody else: it {now}, and you saw {seen}; look again");
+            Err(ToolError::new(ErrorKind::Conflict, message))
+        }
+        (Some(now), _) => Ok(Expected::Revision(now)),
+        (None, _) => Ok(Expected::Absent),
+    }
 }
 
-/// A package on its way in: a one-file plugin's source, or a gzipped tar archive of a plugin's folder.
-#[derive(Debug, Clone)]
-pub struct Upload {
-    /// The file's name, by whose extension a one-file plugin's runner is found.
-    pub file_name: String,
-    /// Its bytes.
-    pub content: Arc<[u8]>,
+fn no_tenant(tenant: &TenantId) -> ToolError {
+    ToolError::new(ErrorKind::NotFound, format!("there is no tenant called {tenant}"))
 }
 
-/// How a version is installed.
-#[derive(Debug, Clone, Default)]
-pub struct Install {
-    /// Which version.
-    pub version: Option<Version>,
-    /// Whether it may break those who call the tools of the one that is there.
-    pub allow_breaking: bool,
-    /// As the caller saw the registration.
-    pub expected: Option<Revision>,
+fn broken(what: &str, error: &serde_json::Error) -> ToolError {
+    ToolError::new(ErrorKind::Internal, format!("{what} cannot be written")).with_source(error.to_string())
 }
 
-/// What came of reading a chain.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct AuditVerdict {
-    /// Lines that were read.
-    pub lines: i64,
-    /// The first line that does not follow on the one before it: it, or one before it, was changed, added or taken out.
-    pub broken_at: Option<i64>,
+/// What keeps a plugin from loading, for whoever uploaded it: file, line and text are theirs.
+fn told(error: LoadError) -> ToolError {
+    let mut details = serde_json::Map::new();
+    details.extend(error.file.clone().map(|file| ("file".to_owned(), file.into())));
+    if let Some((line, column)) = error.position {
+        details.insert("line".to_owned(), line.into());
+        details.insert("column".to_owned(), column.into());
+    }
+    details.extend(error.excerpt.clone().map(|excerpt| ("excerpt".to_owned(), excerpt.into())));
+    let told = ToolError::new(error.kind, error.message);
+    if details.is_empty() { told } else { told.with_details(Value::Object(details)) }
 }

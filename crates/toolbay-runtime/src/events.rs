@@ -5,6 +5,7 @@
 //!
 //! - here: what is told, by whom it may be, and to whom it goes.
 //! - `mailbox`: events that wait for a plugin, a lane for each tenant; `handle`: one event and one handler.
+//! - `relay`: events that take the way over other processes.
 //! - `stream`: listening from outside; `announce`: the lives of plugins as events.
 //!
 //! Who listens stands in the catalogs, so that a change of a catalog changes tools, hooks and handlers together.
@@ -12,6 +13,7 @@
 pub(crate) mod announce;
 mod handle;
 pub(crate) mod mailbox;
+mod relay;
 pub(crate) mod stream;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -22,6 +24,7 @@ use toolbay_api::{
     ErrorKind, Event, EventId, EventName, EventSource, Grants, Limit, Limits, PluginName, Scope, ToolError,
 };
 
+pub use relay::EventRelay;
 pub use stream::{EventStream, Heard};
 
 use crate::{
@@ -153,10 +156,14 @@ impl Toolbay {
         payload: Value,
         within: Duration,
     ) -> Result<Vec<Delivery>, ToolError> {
+        let event = self.event_of(self.told_outside(scope, name, payload)?)?;
+        Ok(self.hand_out_and_wait(event, false, within).await)
+    }
+
+    async fn hand_out_and_wait(&self, event: Event, nested: bool, within: Duration) -> Vec<Delivery> {
         let deadline = tokio::time::Instant::now() + within;
-        let told = self.told_outside(scope, name, payload)?;
         let mut awaited = Vec::new();
-        self.spread(told, Some(&mut awaited))?;
+        self.hand_out(event, nested, Some(&mut awaited));
         let mut deliveries = Vec::with_capacity(awaited.len());
         for (owner, answer) in awaited {
             let outcome = match tokio::time::timeout_at(deadline, answer).await {
@@ -165,7 +172,7 @@ impl Toolbay {
             };
             deliveries.push(Delivery { plugin: owner.name.clone(), scope: owner.scope.clone(), outcome });
         }
-        Ok(deliveries)
+        deliveries
     }
 
     /// Listens from outside: every event from now on, which [`EventStream::matching`] and [`EventStream::of`] narrow.
@@ -234,10 +241,15 @@ impl Toolbay {
     /// # Errors
     /// `LimitExceeded` where it follows from too many others.
     pub(crate) fn tell(&self, told: Told) -> Result<EventId, ToolError> {
-        self.spread(told, None)
+        let nested = told.origin.nested;
+        Ok(self.hand_out(self.event_of(told)?, nested, None))
     }
 
-    fn spread(&self, told: Told, mut awaited: Option<&mut Vec<Awaited>>) -> Result<EventId, ToolError> {
+    /// Makes an event of what is told.
+    ///
+    /// # Errors
+    /// `LimitExceeded` where it follows from too many others.
+    fn event_of(&self, told: Told) -> Result<Event, ToolError> {
         let Told { name, payload, scope, source, origin } = told;
         let allowed = self.event_bounds().max_depth;
         if origin.depth > allowed {
@@ -252,7 +264,13 @@ impl Toolbay {
         }
         let id = EventId::random();
         let (depth, cause, at_ms) = (origin.depth, origin.cause, clock::now_ms(&*self.ports().clock)?);
-        let event = Arc::new(Event { id, name, scope, source, payload, depth, at_ms, cause });
+        Ok(Event { id, name, scope, source, payload, depth, at_ms, cause })
+    }
+
+    /// Puts an event before everybody who hears it here.
+    fn hand_out(&self, event: Event, nested: bool, mut awaited: Option<&mut Vec<Awaited>>) -> EventId {
+        let (id, depth) = (event.id, event.depth);
+        let event = Arc::new(event);
         tracing::debug!(target: "toolbay::events", event = %event.name, %id, scope = %event.scope, depth, "told");
         self.outlets().show(&event);
         for listener in self.registry().listening(&event.scope) {
@@ -263,11 +281,11 @@ impl Toolbay {
                         awaited.push((Arc::clone(&entry.owner), receiver));
                         sender
                     });
-                    self.deliver(&event, entry, origin.nested, reply);
+                    self.deliver(&event, entry, nested, reply);
                 }
             }
         }
-        Ok(id)
+        id
     }
 
     /// Puts the event into the listener's mailbox, and has somebody empty it.

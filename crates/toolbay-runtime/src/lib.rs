@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - [`toolbay`](mod@toolbay): `Toolbay` and its builder, the host's handle on everything; [`load`]: plugins from disk;
-//!   [`manifest_file`]: the text of a manifest, in three formats.
+//!   [`manifest_file`]: the text of a manifest, in three formats; `archive`: plugins that come as bytes.
 //! - [`session`]: a tenant's view of the tools; [`run`](mod@run): one generation of it, from start to end.
 //! - `road`: the road of a tool call, one function. Beside it, one file a step: `view` (look-up), `gates` (hooks),
 //!   [`schema`], [`meter`], [`quarantine`], `callers` (whom a tool allows), `call_host` (what a plugin
@@ -18,6 +18,7 @@
 //! - Ports: [`store`], [`kv`], [`clock`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
 
 mod abilities;
+mod archive;
 mod call_host;
 mod callbacks;
 mod callers;
@@ -70,8 +71,11 @@ pub use audit::{AuditRecord, AuditSink, EventRecord, TracingAudit};
 pub use catalog::{PluginInfo, RegisterOptions, ToolInfo};
 pub use checks::HealthWatch;
 pub use clock::{Clock, SystemClock};
-pub use control::{Actor, Control, ControlOptions, NewKey, Principal, Uploaded};
-pub use events::{Delivery, DeliveryOutcome, EventBounds, EventCounters, EventStream, Heard};
+pub use control::{
+    Actor, Control, ControlOptions, ControlStatus, Install, KeyWanted, NewKey, OnceKey, Principal, StoreAudit,
+    StoreRelay, StoredSecrets, Upload, Uploaded,
+};
+pub use events::{Delivery, DeliveryOutcome, EventBounds, EventCounters, EventRelay, EventStream, Heard};
 pub use evolution::{ChangeKind, ToolChange, Upgrade};
 pub use gates::{Gate, Stop};
 pub use health::{Breaker, Latency, OpenCircuit, PluginHealth};

@@ -15,7 +15,7 @@ use toolbay_api::{Asset, Assets, ErrorKind, Limits, LoadError, Package, PluginNa
 use crate::manifest_file::{self, ManifestFile};
 
 /// Files that one plugin may bring, code and assets together.
-const MAX_FILES: usize = 1_000;
+pub(crate) const MAX_FILES: usize = 1_000;
 /// Bytes of all assets of one plugin.
 const MAX_ASSET_BYTES: u64 = 256 << 20;
 

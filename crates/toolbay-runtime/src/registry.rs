@@ -32,6 +32,8 @@ pub(crate) struct Registry {
     tenants: DashMap<TenantId, Arc<Catalog>>,
     /// What tenants decided about their plugins; a tenant that decided nothing is not in it.
     activations: DashMap<TenantId, Arc<Activations>>,
+    /// What is decided about global plugins for all tenants.
+    for_all: RwLock<Option<Arc<Activations>>>,
     /// What tenants that are in one of the above saw last: each run and each event asks for it, and to work it out costs as
     /// much as the tenant has plugins and configurations. One that is out of date is not given any more.
     views: DashMap<TenantId, Arc<View>>,
@@ -70,9 +72,10 @@ impl Registry {
     pub(crate) fn new(activations: HashMap<TenantId, BTreeMap<PluginName, Activation>>) -> Self {
         let decided = |(tenant, all): (TenantId, BTreeMap<_, _>)| (tenant, Arc::new(all.into_iter().collect()));
         Self {
-            global: RwLock::new(Arc::new(View::new(Arc::default(), None, None))),
+            global: RwLock::new(Arc::new(View::new(Arc::default(), None, None, None))),
             tenants: DashMap::new(),
             activations: activations.into_iter().map(decided).collect(),
+            for_all: RwLock::default(),
             views: DashMap::new(),
             writer: Mutex::new(()),
             generation: RwLock::default(),
@@ -118,6 +121,7 @@ impl Registry {
         }
         let is_so = |last: &Arc<View>| {
             Arc::ptr_eq(&last.global, &global.global)
+                && is_same(last.for_all.as_ref(), global.for_all.as_ref())
                 && is_same(last.own.as_ref(), own.as_ref())
                 && is_same(last.decided.as_ref(), decided.as_ref())
         };
@@ -125,7 +129,7 @@ impl Registry {
         if let Some(last) = last.filter(is_so) {
             return last;
         }
-        let view = Arc::new(View::new(Arc::clone(&global.global), own, decided));
+        let view = Arc::new(View::new(Arc::clone(&global.global), own, decided, global.for_all.clone()));
         self.views.insert(tenant.clone(), Arc::clone(&view));
         // A change that came in between has taken away what was there before, and not this.
         if !self.tenants.contains_key(tenant) && !self.activations.contains_key(tenant) {
@@ -137,6 +141,46 @@ impl Registry {
     /// What `tenant` decided about `plugin`.
     pub(crate) fn activation(&self, tenant: &TenantId, plugin: &PluginName) -> Option<Activation> {
         self.activations.get(tenant)?.of(plugin).cloned()
+    }
+
+    /// What is decided about all plugins in `scope`.
+    pub(crate) fn activations(&self, scope: &Scope) -> Option<Arc<Activations>> {
+        match scope {
+            Scope::Global => self.for_all(),
+            Scope::Tenant(tenant) => self.activations.get(tenant).map(|decided| Arc::clone(&decided)),
+        }
+    }
+
+    /// Puts `next` in the place of all that is decided in `scope`.
+    pub(crate) fn decide(&self, scope: &Scope, next: Activations) {
+        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = (!next.is_empty()).then(|| Arc::new(next));
+        match (scope, next) {
+            (Scope::Global, next) => {
+                *self.for_all.write().unwrap_or_else(PoisonError::into_inner) = next.clone();
+                let global = Arc::clone(&self.global().global);
+                *self.global.write().unwrap_or_else(PoisonError::into_inner) =
+                    Arc::new(View::new(global, None, None, next));
+                self.views.clear();
+            }
+            (Scope::Tenant(tenant), Some(next)) => {
+                self.activations.insert(tenant.clone(), next);
+                self.views.remove(tenant);
+            }
+            (Scope::Tenant(tenant), None) => {
+                self.activations.remove(tenant);
+                self.views.remove(tenant);
+            }
+        }
+    }
+
+    fn for_all(&self) -> Option<Arc<Activations>> {
+        self.for_all.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is said of a global plugin's configuration for all tenants.
+    pub(crate) fn config_for_all(&self, owner: &Owner) -> Option<Value> {
+        self.for_all().filter(|_| owner.scope == Scope::Global)?.of(&owner.name)?.config.clone()
     }
 
     /// The configurations that tenants have of a plugin, by tenant.
@@ -244,6 +288,15 @@ impl Registry {
     /// The first requirement of `registered` that is not met in `scope`, and what is there of that name.
     pub(crate) fn unmet<'a>(&self, scope: &Scope, registered: &'a Registered) -> Option<(&'a Requirement, Found)> {
         unmet_among(&self.catalog(scope), Some(&self.global().global), registered)
+    }
+
+    /// `Ok` where a plugin could be taken out of `scope`, or is not there.
+    ///
+    /// # Errors
+    /// `Dependency` where others require it, which are named.
+    pub(crate) fn check_removable(&self, scope: &Scope, name: &PluginName) -> Result<(), ToolError> {
+        let dependants = self.dependants(scope, name);
+        if dependants.is_empty() { Ok(()) } else { Err(required(name, &dependants)) }
     }
 
     /// Takes a plugin out of `scope` and gives it back. It stays where another requires it.
@@ -391,7 +444,7 @@ impl Registry {
     fn publish(&self, scope: &Scope, next: Catalog) {
         match scope {
             Scope::Global => {
-                let view = Arc::new(View::new(Arc::new(next), None, None));
+                let view = Arc::new(View::new(Arc::new(next), None, None, self.for_all()));
                 *self.global.write().unwrap_or_else(PoisonError::into_inner) = view;
                 self.views.clear();
             }

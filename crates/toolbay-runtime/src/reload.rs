@@ -205,6 +205,76 @@ impl Toolbay {
         done.pop().ok_or_else(|| failed.unwrap_or_else(lost))
     }
 
+    /// Whether `new` could be registered now, beside others or in the place of the one of its name; what that would change, a
+    /// sentence each. Nothing of it is called.
+    ///
+    /// # Errors
+    /// As [`register_with`](Self::register_with) and [`reload`](Self::reload).
+    pub(crate) fn rehearse_install(
+        &self,
+        scope: &Scope,
+        origin: PathBuf,
+        new: Arc<Registered>,
+        options: ReloadOptions,
+    ) -> Result<Vec<String>, LoadError> {
+        let registry = self.registry();
+        registry.check_open()?;
+        let Some(old) = registry.catalog(scope).plugin(&new.owner.name).cloned() else {
+            let clashes = registry.clashes(scope, std::slice::from_ref(&new));
+            clashes.into_iter().flatten().next().map_or(Ok(()), Err)?;
+            registry.lacking(scope, &new).map_or(Ok(()), Err)?;
+            return Ok(Vec::new());
+        };
+        let change = self.rehearse(origin, old, new, options)?;
+        registry.misfit(scope, std::slice::from_ref(&change.exchange)).map_or(Ok(()), |(_, error)| Err(error))?;
+        Ok(change.upgrade.changes.iter().map(ToString::to_string).collect())
+    }
+
+    /// Puts plugins in the places of others, those that fit in one swap; gives those that were not.
+    pub(crate) async fn replace_all(
+        &self,
+        scope: &Scope,
+        all: Vec<(PathBuf, Arc<Registered>, Arc<Registered>)>,
+        options: ReloadOptions,
+    ) -> Vec<(PluginName, LoadError)> {
+        let names: HashMap<_, _> = all.iter().map(|(path, old, _)| (path.clone(), old.owner.name.clone())).collect();
+        let (mut changes, mut failed) = (Vec::new(), Vec::new());
+        for (origin, old, new) in all {
+            match self.rehearse(origin.clone(), old, new, options) {
+                Ok(change) => changes.push(change),
+                Err(error) => failed.push((origin, error)),
+            }
+        }
+        if !changes.is_empty() {
+            failed.extend(self.exchange_all(scope, changes).await.1);
+        }
+        failed.into_iter().filter_map(|(path, error)| Some((names.get(&path)?.clone(), error))).collect()
+    }
+
+    /// Unregisters plugins, those that require others before those. Gives those that are gone, in that order, and those that
+    /// stay, with the reasons.
+    pub(crate) async fn unregister_all(
+        &self,
+        scope: &Scope,
+        mut names: Vec<PluginName>,
+    ) -> (Vec<PluginName>, Vec<(PluginName, ToolError)>) {
+        let mut gone = Vec::new();
+        loop {
+            let (before, mut kept) = (names.len(), Vec::new());
+            for name in names {
+                match self.unregister(scope, &name).await {
+                    Ok(()) => gone.push(name),
+                    Err(error) if error.kind == ErrorKind::NotFound => {}
+                    Err(error) => kept.push((name, error)),
+                }
+            }
+            if kept.is_empty() || kept.len() == before {
+                return (gone, kept);
+            }
+            names = kept.into_iter().map(|(name, _)| name).collect();
+        }
+    }
+
     /// Checks that `new` may take the place of `old`: for those who call it, and for those who configured it.
     fn rehearse(
         &self,
@@ -225,8 +295,10 @@ impl Toolbay {
                 );
                 return Err(LoadError::new(ErrorKind::Conflict, message));
             }
+            let for_all = self.registry().config_for_all(&new.owner);
             for (tenant, config) in self.registry().configs_of(&new.owner) {
-                if let Err(problem) = new.owner.config_with(&config) {
+                let layers: Vec<_> = for_all.iter().chain([&config]).collect();
+                if let Err(problem) = new.owner.config_with(&layers) {
                     let problem =
                         problem.replacen("configuration", &format!("configuration of the tenant {tenant}"), 1);
                     let message =
@@ -487,25 +559,12 @@ impl Sync<'_> {
     }
 
     /// Unregisters what is gone, those that require others before those.
-    async fn remove(&mut self, mut gone: Vec<PluginName>) {
-        loop {
-            let (before, mut kept) = (gone.len(), Vec::new());
-            for name in gone {
-                match self.bay.unregister(&self.scope, &name).await {
-                    Ok(()) => self.report.removed.push(name),
-                    Err(error) if error.kind == ErrorKind::NotFound => {}
-                    Err(error) => kept.push((name, error)),
-                }
-            }
-            if kept.is_empty() || kept.len() == before {
-                for (name, error) in kept {
-                    let error =
-                        LoadError::new(error.kind, format!("its file is gone, and it stays: {}", error.message));
-                    self.fail(&self.path.join(name.as_str()), error);
-                }
-                return;
-            }
-            gone = kept.into_iter().map(|(name, _)| name).collect();
+    async fn remove(&mut self, gone: Vec<PluginName>) {
+        let (removed, kept) = self.bay.unregister_all(&self.scope, gone).await;
+        self.report.removed = removed;
+        for (name, error) in kept {
+            let error = LoadError::new(error.kind, format!("its file is gone, and it stays: {}", error.message));
+            self.fail(&self.path.join(name.as_str()), error);
         }
     }
 }

@@ -79,7 +79,7 @@ fn variable_name(name: &str) -> String {
     name.to_uppercase().replace(['-', '.'], "_")
 }
 
-/// The configuration that a plugin has where its tenant says nothing, checked.
+/// The configuration that a plugin has where its tenant says nothing, checked with what is decided `for_all` laid over it.
 ///
 /// # Errors
 /// `Config` with the first place that does not fit.
@@ -88,13 +88,15 @@ pub(crate) fn of_host(
     schema: Option<&Value>,
     file: Option<&Value>,
     environment: &Environment,
+    for_all: Option<&Value>,
 ) -> Result<Value, LoadError> {
     let mut config = defaults_of(schema);
     if let Some(file) = file {
         lay_over(&mut config, file.clone());
     }
     lay_over(&mut config, environment.layer(plugin, schema)?);
-    check(schema, &config).map_err(|problem| LoadError::new(ErrorKind::Config, problem))?;
+    let fits = for_all.map_or_else(|| check(schema, &config), |over| layered(schema, &config, &[over]).map(|_| ()));
+    fits.map_err(|problem| LoadError::new(ErrorKind::Config, problem))?;
     Ok(config)
 }
 
@@ -107,7 +109,7 @@ pub(crate) fn of_tenants_own(schema: Option<&Value>, tenant: Option<&Value>) -> 
     let config = defaults_of(schema);
     let fits = check(schema, &config).or_else(|problem| match tenant {
         None => Err(problem),
-        Some(tenant) => of_tenant(schema, &config, tenant).map(|_| ()),
+        Some(tenant) => layered(schema, &config, &[tenant]).map(|_| ()),
     });
     fits.map_err(|problem| LoadError::new(ErrorKind::Config, problem))?;
     Ok(config)
@@ -117,13 +119,15 @@ fn defaults_of(schema: Option<&Value>) -> Value {
     schema.map_or_else(|| Value::Object(Map::new()), |schema| defaults(schema, 0))
 }
 
-/// The configuration that a plugin has for a tenant, checked.
+/// A configuration with `layers` laid over it, later ones over earlier ones, checked.
 ///
 /// # Errors
 /// What is wrong with it, as a sentence.
-pub(crate) fn of_tenant(schema: Option<&Value>, host: &Value, tenant: &Value) -> Result<Value, String> {
-    let mut config = host.clone();
-    lay_over(&mut config, tenant.clone());
+pub(crate) fn layered(schema: Option<&Value>, base: &Value, layers: &[&Value]) -> Result<Value, String> {
+    let mut config = base.clone();
+    for layer in layers {
+        lay_over(&mut config, (*layer).clone());
+    }
     check(schema, &config)?;
     Ok(config)
 }

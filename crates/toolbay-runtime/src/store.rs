@@ -94,12 +94,20 @@ pub trait Store: Send + Sync {
     /// delivered, so that events of one key are handled one after another whoever takes them.
     async fn claim(&self, limit: u32, lease_ms: i64, now_ms: i64) -> Result<Vec<OutboxEvent>, ToolError>;
 
-    /// Says that a claimed event is delivered, and takes it away.
-    async fn delivered(&self, id: Uuid) -> Result<(), ToolError>;
+    /// Says that a claimed event is delivered, and takes it away. `attempts` is what the claim gave: where the lease was
+    /// over and somebody else has claimed the event since, nothing happens, since it is theirs now.
+    async fn delivered(&self, id: Uuid, attempts: u32) -> Result<(), ToolError>;
 
     /// Says that delivering a claimed event failed: it is due again at `retry_ms`, or where that is `None`, is put with
-    /// the dead ones and the next of its key goes on.
-    async fn undelivered(&self, id: Uuid, problem: &str, retry_ms: Option<i64>) -> Result<(), ToolError>;
+    /// the dead ones and the next of its key goes on. `attempts` is as for [`delivered`](Self::delivered).
+    async fn undelivered(
+        &self,
+        id: Uuid,
+        attempts: u32,
+        problem: &str,
+        retry_ms: Option<i64>,
+        now_ms: i64,
+    ) -> Result<(), ToolError>;
 
     /// Events that were given up, oldest first.
     async fn dead_events(&self, page: Page) -> Result<Listed<DeadEvent>, ToolError>;

@@ -26,7 +26,7 @@ use crate::{
     catalog::{Owner, PluginInfo, RegisterOptions, Registered},
     clock::{Clock, SystemClock},
     digest::Digest,
-    events::{EventBounds, announce::Announcer, mailbox::Mailbox, stream::Outlets},
+    events::{EventBounds, EventRelay, announce::Announcer, mailbox::Mailbox, stream::Outlets},
     guarded::{Failure, guarded, now},
     health::{Breaker, Vitals},
     kv::{KvQuota, KvStore, MemoryKv},
@@ -96,6 +96,7 @@ pub(crate) struct Ports {
     pub(crate) tenant_secrets: HashMap<TenantId, Arc<dyn SecretProvider>>,
     pub(crate) ward: Arc<Ward>,
     pub(crate) audit: Option<Arc<dyn AuditSink>>,
+    pub(crate) relay: Option<Arc<dyn EventRelay>>,
     /// Whether clock and random numbers are kept from all plugins.
     pub(crate) deterministic: bool,
 }
@@ -344,7 +345,7 @@ impl Toolbay {
     }
 
     /// The host's limits; for a tenant's own plugin, lowered by the tenant's, since those of sources count at loading.
-    fn ceiling(&self, scope: &Scope) -> Limits {
+    pub(crate) fn ceiling(&self, scope: &Scope) -> Limits {
         let policy = &self.0.policy;
         let own = match scope {
             Scope::Tenant(tenant) => policy.tenant_limits.get(tenant),
@@ -381,7 +382,9 @@ impl Toolbay {
         let (config, folder) = match scope {
             Scope::Global => {
                 let (name, environment) = (&metadata.name, &policy.environment);
-                let config = settings::of_host(name, schema, policy.configs.get(name), environment)?;
+                let for_all = self.0.registry.activations(scope);
+                let for_all = for_all.as_ref().and_then(|decided| decided.of(name)?.config.as_ref());
+                let config = settings::of_host(name, schema, policy.configs.get(name), environment, for_all)?;
                 (config, policy.assets.get(name))
             }
             Scope::Tenant(tenant) => {
@@ -547,6 +550,7 @@ pub struct ToolbayBuilder {
     callback_timeout: Duration,
     deterministic: bool,
     events: EventBounds,
+    relay: Option<Arc<dyn EventRelay>>,
     abilities: Vec<Ability>,
 }
 
@@ -584,6 +588,7 @@ impl Default for ToolbayBuilder {
             callback_timeout: CALLBACK_TIME,
             deterministic: false,
             events: EventBounds::default(),
+            relay: None,
             abilities: Vec::new(),
         }
     }
@@ -705,6 +710,14 @@ impl ToolbayBuilder {
     #[must_use]
     pub fn event_bounds(mut self, bounds: EventBounds) -> Self {
         self.events = bounds;
+        self
+    }
+
+    /// Who passes on what plugins tell and [`Toolbay::post`] is given, so that it is handled by one of several processes.
+    /// Without it: this process handles it at once.
+    #[must_use]
+    pub fn event_relay(mut self, relay: Arc<dyn EventRelay>) -> Self {
+        self.relay = Some(relay);
         self
     }
 
@@ -836,6 +849,7 @@ impl ToolbayBuilder {
                 tenant_secrets: self.tenant_secrets,
                 ward: Arc::new(Ward::new(self.quarantine)),
                 audit: self.audit,
+                relay: self.relay,
             },
             meters: Meters::new(self.quota, self.tenant_quotas),
             registrations: AtomicU64::new(0),

@@ -11,7 +11,7 @@ use toolbay_api::{AbilityName, HookPoint, PermissionSet, PluginName, Scope};
 
 use crate::{
     abilities::Provided,
-    activation::Activations,
+    activation::{Activation, Activations},
     callers,
     catalog::{Catalog, HookEntry, Owner, Registered, ToolEntry, ToolInfo},
     services::Sight,
@@ -28,7 +28,9 @@ pub(crate) struct View {
     pub(crate) global: Arc<Catalog>,
     pub(crate) own: Option<Arc<Catalog>>,
     pub(crate) decided: Option<Arc<Activations>>,
-    /// The configurations of those plugins that have one from the tenant. A plugin whose configuration does not fit is off.
+    /// What is decided about global plugins for every tenant that decides nothing else.
+    pub(crate) for_all: Option<Arc<Activations>>,
+    /// The configurations of those plugins about whose something is decided. A plugin whose configuration does not fit is off.
     configs: HashMap<PluginName, (Arc<Owner>, Option<Value>)>,
     by_point: [Vec<Arc<HookEntry>>; HookPoint::ALL.len()],
     around_tools: Vec<Arc<HookEntry>>,
@@ -39,11 +41,17 @@ pub(crate) struct View {
 }
 
 impl View {
-    pub(crate) fn new(global: Arc<Catalog>, own: Option<Arc<Catalog>>, decided: Option<Arc<Activations>>) -> Self {
+    pub(crate) fn new(
+        global: Arc<Catalog>,
+        own: Option<Arc<Catalog>>,
+        decided: Option<Arc<Activations>>,
+        for_all: Option<Arc<Activations>>,
+    ) -> Self {
         let mut view = Self {
             global,
             own,
             decided,
+            for_all,
             configs: HashMap::new(),
             by_point: Default::default(),
             around_tools: Vec::new(),
@@ -134,8 +142,7 @@ impl View {
     }
 
     fn preference(&self, owner: &Owner) -> (i32, bool, u64) {
-        let decided = self.decided.as_ref().and_then(|decided| decided.of(&owner.name));
-        let priority = decided.and_then(|activation| activation.priority).unwrap_or_default();
+        let priority = self.decisions(owner).find_map(|activation| activation.priority).unwrap_or_default();
         (priority, owner.scope == Scope::Global, owner.sequence)
     }
 
@@ -146,10 +153,23 @@ impl View {
 
     /// Whether the tenant has a plugin switched on.
     pub(crate) fn is_on(&self, owner: &Owner) -> bool {
-        let Some(decided) = &self.decided else { return owner.enabled_by_default || owner.protected };
-        let by_tenant = decided.of(&owner.name).and_then(|activation| activation.enabled);
+        if owner.protected || (self.decided.is_none() && self.for_all.is_none()) {
+            return owner.protected || owner.enabled_by_default;
+        }
         let fits = !matches!(self.configs.get(&owner.name), Some((_, None)));
-        owner.protected || (by_tenant.unwrap_or(owner.enabled_by_default) && fits)
+        self.is_said_on(owner) && fits
+    }
+
+    /// Whether a plugin is to be on, which it is where its configuration fits.
+    pub(crate) fn is_said_on(&self, owner: &Owner) -> bool {
+        let said = self.decisions(owner).find_map(|activation| activation.enabled);
+        said.unwrap_or(owner.enabled_by_default)
+    }
+
+    /// What is decided about a plugin: by the tenant, and then for all of them.
+    fn decisions(&self, owner: &Owner) -> impl Iterator<Item = &Activation> {
+        let for_all = self.for_all.as_ref().filter(|_| owner.scope == Scope::Global);
+        [self.decided.as_ref(), for_all].into_iter().flatten().filter_map(|decided| decided.of(&owner.name))
     }
 
     /// Whether a plugin of the tenant or for everybody is one of those that the tenant sees.
@@ -161,13 +181,12 @@ impl View {
         shown && self.is_on(owner)
     }
 
-    /// The plugin of a tool that is not there since the tenant switched the plugin off.
+    /// The plugin of a tool that is not there since it is switched off for the tenant by a decision.
     pub(crate) fn switched_off(&self, tool: &str) -> Option<PluginName> {
-        let decided = self.decided.as_ref()?;
         let of = |catalog: &'_ Arc<Catalog>| {
-            let entry = catalog.tool(tool).or_else(|| catalog.tool_by_provider_name(tool))?;
-            decided.of(&entry.owner.name).filter(|activation| activation.enabled == Some(false))?;
-            Some(entry.owner.name.clone())
+            let owner = &catalog.tool(tool).or_else(|| catalog.tool_by_provider_name(tool))?.owner;
+            let said = self.decisions(owner).find_map(|activation| activation.enabled);
+            (said == Some(false)).then(|| owner.name.clone())
         };
         self.own.as_ref().and_then(of).or_else(|| of(&self.global))
     }
@@ -183,12 +202,13 @@ impl View {
     }
 
     fn tenant_config(&self, owner: &Owner) -> Option<Result<Value, String>> {
-        let config = self.decided.as_ref()?.of(&owner.name)?.config.as_ref()?;
-        Some(owner.config_with(config))
+        let mut layers: Vec<_> = self.decisions(owner).filter_map(|activation| activation.config.as_ref()).collect();
+        layers.reverse();
+        (!layers.is_empty()).then(|| owner.config_with(&layers))
     }
 
     fn tenant_configs(&self) -> HashMap<PluginName, (Arc<Owner>, Option<Value>)> {
-        if self.decided.is_none() {
+        if self.decided.is_none() && self.for_all.is_none() {
             return HashMap::new();
         }
         let own = |plugin: &Arc<Registered>| {

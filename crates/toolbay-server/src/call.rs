@@ -22,7 +22,7 @@ use toolbay_runtime::{
 };
 use uuid::Uuid;
 
-use crate::{app::App, problem::Problem};
+use crate::{app::App, problem::Problem, road::no_such_tenant};
 
 /// Parts of a list that are given where the caller does not say.
 const DEFAULT_LIMIT: u32 = 50;
@@ -45,6 +45,8 @@ pub(crate) struct Call {
     pub(crate) extensions: Extensions,
     pub(crate) body: Bytes,
     pub(crate) once: Option<OnceKey>,
+    /// Whether the same request was done before.
+    pub(crate) is_again: bool,
 }
 
 impl Call {
@@ -55,9 +57,7 @@ impl Call {
 
     /// Who asks, as control knows them.
     pub(crate) fn actor(&self) -> Result<Actor, Problem> {
-        let Principal { prefix, role, tenant, .. } = self.principal()?;
-        let name = format!("key:{prefix}");
-        Ok(Actor { name, role: *role, tenant: tenant.clone(), once: self.once.clone() })
+        Ok(self.principal()?.actor(self.once.clone()))
     }
 
     /// Whether the key is an operator's or an administrator's.
@@ -68,6 +68,15 @@ impl Call {
     /// Whose things it is about.
     pub(crate) fn scope(&self) -> Result<&Scope, Problem> {
         self.scope.as_ref().ok_or_else(Problem::internal)
+    }
+
+    /// The same, where there is such a tenant: everything else of one that is not would look like that of one that has
+    /// nothing yet.
+    pub(crate) fn known_scope(&self) -> Result<&Scope, Problem> {
+        match self.scope()? {
+            Scope::Tenant(tenant) if !self.app.control.has_tenant(tenant) => Err(no_such_tenant()),
+            scope => Ok(scope),
+        }
     }
 
     /// The tenant whose things it is about.
@@ -153,6 +162,11 @@ impl Call {
     /// The body, or what stands for none.
     pub(crate) fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
         if self.body.is_empty() { Ok(T::default()) } else { self.json() }
+    }
+
+    /// Whether the request goes by what the caller saw. One that was done already is answered as it was then.
+    pub(crate) fn has_condition(&self) -> bool {
+        self.headers.contains_key(IF_MATCH) && !self.is_again
     }
 
     /// As what the caller saw something that has `tag` now, where it says so.

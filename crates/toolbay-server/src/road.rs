@@ -71,25 +71,24 @@ async fn answer(
     let _in_flight = principal.as_ref().map(|who| app.usage.admit(who, &app.options, now)).transpose()?;
     // 3 whose things it is about
     let params = params?;
-    let scope = place(&app, endpoint, principal.as_ref(), &params).await?;
+    let scope = place(endpoint, principal.as_ref(), &params)?;
     // 4 what they sent
     let query = query_of(&parts.uri)?;
     check_query(endpoint, &query)?;
     check_headers(endpoint, &parts.headers)?;
     let body = body_of(&app, endpoint, &parts.headers, body).await?;
     let digest = request_digest(&parts, &query, &body);
-    let (once, _answering) = once_of(&app, endpoint, principal.as_ref(), &parts.headers, digest).await?;
+    let (once, is_again, _answering) = once_of(&app, endpoint, principal.as_ref(), &parts.headers, digest).await?;
     // 5 the endpoint's code
     let time = app.options.request_timeout;
     let handler = Arc::clone(&endpoint.handler);
     let Parts { headers, extensions, .. } = parts;
-    let call = Call { app, principal, presented, scope, params, query, headers, extensions, body, once };
+    let call = Call { app, principal, presented, scope, params, query, headers, extensions, body, once, is_again };
     timeout(time, handler(call)).await.unwrap_or_else(|_| Err(too_late(time)))
 }
 
 /// Whose things the request is about, where the key may have to do with them.
-async fn place(
-    app: &App,
+fn place(
     endpoint: &Endpoint,
     principal: Option<&Principal>,
     params: &BTreeMap<String, String>,
@@ -115,21 +114,8 @@ async fn place(
                 return Err(no_such_tenant());
             }
             check_role()?;
-            known_tenant(app, principal, &named).await?;
             Ok(Some(Scope::Tenant(named)))
         }
-    }
-}
-
-/// Whether an operator's tenant is there: everything else of a tenant that is not would look like that of one that has
-/// nothing yet.
-async fn known_tenant(app: &App, principal: &Principal, tenant: &TenantId) -> Result<(), Problem> {
-    if principal.tenant.as_ref() == Some(tenant) {
-        return Ok(());
-    }
-    match app.control.store().tenant(tenant).await? {
-        Some(_) => Ok(()),
-        None => Err(no_such_tenant()),
     }
 }
 
@@ -309,10 +295,10 @@ async fn once_of(
     principal: Option<&Principal>,
     headers: &HeaderMap,
     request: [u8; 32],
-) -> Result<(Option<OnceKey>, Option<Answering>), Problem> {
+) -> Result<(Option<OnceKey>, bool, Option<Answering>), Problem> {
     let mut given = headers.get_all("idempotency-key").iter();
     let (Some(value), Some(principal), true) = (given.next(), principal, endpoint.once) else {
-        return Ok((None, None));
+        return Ok((None, false, None));
     };
     let malformed = || Problem::invalid("Idempotency-Key must be one text of 1 to 255 visible characters");
     if given.next().is_some() {
@@ -326,11 +312,10 @@ async fn once_of(
     }
     let answering = app.usage.begin_once(principal.key, text)?;
     let now_ms = chrono::Utc::now().timestamp_millis();
-    if let Some((before, _)) = app.control.store().answered(principal.key, text, now_ms).await?
-        && before != request
-    {
+    let before = app.control.store().answered(principal.key, text, now_ms).await?;
+    if before.as_ref().is_some_and(|(before, _)| *before != request) {
         let message = "this Idempotency-Key was used for another request: give each request one of its own";
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "IdempotencyMismatch", message));
     }
-    Ok((Some(OnceKey { owner: principal.key, key: text.to_owned(), request }), Some(answering)))
+    Ok((Some(OnceKey { owner: principal.key, key: text.to_owned(), request }), before.is_some(), Some(answering)))
 }

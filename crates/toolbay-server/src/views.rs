@@ -230,6 +230,8 @@ pub(crate) struct VersionView {
     pub(crate) uploaded_at: Time,
     /// Who uploaded it, as the audit calls them.
     pub(crate) uploaded_by: String,
+    /// What an operator may want to change, in full sentences. In the answer to an upload only.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl From<&PackageVersion> for VersionView {
@@ -243,6 +245,7 @@ impl From<&PackageVersion> for VersionView {
             manifest: row.manifest.clone(),
             uploaded_at: Time::of(row.uploaded_at),
             uploaded_by: row.uploaded_by.clone(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -456,7 +459,7 @@ pub(crate) struct RotateWanted {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SecretWanted {
     /// As the host's keeper of secrets calls it.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(regex(pattern = "^[A-Z0-9_]{1,64}$"))]
     pub(crate) reference: String,
 }
 

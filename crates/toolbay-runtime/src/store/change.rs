@@ -85,6 +85,13 @@ pub enum Step {
         /// Of whom.
         tenant: Option<TenantId>,
     },
+    /// Sets from when on a key is refused. `NotFound` where there is none.
+    ExpireKey {
+        /// Which.
+        id: Uuid,
+        /// From when on, in milliseconds since 1970, UTC.
+        expires_at: i64,
+    },
     /// Says where a secret is found, or takes that away. `NotFound` where its tenant is not there.
     PutSecret(SecretReference),
 }

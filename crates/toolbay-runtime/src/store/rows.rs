@@ -214,6 +214,9 @@ pub struct RunRow {
 pub struct Snapshot {
     /// The position that this is as of.
     pub position: Position,
+    /// Whether this is everything there is, and what is not in it is not there. Also where it was asked for by a position
+    /// that the store cannot go on from, such as one of before a backup was put back.
+    pub complete: bool,
     /// Tenants that are new or different.
     pub tenants: Vec<TenantRow>,
     /// Tenants that were removed, by the numbers that they had.

@@ -1,4 +1,4 @@
-//! Keys: for administrators only. A key's secret is in the answer that makes it and nowhere else.
+//! Keys: operators have to do with those of tenants, administrators with all. A key's secret is in the answer that makes it and nowhere else.
 
 use axum::{
     http::{Method, StatusCode, header::LOCATION},
@@ -26,14 +26,14 @@ pub(super) fn group() -> Group {
     let mut group = Group::new("keys");
     group.add(
         Endpoint::new(Method::GET, "/api/v1/keys", "listKeys", "Lists keys", list)
-            .role(Role::Admin)
-            .param("tenant", tenant, "Only this tenant's.")
+            .role(Role::Operator)
+            .param("tenant", tenant, "Only this tenant's. Operators must say which.")
             .paged()
             .gives::<Page<KeyView>>(200, "A part of the keys, newest first, without their secrets."),
     );
     group.add(
         Endpoint::new(Method::POST, "/api/v1/keys", "createKey", "Makes a key", create)
-            .role(Role::Admin)
+            .role(Role::Operator)
             .takes::<KeyAsked>(|| json!({ "role": "tenant", "tenant": "acme", "label": "acme's agent" }))
             .once()
             .gives::<NewKeyView>(201, "The key. Its secret is shown this once."),
@@ -46,14 +46,14 @@ pub(super) fn group() -> Group {
             "Makes a key in the place of one",
             rotate,
         )
-        .role(Role::Admin)
+        .role(Role::Operator)
         .may_take::<RotateWanted>(|| json!({ "grace_ms": 86_400_000 }))
         .once()
         .gives::<NewKeyView>(201, "The new key. The old one goes on for the time that was asked."),
     );
     group.add(
         Endpoint::new(Method::DELETE, "/api/v1/keys/{key}", "revokeKey", "Revokes a key", revoke)
-            .role(Role::Admin)
+            .role(Role::Operator)
             .once()
             .gives_nothing("It is refused from now on, on all replicas."),
     );

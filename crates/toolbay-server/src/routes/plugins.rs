@@ -9,11 +9,11 @@ use axum::{
     response::Response,
 };
 use semver::Version;
-use serde_json::json;
+use serde_json::{Value, json};
 use toolbay_api::{ErrorKind, PluginName, Scope};
 use toolbay_runtime::{
     Control, PluginInfo,
-    control::{Install, Upload},
+    control::{Install, Upload, redacted_config},
     store::{Registration, Revision, Role},
 };
 
@@ -31,7 +31,7 @@ pub(super) fn group() -> Group {
     let mut group = Group::new("plugins");
     for endpoint in reading() {
         group.per_tenant(&endpoint);
-        group.global(&endpoint, Role::Operator);
+        group.global(&endpoint, Role::Admin);
     }
     for endpoint in deciding().into_iter().chain(versions_of_plugins()) {
         group.per_tenant(&endpoint);
@@ -118,8 +118,7 @@ fn deciding() -> Vec<Endpoint> {
         .gives::<RegistrationView>(200, "It holds from the next call on."),
         Endpoint::new(Method::POST, "/plugins/{plugin}/reload", "reloadPlugin", "Loads a plugin anew", reload)
             .about("In the process that is asked, from what is installed.")
-            .once()
-            .gives::<RegistrationView>(200, "It was loaded anew."),
+            .gives_nothing("It was loaded anew."),
     ]
 }
 
@@ -158,7 +157,7 @@ fn versions_of_plugins() -> Vec<Endpoint> {
 
 async fn list(call: Call) -> Result<Response, Problem> {
     let page = call.page()?;
-    let mut all = plugins(&call.app.control, call.scope()?);
+    let mut all = plugins(&call.app.control, call.known_scope()?);
     all.sort_by(|a, b| a.name.cmp(&b.name));
     ok(&part(all, &page, |plugin| &plugin.name))
 }
@@ -188,7 +187,7 @@ async fn get(call: Call) -> Result<Response, Problem> {
         plugin,
         permissions: info.iter().flat_map(|info| info.metadata.permissions.iter().map(ToString::to_string)).collect(),
         config_schema: info.as_ref().and_then(|info| info.metadata.config_schema.clone()),
-        registration: row.as_ref().map(RegistrationView::from),
+        registration: row.as_ref().map(|row| shown(control, row)),
     };
     let response = ok(&detail)?;
     Ok(row.as_ref().map(Tag::from).into_iter().fold(response, tagged))
@@ -204,7 +203,10 @@ fn plugins(control: &Control, scope: &Scope) -> Vec<PluginView> {
     let bay = control.toolbay();
     let failed = control.status().failed;
     let problem = |name: &PluginName| {
-        failed.iter().find(|(of, plugin, _)| of == scope && plugin == name).map(|(_, _, problem)| problem.clone())
+        failed
+            .iter()
+            .find(|(of, plugin, _)| of == scope && plugin == name)
+            .map(|(_, _, problem)| problem.message.to_string())
     };
     match scope {
         Scope::Global => bay
@@ -260,7 +262,9 @@ fn absent(control: &Control, row: &Registration) -> PluginView {
         enabled: false,
         protected: false,
         priority: row.priority.unwrap_or_default(),
-        problem: Some(told.map_or_else(|| "it is not loaded here".to_owned(), |(_, _, problem)| problem)),
+        problem: Some(
+            told.map_or_else(|| "it is not loaded here".to_owned(), |(_, _, problem)| problem.message.to_string()),
+        ),
         tools: Vec::new(),
     }
 }
@@ -291,10 +295,12 @@ async fn config(call: Call) -> Result<Response, Problem> {
             all.find(|plugin| plugin.plugin == name).map(|plugin| plugin.config)
         }
     };
+    let schema = info.map(|info| info.metadata.config_schema);
+    let said = row.as_ref().and_then(|row| row.config.as_ref());
     let view = ConfigView {
-        config: row.as_ref().and_then(|row| row.config.clone()),
-        effective,
-        schema: info.and_then(|info| info.metadata.config_schema),
+        config: said.map(|config| redacted(schema.as_ref(), config)),
+        effective: effective.map(|config| redacted(schema.as_ref(), &config)),
+        schema: schema.flatten(),
     };
     let response = ok(&view)?;
     Ok(row.as_ref().map(Tag::from).into_iter().fold(response, tagged))
@@ -302,51 +308,68 @@ async fn config(call: Call) -> Result<Response, Problem> {
 
 /// As what the caller saw the registration, where the request says so.
 async fn expected(call: &Call, name: &PluginName) -> Result<Option<Revision>, Problem> {
-    if !call.headers.contains_key(axum::http::header::IF_MATCH) {
+    if !call.has_condition() {
         return Ok(None);
     }
     let row = call.app.control.registration(&call.actor()?, call.scope()?, name).await?;
     call.matches(row.as_ref().map(Tag::from).as_ref())
 }
 
-fn decided(row: &Registration) -> Result<Response, Problem> {
-    Ok(tagged(ok(&RegistrationView::from(row))?, row.into()))
+fn decided(call: &Call, row: &Registration) -> Result<Response, Problem> {
+    Ok(tagged(ok(&shown(&call.app.control, row))?, row.into()))
+}
+
+/// A registration without what its plugin's schema says is secret.
+fn shown(control: &Control, row: &Registration) -> RegistrationView {
+    let schema = info(control, &row.scope, &row.plugin).map(|info| info.metadata.config_schema);
+    let config = row.config.as_ref().map(|config| redacted(schema.as_ref(), config));
+    RegistrationView { config, ..row.into() }
+}
+
+/// A configuration as it may be shown. Where the plugin is not there, nobody knows which of it is secret.
+fn redacted(schema: Option<&Option<Value>>, config: &Value) -> Value {
+    match (schema, config) {
+        (Some(schema), config) => redacted_config(schema.as_ref(), config),
+        (None, Value::Object(fields)) => fields.keys().map(|name| (name.clone(), json!("***"))).collect(),
+        (None, _) => json!("***"),
+    }
 }
 
 async fn enable(call: Call) -> Result<Response, Problem> {
     let name = call.plugin()?;
     let expected = expected(&call, &name).await?;
-    decided(&call.app.control.enable(&call.actor()?, call.scope()?, &name, expected).await?)
+    decided(&call, &call.app.control.enable(&call.actor()?, call.scope()?, &name, expected).await?)
 }
 
 async fn disable(call: Call) -> Result<Response, Problem> {
     let name = call.plugin()?;
     let expected = expected(&call, &name).await?;
-    decided(&call.app.control.disable(&call.actor()?, call.scope()?, &name, expected).await?)
+    decided(&call, &call.app.control.disable(&call.actor()?, call.scope()?, &name, expected).await?)
 }
 
 async fn put_config(call: Call) -> Result<Response, Problem> {
     let (name, ConfigWanted { config }) = (call.plugin()?, call.json()?);
     let expected = expected(&call, &name).await?;
     let config = Some(config.into());
-    decided(&call.app.control.put_config(&call.actor()?, call.scope()?, &name, config, expected).await?)
+    decided(&call, &call.app.control.put_config(&call.actor()?, call.scope()?, &name, config, expected).await?)
 }
 
 async fn delete_config(call: Call) -> Result<Response, Problem> {
     let name = call.plugin()?;
     let expected = expected(&call, &name).await?;
-    decided(&call.app.control.put_config(&call.actor()?, call.scope()?, &name, None, expected).await?)
+    decided(&call, &call.app.control.put_config(&call.actor()?, call.scope()?, &name, None, expected).await?)
 }
 
 async fn put_priority(call: Call) -> Result<Response, Problem> {
     let (name, PriorityWanted { priority }) = (call.plugin()?, call.json()?);
     let expected = expected(&call, &name).await?;
-    decided(&call.app.control.put_priority(&call.actor()?, call.scope()?, &name, priority, expected).await?)
+    decided(&call, &call.app.control.put_priority(&call.actor()?, call.scope()?, &name, priority, expected).await?)
 }
 
 async fn reload(call: Call) -> Result<Response, Problem> {
     let name = call.plugin()?;
-    decided(&call.app.control.reload(&call.actor()?, call.scope()?, &name).await?)
+    call.app.control.reload(&call.actor()?, call.scope()?, &name).await?;
+    Ok(nothing())
 }
 
 async fn versions(call: Call) -> Result<Response, Problem> {
@@ -381,7 +404,7 @@ async fn upload(call: Call) -> Result<Response, Problem> {
         }
         problem
     })?;
-    let version = VersionView::from(&uploaded.version);
+    let version = VersionView { warnings: uploaded.warnings, ..VersionView::from(&uploaded.version) };
     let status = if uploaded.known { StatusCode::OK } else { StatusCode::CREATED };
     let base = match uploaded.version.scope {
         Scope::Global => "/api/v1/global".to_owned(),
@@ -396,19 +419,19 @@ async fn install_wanted(call: &Call, name: &PluginName) -> Result<Install, Probl
     let InstallWanted { version, allow_breaking } = call.json_or_default()?;
     let version = version.map(|text| Version::parse(&text)).transpose();
     let version = version.map_err(|error| Problem::invalid(format!("version: {error}")))?;
-    Ok(Install { version, allow_breaking, expected: expected(call, name).await? })
+    Ok(Install { version, allow_breaking, seen: expected(call, name).await? })
 }
 
 async fn install(call: Call) -> Result<Response, Problem> {
     let name = call.plugin()?;
     let install = install_wanted(&call, &name).await?;
-    decided(&call.app.control.install(&call.actor()?, call.scope()?, &name, install).await?)
+    decided(&call, &call.app.control.install(&call.actor()?, call.scope()?, &name, install).await?)
 }
 
 async fn rollback(call: Call) -> Result<Response, Problem> {
     let name = call.plugin()?;
     let install = install_wanted(&call, &name).await?;
-    decided(&call.app.control.rollback(&call.actor()?, call.scope()?, &name, install).await?)
+    decided(&call, &call.app.control.rollback(&call.actor()?, call.scope()?, &name, install).await?)
 }
 
 async fn remove(call: Call) -> Result<Response, Problem> {

@@ -35,6 +35,7 @@ pub(super) fn group() -> Group {
 
 async fn list(call: Call) -> Result<Response, Problem> {
     let (tenant, page) = (call.tenant()?, call.page()?);
+    call.known_scope()?;
     let all = call.app.control.toolbay().quarantined().into_iter().filter(|held| held.tenant == *tenant);
     let view = |held: toolbay_runtime::Quarantined| QuarantineView {
         plugin: held.plugin.to_string(),
@@ -46,6 +47,7 @@ async fn list(call: Call) -> Result<Response, Problem> {
 
 async fn release(call: Call) -> Result<Response, Problem> {
     let plugin = call.plugin()?;
+    call.known_scope()?;
     if call.app.control.toolbay().release(call.tenant()?, &plugin) {
         Ok(nothing())
     } else {

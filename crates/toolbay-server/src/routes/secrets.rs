@@ -13,9 +13,6 @@ use crate::{
     views::{SecretView, SecretWanted},
 };
 
-/// Bytes of a reference.
-const MAX_REFERENCE: usize = 256;
-
 pub(super) fn group() -> Group {
     let put = Endpoint::new(Method::PUT, "/secrets/{secret}", "putSecret", "Says where a secret is found", put)
         .role(Role::Operator)
@@ -40,9 +37,6 @@ fn name(call: &Call) -> Result<SecretName, Problem> {
 
 async fn put(call: Call) -> Result<Response, Problem> {
     let (name, SecretWanted { reference }) = (name(&call)?, call.json()?);
-    if reference.is_empty() || reference.len() > MAX_REFERENCE || reference.chars().any(char::is_control) {
-        return Err(Problem::invalid(format!("reference has 1 to {MAX_REFERENCE} bytes, without control characters")));
-    }
     call.app.control.put_secret(&call.actor()?, call.scope()?, name.as_str(), Some(reference.clone())).await?;
     ok(&SecretView { name: name.to_string(), reference })
 }

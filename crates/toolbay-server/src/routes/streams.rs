@@ -101,7 +101,7 @@ struct Reading {
 }
 
 async fn events(call: Call) -> Result<Response, Problem> {
-    let mut events = call.app.control.toolbay().events().of(call.scope()?.clone());
+    let mut events = call.app.control.toolbay().events().of(call.known_scope()?.clone());
     if let Some(name) = call.text("name") {
         events = events.matching(EventPattern::new(name).map_err(|error| Problem::invalid(error.to_string()))?);
     }
@@ -109,6 +109,7 @@ async fn events(call: Call) -> Result<Response, Problem> {
 }
 
 async fn runs(call: Call) -> Result<Response, Problem> {
+    call.known_scope()?;
     let events = call.app.live.open(call.tenant()?, call.app.options.stream_buffer);
     open(&call, Source::Runs(events))
 }

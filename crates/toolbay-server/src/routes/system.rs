@@ -114,7 +114,7 @@ async fn status(call: Call) -> Result<Response, Problem> {
             Scope::Tenant(tenant) => Some(tenant.to_string()),
         },
         plugin: plugin.to_string(),
-        problem,
+        problem: problem.message.to_string(),
     });
     ok(&StoreView { position: status.position.0, ready: status.problem.is_none(), failed: failed.collect() })
 }

@@ -53,7 +53,7 @@ pub(super) fn group() -> Group {
     group.of_tenant(
         &Endpoint::new(Method::DELETE, "", "removeTenant", "Removes a tenant", remove)
             .about("And everything of it but its audit: plugins, packages, keys, values, runs.")
-            .role(Role::Operator)
+            .role(Role::Admin)
             .tagged()
             .once()
             .gives_nothing("It is gone."),
@@ -79,7 +79,7 @@ async fn get(call: Call) -> Result<Response, Problem> {
 }
 
 async fn expected(call: &Call) -> Result<Option<Revision>, Problem> {
-    if !call.headers.contains_key(axum::http::header::IF_MATCH) {
+    if !call.has_condition() {
         return Ok(None);
     }
     let row = call.app.control.tenant(&call.actor()?, call.tenant()?).await?;

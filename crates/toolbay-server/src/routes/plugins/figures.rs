@@ -25,7 +25,7 @@ struct Seen {
 
 fn seen(call: &Call, name: &PluginName) -> Result<Seen, Problem> {
     let bay = call.app.control.toolbay();
-    match call.scope()? {
+    match call.known_scope()? {
         Scope::Global => {
             let info = bay.plugins(&Scope::Global).into_iter().find(|info| info.metadata.name == *name);
             let info = info.ok_or_else(no_such_plugin)?;
