@@ -17,6 +17,7 @@
 //! - [`host`]: the plugin's only way out; [`reach`]: what a host lends through it, HTTP and secrets.
 //! - [`plugin`]: `Plugin`, `Runner`, `Package`; [`declared`]: what is known of one before its code is compiled; [`callback`]: a plugin's callbacks; [`manifest`]: what a plugin says of itself.
 //! - [`event`]: events and who listens to them; [`service`](mod@service): what native plugins lend each other.
+//! - [`route`]: HTTP routes of native plugins.
 //! - [`hook`]: points, inputs, outcomes; [`message`]: the conversation that hooks and models see.
 //! - [`limits`], [`permission`], [`callers`], [`error`], [`result`](mod@result).
 
@@ -38,6 +39,7 @@ pub mod permission;
 pub mod plugin;
 pub mod reach;
 pub mod result;
+pub mod route;
 pub mod service;
 pub mod tool;
 
@@ -61,5 +63,8 @@ pub use permission::{Grants, Permission, PermissionSet};
 pub use plugin::{LoadError, Package, Plugin, PluginContext, PluginMetadata, Runner};
 pub use reach::{HttpSend, HttpSendContext, Secret, SecretName, SecretProvider};
 pub use result::{ToolOutput, WireResult};
+pub use route::{
+    PathStep, Route, RouteContext, RouteDefinition, RouteHandler, RouteMethod, RouteRequest, RouteResponse,
+};
 pub use service::{HostServices, ServiceQuery, ServiceRegistration, ServiceScope, service};
 pub use tool::{Annotations, Execution, Tool, ToolDefinition, blocking_tool, tool};

@@ -16,6 +16,7 @@ use crate::{
     manifest::{Manifest, RuntimeKind},
     names::{AbilityName, PluginName, Scope},
     permission::PermissionSet,
+    route::Route,
     service::ServiceRegistration,
     tool::Tool,
 };
@@ -46,6 +47,11 @@ pub trait Plugin: Send + Sync {
 
     /// What it lends to other native plugins; a plugin of another kind has none.
     fn services(&self) -> Vec<ServiceRegistration> {
+        Vec::new()
+    }
+
+    /// Its HTTP routes, where the host serves any; a plugin of another kind than native has none.
+    fn routes(&self) -> Vec<Route> {
         Vec::new()
     }
 
@@ -131,7 +137,7 @@ pub trait Plugin: Send + Sync {
     }
 }
 
-/// A plugin written in Rust, made of tools, hooks, subscriptions and services.
+/// A plugin written in Rust, made of tools, hooks, subscriptions, services and routes.
 ///
 /// ```
 /// use toolbay_api::{plugin::NativePlugin, tool, ToolContext};
@@ -147,6 +153,7 @@ pub struct NativePlugin {
     hooks: Vec<HookRegistration>,
     subscriptions: Vec<Subscription>,
     services: Vec<ServiceRegistration>,
+    routes: Vec<Route>,
     assets: Assets,
 }
 
@@ -166,6 +173,7 @@ impl NativePlugin {
             hooks: Vec::new(),
             subscriptions: Vec::new(),
             services: Vec::new(),
+            routes: Vec::new(),
             assets: Assets::default(),
         })
     }
@@ -195,6 +203,13 @@ impl NativePlugin {
     #[must_use]
     pub fn service(mut self, service: ServiceRegistration) -> Self {
         self.services.push(service);
+        self
+    }
+
+    /// Serves an HTTP route, below `/plugins/NAME` where the host has a server.
+    #[must_use]
+    pub fn route(mut self, route: Route) -> Self {
+        self.routes.push(route);
         self
     }
 
@@ -240,6 +255,10 @@ impl Plugin for NativePlugin {
 
     fn services(&self) -> Vec<ServiceRegistration> {
         self.services.clone()
+    }
+
+    fn routes(&self) -> Vec<Route> {
+        self.routes.clone()
     }
 
     fn assets(&self) -> Assets {

@@ -19,6 +19,7 @@ use crate::{
     events::mailbox::Mailbox,
     health::Vitals,
     lifecycle::Lifecycle,
+    routes::{self, RouteEntry},
     schema::Schema,
     services, settings,
 };
@@ -167,6 +168,7 @@ pub(crate) struct Registered {
     pub(crate) provided: Vec<Provided>,
     pub(crate) hooks: Vec<Arc<HookEntry>>,
     pub(crate) subscriptions: Vec<Arc<SubscriptionEntry>>,
+    pub(crate) routes: Vec<Arc<RouteEntry>>,
 }
 
 impl Registered {
@@ -217,7 +219,8 @@ impl Registered {
             .collect();
         let entry = |subscription| Arc::new(SubscriptionEntry { subscription, owner: Arc::clone(&owner) });
         let subscriptions = subscriptions.into_iter().map(entry).collect();
-        Ok(Self { owner, plugin, tools, provided, hooks, subscriptions })
+        let routes = routes::entries(plugin.routes(), &owner)?;
+        Ok(Self { owner, plugin, tools, provided, hooks, subscriptions, routes })
     }
 
     pub(crate) fn info(&self) -> PluginInfo {

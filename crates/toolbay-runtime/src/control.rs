@@ -185,6 +185,12 @@ impl Control {
         &self.0.store
     }
 
+    /// Whether there is a tenant of this name, as it was read from the store last.
+    #[must_use]
+    pub fn has_tenant(&self, name: &TenantId) -> bool {
+        self.0.seen.tenants.contains_key(name)
+    }
+
     /// What it was opened with.
     #[must_use]
     pub fn options(&self) -> &ControlOptions {

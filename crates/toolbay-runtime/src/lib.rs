@@ -12,6 +12,7 @@
 //!   `lives`: failures and plugins on their way out; `generation`: when nobody sees those any more; [`shutdown`]: the end.
 //! - `abilities`: what the host declares and plugins provide.
 //! - [`events`]: who is told what happens; `services`: what native plugins lend each other.
+//! - [`routes`]: HTTP routes of native plugins, for whoever serves them.
 //! - `catalog` and `registry`: what is registered, immutable and swapped whole.
 //! - [`control`]: what operators and tenants change, written to the [`store`] first and taken over from there.
 //! - Ports: [`store`], [`kv`], [`clock`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
@@ -46,6 +47,7 @@ pub mod clock;
 pub mod control;
 pub mod events;
 pub mod evolution;
+pub mod formats;
 pub mod health;
 pub mod kv;
 pub mod lazy;
@@ -57,6 +59,7 @@ pub mod observe;
 pub mod quarantine;
 pub mod reload;
 pub mod reply;
+pub mod routes;
 pub mod run;
 pub mod schema;
 pub mod secrets;
@@ -88,6 +91,7 @@ pub use observe::{Observer, RunEvent};
 pub use quarantine::{Quarantine, Quarantined};
 pub use reload::{ReloadOptions, Reloaded, SyncReport};
 pub use reply::{CallMetadata, Reply};
+pub use routes::{RouteCall, RouteFound, RouteInfo};
 pub use run::Run;
 pub use secrets::{EnvSecrets, FileSecrets, SecretChain};
 pub use session::Session;

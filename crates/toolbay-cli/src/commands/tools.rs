@@ -1,9 +1,7 @@
 //! `toolbay tools`: a tenant's tools, as a table or as providers and clients want them.
 
-mod formats;
-
 use clap::{Args, ValueEnum};
-use toolbay::ToolInfo;
+use toolbay::{ToolInfo, formats};
 
 use crate::{
     exit::{CliError, Status},
@@ -44,7 +42,7 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
         Format::Openai => output::json_pretty(&tools.iter().map(formats::openai).collect::<Vec<_>>())?,
         Format::Anthropic => output::json_pretty(&tools.iter().map(formats::anthropic).collect::<Vec<_>>())?,
         Format::Mcp => output::json_pretty(&tools.iter().map(formats::mcp).collect::<Vec<_>>())?,
-        Format::Json => output::json_pretty(&tools.iter().map(formats::json).collect::<Vec<_>>())?,
+        Format::Json => output::json_pretty(&tools.iter().map(formats::full).collect::<Vec<_>>())?,
     }
     Ok(Status::Success)
 }

@@ -1,10 +1,14 @@
-//! Tools as others write them down. One function for each form, so that a form can change with its API alone.
+//! Tools as others write them down. One function for each form, so that a form can change with its API alone; here, since
+//! every interface gives the same ones.
 
 use serde_json::{Map, Value, json};
-use toolbay::{Annotations, Scope, ToolInfo};
+use toolbay_api::{Annotations, Scope};
+
+use crate::catalog::ToolInfo;
 
 /// An entry of `tools` in OpenAI's chat completions.
-pub(super) fn openai(tool: &ToolInfo) -> Value {
+#[must_use]
+pub fn openai(tool: &ToolInfo) -> Value {
     json!({ "type": "function", "function": {
         "name": tool.provider_name,
         "description": tool.definition.description,
@@ -13,7 +17,8 @@ pub(super) fn openai(tool: &ToolInfo) -> Value {
 }
 
 /// An entry of `tools` in Anthropic's messages.
-pub(super) fn anthropic(tool: &ToolInfo) -> Value {
+#[must_use]
+pub fn anthropic(tool: &ToolInfo) -> Value {
     json!({
         "name": tool.provider_name,
         "description": tool.definition.description,
@@ -22,7 +27,8 @@ pub(super) fn anthropic(tool: &ToolInfo) -> Value {
 }
 
 /// An entry of `tools` in MCP's `tools/list`.
-pub(super) fn mcp(tool: &ToolInfo) -> Value {
+#[must_use]
+pub fn mcp(tool: &ToolInfo) -> Value {
     let mut entry = Map::new();
     entry.insert("name".to_owned(), json!(tool.definition.name));
     entry.insert("description".to_owned(), json!(tool.definition.description));
@@ -46,7 +52,8 @@ pub(super) fn mcp(tool: &ToolInfo) -> Value {
 }
 
 /// All that Toolbay knows of a tool.
-pub(super) fn json(tool: &ToolInfo) -> Value {
+#[must_use]
+pub fn full(tool: &ToolInfo) -> Value {
     let definition = &tool.definition;
     json!({
         "name": definition.name,

@@ -1,0 +1,26 @@
+//! What all requests share.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use toolbay_runtime::Control;
+
+use crate::{guess::Guesses, live::LiveRuns, metrics::Metrics, options::ServerOptions, table::Endpoint, usage::Usage};
+
+/// What all requests share.
+pub(crate) struct App {
+    pub(crate) control: Control,
+    pub(crate) options: ServerOptions,
+    pub(crate) guesses: Guesses,
+    pub(crate) usage: Arc<Usage>,
+    pub(crate) requests: Arc<Semaphore>,
+    pub(crate) live: LiveRuns,
+    pub(crate) metrics: Metrics,
+    /// Every endpoint, from which both the routes and the OpenAPI document are made.
+    pub(crate) table: Vec<Arc<Endpoint>>,
+    /// Set when the server begins to shut down.
+    pub(crate) is_closing: AtomicBool,
+    /// Ends the streams.
+    pub(crate) stop: CancellationToken,
+}
