@@ -7,14 +7,23 @@
 //!
 //! # Layout
 //!
-//! - [`server`]: the handler; `tools`: how definitions and results look on this wire.
+//! - [`server`]: the handler; `tools`, `prompts`, `resources`: how each looks on this wire.
+//! - `exchange`: the client as a running tool sees it; `state`: what the client carries between rounds; `changes`: telling
+//!   clients that lists have changed.
 //! - [`stdio`]: one client over standard input and output.
 //! - [`http`]: many clients of many tenants over streamable HTTP, on the loopback address only.
 //! - [`error`]: why serving ended or never began.
 
+#![allow(deprecated, reason = "sampling, roots and logging, which SEP-2577 deprecates, are what clients of 2025-11-25 speak")]
+
+mod changes;
 pub mod error;
+mod exchange;
 pub mod http;
+mod prompts;
+mod resources;
 pub mod server;
+mod state;
 pub mod stdio;
 mod tools;
 

@@ -20,7 +20,7 @@ use crate::{
     health::Vitals,
     lifecycle::Lifecycle,
     schema::Schema,
-    services, settings,
+    services, settings, shown,
 };
 
 /// Subscriptions of one plugin: each event is compared with all of them.
@@ -215,7 +215,9 @@ impl Registered {
             .collect();
         let entry = |subscription| Arc::new(SubscriptionEntry { subscription, owner: Arc::clone(&owner) });
         let subscriptions = subscriptions.into_iter().map(entry).collect();
-        Ok(Self { owner, plugin, tools, provided, hooks, subscriptions })
+        let registered = Self { owner, plugin, tools, provided, hooks, subscriptions };
+        shown::check(&registered)?;
+        Ok(registered)
     }
 
     pub(crate) fn info(&self) -> PluginInfo {

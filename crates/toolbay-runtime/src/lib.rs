@@ -56,6 +56,7 @@ pub mod run;
 pub mod schema;
 pub mod secrets;
 pub mod session;
+pub mod shown;
 pub mod shutdown;
 pub mod toolbay;
 
@@ -79,6 +80,7 @@ pub use reload::{ReloadOptions, Reloaded, SyncReport};
 pub use reply::{CallMetadata, Reply};
 pub use run::Run;
 pub use secrets::{EnvSecrets, FileSecrets, SecretChain};
-pub use session::Session;
+pub use session::{Glimpse, Session};
+pub use shown::{PromptInfo, ResourceInfo};
 pub use shutdown::{ShutdownReport, Unstopped};
 pub use toolbay::{Toolbay, ToolbayBuilder};
