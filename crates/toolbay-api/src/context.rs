@@ -10,11 +10,14 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
-    host::Host,
+    error::ToolError,
+    host::{Host, LogLevel},
     limits::Limits,
     names::{CallId, RunId, TenantId},
+    peer::{Answer, Answers, FormAnswer, Peer, Progress, Question, QuestionKind, Questions, nobody_to_ask},
 };
 
 /// On whose behalf a run acts; the same for all its calls. Built from credentials by the host, never from arguments.
@@ -50,6 +53,8 @@ pub struct ToolContextParts {
     pub host: Arc<dyn Host>,
     /// Set when the caller gives up.
     pub cancelled: CancelFlag,
+    /// The program that made the call, where it can be told and asked.
+    pub peer: Option<Arc<dyn Peer>>,
 }
 
 /// What a call knows of itself. Cheap to clone.
@@ -151,6 +156,69 @@ impl ToolContext {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.parts.cancelled.is_set() || Instant::now() >= self.0.parts.deadline
+    }
+
+    /// Tells whoever made the call how far it is. Dropped where nobody wants to know.
+    pub fn progress(&self, done: f64, total: Option<f64>, message: Option<&str>) {
+        if let Some(peer) = &self.0.parts.peer {
+            peer.progress(Progress { done, total, message: message.map(str::to_owned) });
+        }
+    }
+
+    /// Tells whoever made the call something for its log. What the operator is to read goes to [`Host::log`].
+    pub fn tell(&self, level: LogLevel, logger: Option<&str>, data: Value) {
+        if let Some(peer) = &self.0.parts.peer {
+            peer.message(level, logger, data);
+        }
+    }
+
+    /// Whether whoever made the call answers questions of this kind.
+    #[must_use]
+    pub fn can_ask(&self, kind: QuestionKind) -> bool {
+        self.0.parts.peer.as_ref().is_some_and(|peer| peer.answers(kind))
+    }
+
+    /// Asks whoever made the call, as [`Peer::ask`] has it: before anything is changed, and the same each time. The
+    /// errors are for the caller and to be handed on.
+    ///
+    /// # Errors
+    /// `InputRequired` where the answers come with the next call, which begins the tool anew, and where nobody can be asked.
+    ///
+    /// # Cancel safety
+    /// Dropping the future takes the questions back.
+    pub async fn ask(&self, questions: Questions) -> Result<Answers, ToolError> {
+        match &self.0.parts.peer {
+            Some(peer) => peer.ask(questions).await,
+            None => Err(nobody_to_ask()),
+        }
+    }
+
+    /// Asks the user one form, by the flat JSON Schema of an object.
+    ///
+    /// ```
+    /// # use serde_json::json;
+    /// # use toolbay_api::{FormAnswer, ToolContext, ToolError};
+    /// # async fn pay(cx: ToolContext) -> Result<String, ToolError> {
+    /// let schema = json!({ "type": "object", "properties": { "sure": { "type": "boolean" } }, "required": ["sure"] });
+    /// match cx.ask_form("sure", "Pay 5 €?", schema).await? {
+    ///     FormAnswer::Accepted(fields) if fields["sure"] == true => Ok("paid".to_owned()),
+    ///     _ => Ok("not paid".to_owned()),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    ///
+    /// # Cancel safety
+    /// As [`ask`](Self::ask).
+    pub async fn ask_form(&self, name: &str, message: &str, schema: Value) -> Result<FormAnswer, ToolError> {
+        let question = Question::Form { message: message.to_owned(), schema };
+        let mut answers = self.ask(Questions::from([(name.to_owned(), question)])).await?;
+        match answers.remove(name) {
+            Some(Answer::Form(answer)) => Ok(answer),
+            _ => Err(nobody_to_ask()),
+        }
     }
 
     /// Where the runner writes down what the call used.

@@ -124,6 +124,8 @@ pub enum ErrorKind {
     Config,
     /// The plugin panicked; the host caught it.
     Panic,
+    /// Somebody has to answer a question first; the same call is then made again with the answer.
+    InputRequired,
     /// Something that the call needs is away for now.
     Unavailable,
     /// A fault of Toolbay itself.
@@ -152,6 +154,7 @@ impl ErrorKind {
             Self::Conflict => "Conflict",
             Self::Config => "Config",
             Self::Panic => "Panic",
+            Self::InputRequired => "InputRequired",
             Self::Unavailable => "Unavailable",
             Self::Internal => "Internal",
         }

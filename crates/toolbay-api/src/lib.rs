@@ -19,12 +19,14 @@
 //! - [`event`]: events and who listens to them; [`service`](mod@service): what native plugins lend each other.
 //! - [`route`]: HTTP routes of native plugins.
 //! - [`hook`]: points, inputs, outcomes; [`message`]: the conversation that hooks and models see.
+//! - [`peer`]: whoever made a call, to be told and asked; [`content`]: what a tool shows beside data.
 //! - [`limits`], [`permission`], [`callers`], [`error`], [`result`](mod@result).
 
 pub mod ability;
 pub mod asset;
 pub mod callback;
 pub mod callers;
+pub mod content;
 pub mod context;
 pub mod declared;
 pub mod error;
@@ -35,6 +37,7 @@ pub mod limits;
 pub mod manifest;
 pub mod message;
 pub mod names;
+pub mod peer;
 pub mod permission;
 pub mod plugin;
 pub mod reach;
@@ -49,6 +52,7 @@ pub use ability::{Ability, Operation};
 pub use asset::{Asset, Assets};
 pub use callback::{Callback, CallbackContext};
 pub use callers::AllowedCallers;
+pub use content::{Content, Document, DocumentBody};
 pub use context::{Caller, CancelFlag, Isolation, ToolContext, ToolContextParts, Usage};
 pub use declared::{CodeState, Declared};
 pub use error::{ErrorKind, Limit, ToolError};
@@ -59,6 +63,7 @@ pub use limits::{Limits, LimitsRequest};
 pub use manifest::{Manifest, RuntimeKind};
 pub use message::{Message, ModelRequest, ModelResponse, ToolCall};
 pub use names::{AbilityName, CallId, EventName, NameError, PluginName, RunId, Scope, ServiceName, TenantId, ToolName};
+pub use peer::{Answer, Answers, FormAnswer, Peer, Progress, Question, QuestionKind, Questions, Root, Speaker};
 pub use permission::{Grants, Permission, PermissionSet};
 pub use plugin::{LoadError, Package, Plugin, PluginContext, PluginMetadata, Runner};
 pub use reach::{HttpSend, HttpSendContext, Secret, SecretName, SecretProvider};
@@ -67,4 +72,4 @@ pub use route::{
     PathStep, Route, RouteContext, RouteDefinition, RouteHandler, RouteMethod, RouteRequest, RouteResponse,
 };
 pub use service::{HostServices, ServiceQuery, ServiceRegistration, ServiceScope, service};
-pub use tool::{Annotations, Execution, Tool, ToolDefinition, blocking_tool, tool};
+pub use tool::{Annotations, Execution, Tool, ToolDefinition, blocking_tool, showing_tool, tool};

@@ -1,10 +1,11 @@
 //! What a plugin says of itself: the one type behind `plugin.toml`, `plugin.yaml`, `plugin.json` and the `PLUGIN` constant
 //! of a one-file plugin. Its parts: [`check`] holds the rules that types cannot say, [`read`] takes a manifest from JSON,
-//! [`schema`] makes its JSON Schema. Bounds and patterns that a rule and the schema share are constants here.
+//! [`schema`] makes its JSON Schema, [`shown`] has prompts and resources. Bounds and patterns that a rule and the schema share are constants here.
 
 pub mod check;
 pub mod read;
 pub mod schema;
+pub mod shown;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -24,6 +25,7 @@ use crate::{
 };
 
 pub use check::{FieldPart, ManifestError};
+pub use shown::{PromptArgument, PromptDeclaration, PromptMessage, ResourceDeclaration};
 
 /// Characters of a plugin's description.
 pub const MAX_DESCRIPTION: usize = 4_000;
@@ -160,6 +162,14 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, EventDeclaration>")]
     pub events: BTreeMap<EventPattern, EventDeclaration>,
+    /// Its prompts by name: what a user can begin a conversation with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = shown::MAX_PROMPTS))]
+    pub prompts: BTreeMap<ToolName, PromptDeclaration>,
+    /// Its resources by name: what a user or a model can read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = shown::MAX_RESOURCES))]
+    pub resources: BTreeMap<ToolName, ResourceDeclaration>,
 }
 
 fn yes() -> bool {
@@ -313,6 +323,8 @@ impl Manifest {
             tools: BTreeMap::new(),
             hooks: BTreeMap::new(),
             events: BTreeMap::new(),
+            prompts: BTreeMap::new(),
+            resources: BTreeMap::new(),
         }
     }
 

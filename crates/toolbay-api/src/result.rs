@@ -3,20 +3,29 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::ToolError;
+use crate::{content::Content, error::ToolError};
 
 /// What a tool that succeeded gives back.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ToolOutput {
     /// The result as data.
     pub data: Value,
+    /// What it shows beside the data, to programs that can show it. Empty for most tools.
+    pub content: Vec<Content>,
 }
 
 impl ToolOutput {
     /// Takes over data.
     #[must_use]
     pub fn new(data: Value) -> Self {
-        Self { data }
+        Self { data, content: Vec::new() }
+    }
+
+    /// Shows pictures, sounds and documents. Programs that read data alone get a text that stands for them.
+    #[must_use]
+    pub fn showing(content: Vec<Content>) -> Self {
+        let text: Vec<_> = content.iter().map(Content::to_text).collect();
+        Self { data: Value::String(text.join("\n")), content }
     }
 
     /// Converts anything that serde can.
@@ -41,7 +50,7 @@ impl ToolOutput {
 
 impl From<Value> for ToolOutput {
     fn from(data: Value) -> Self {
-        Self { data }
+        Self::new(data)
     }
 }
 

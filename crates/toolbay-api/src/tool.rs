@@ -174,6 +174,40 @@ where
     BlockingTool(NativeTool { definition: typed_definition::<P>(name, description), function, parameters: PhantomData })
 }
 
+/// As [`tool`], for a tool that shows more than data: pictures, sounds, documents.
+///
+/// ```
+/// # use schemars::JsonSchema; use serde::Deserialize;
+/// # #[derive(Deserialize, JsonSchema)] struct Empty {}
+/// use toolbay_api::{Content, ToolContext, ToolOutput, showing_tool};
+///
+/// let dot = showing_tool("dot", "Draws a dot", async |_: Empty, _cx: ToolContext| {
+///     Ok(ToolOutput::showing(vec![Content::Image { data: "R0lGODlhAQABAAAAACw=".into(), mime_type: "image/gif".into() }]))
+/// });
+/// ```
+///
+/// # Panics
+/// Where `name` is no [`ToolName`].
+pub fn showing_tool<P, F, Fut>(name: &str, description: &str, function: F) -> ShowingTool<P, F>
+where
+    P: DeserializeOwned + JsonSchema + Send + 'static,
+    F: Fn(P, ToolContext) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<ToolOutput, ToolError>> + Send,
+{
+    ShowingTool(NativeTool { definition: typed_definition::<P>(name, description), function, parameters: PhantomData })
+}
+
+/// A tool made by [`showing_tool`].
+pub struct ShowingTool<P, F>(NativeTool<P, F>);
+
+impl<P, F> ShowingTool<P, F> {
+    /// Changes the definition: output schema, annotations, required permissions, allowed callers, timeout.
+    #[must_use]
+    pub fn with(self, change: impl FnOnce(&mut ToolDefinition)) -> Self {
+        Self(self.0.with(change))
+    }
+}
+
 /// A tool made by [`tool`].
 pub struct NativeTool<P, F> {
     definition: ToolDefinition,
@@ -233,6 +267,22 @@ where
     async fn call(&self, arguments: Value, cx: &ToolContext) -> Result<ToolOutput, ToolError> {
         let parameters = typed(arguments)?;
         ToolOutput::json((self.function)(parameters, cx.clone()).await?)
+    }
+}
+
+#[async_trait]
+impl<P, F, Fut> Tool for ShowingTool<P, F>
+where
+    P: DeserializeOwned + JsonSchema + Send + 'static,
+    F: Fn(P, ToolContext) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<ToolOutput, ToolError>> + Send,
+{
+    fn definition(&self) -> &ToolDefinition {
+        &self.0.definition
+    }
+
+    async fn call(&self, arguments: Value, cx: &ToolContext) -> Result<ToolOutput, ToolError> {
+        (self.0.function)(typed(arguments)?, cx.clone()).await
     }
 }
 

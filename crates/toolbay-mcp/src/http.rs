@@ -1,28 +1,26 @@
 //! Many clients of many tenants over streamable HTTP.
 //!
 //! Only the server is meant to know HTTP (an invariant of ours). Until there is a server crate this module is the
-//! exception: nothing else in this crate knows HTTP, and it will move out as it stands. Until callers have to show who
-//! they are, it serves on the loopback address only and refuses any other.
+//! exception: nothing else in this crate knows HTTP, and it will move out as it stands. Without an
+//! [`Authenticate`] it serves on the loopback address only and refuses any other.
 //!
 //! # Layout
 //!
 //! - this file: routes, options, serving and shutting down.
-//! - `guard`: who may talk to us at all. `sessions`: how many clients may stay connected.
+//! - `guard`: which hosts and pages may talk to us at all. `door`: who it is. `admission`: how much one tenant may have.
+//! - `sessions`: clients of older revisions. `accept`: connections.
 
+mod accept;
+mod admission;
+mod door;
 mod guard;
 mod sessions;
 
-use std::{
-    collections::HashMap,
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, Bytes, to_bytes},
     extract::{Path, Request, State},
     http::{
         HeaderMap, Method, StatusCode,
@@ -30,7 +28,7 @@ use axum::{
     },
     middleware,
     response::{IntoResponse, Response},
-    routing::any,
+    routing::{any, get},
 };
 use futures::StreamExt;
 use rmcp::{
@@ -41,14 +39,35 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use toolbay_runtime::Session;
 
-use self::sessions::BoundedSessions;
-use crate::{McpError, McpServer};
+use self::{
+    admission::Admission,
+    door::{Door, Shut, Visitor},
+    sessions::BoundedSessions,
+};
+use crate::{
+    McpError, McpServer,
+    auth::{Authenticate, Principal, WELL_KNOWN},
+    state::Seal,
+};
 
 /// Bounds of the HTTP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpOptions {
     /// Bytes of one request; a larger one is refused with status 413.
     pub max_body_bytes: usize,
+    /// How long a client may take for the head of a request, from the beginning of the connection on or from the request
+    /// before.
+    pub header_timeout: Duration,
+    /// How long a client may take for a request's body; a slower one is refused with status 408.
+    pub body_timeout: Duration,
+    /// Connections at once, of all clients; further ones wait.
+    pub max_connections: usize,
+    /// Requests of one tenant in flight, counting the streams on which its clients wait; a further one is refused with
+    /// status 429.
+    pub max_in_flight: usize,
+    /// Requests of one tenant in a minute; a further one is refused with status 429. `None`: any number, since tool calls
+    /// are metered by the runtime's quotas.
+    pub max_requests_per_minute: Option<u32>,
     /// Clients of one tenant that may be connected at once, counting those that speak a revision with sessions; a
     /// further one is refused with status 503.
     pub max_sessions: usize,
@@ -56,51 +75,118 @@ pub struct HttpOptions {
     pub session_idle: Duration,
     /// How long requests that run when the server shuts down may go on.
     pub drain: Duration,
+    /// Names by which clients may call this server besides those of the loopback address: `tools.example.com`.
+    pub hosts: Vec<String>,
+    /// Origins of web pages that may call it besides those of this machine: `https://console.example.com`.
+    pub origins: Vec<String>,
+    /// What the state of calls that wait for an answer is sealed with. `None`: a key of this process; where several
+    /// processes serve the same clients they need a common one.
+    pub state_key: Option<StateKey>,
 }
 
 impl Default for HttpOptions {
-    /// 1 MiB, 4,096 sessions a tenant, 5 minutes, 10 seconds.
+    /// 1 MiB, 10 and 30 seconds, 16,384 connections, 4,096 requests and sessions a tenant, 5 minutes, 10 seconds.
     fn default() -> Self {
         Self {
             max_body_bytes: 1024 * 1024,
-            max_sessions: 4096,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            max_connections: 16_384,
+            max_in_flight: 4_096,
+            max_requests_per_minute: None,
+            max_sessions: 4_096,
             session_idle: Duration::from_secs(300),
             drain: Duration::from_secs(10),
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            state_key: None,
         }
     }
 }
 
-/// The routes with what is needed to shut them down; made by [`http_router`], used up by [`serve_http`].
+/// A key of the operator's. Its `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StateKey(Arc<[u8]>);
+
+impl StateKey {
+    /// Takes over a key; it should have 32 random bytes.
+    pub fn new(key: impl Into<Arc<[u8]>>) -> Self {
+        Self(key.into())
+    }
+}
+
+impl fmt::Debug for StateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StateKey(***)")
+    }
+}
+
+/// The routes with what is needed to shut them down; made by [`http_router`] or [`keyed_http_router`], used up by
+/// [`serve_http`].
 pub struct McpRouter {
     router: Router,
     endpoint: Arc<Endpoint>,
 }
 
-/// Routes `/mcp` to `chosen` and `/tenants/{tenant}/mcp` to what `tenants` knows by that name.
+/// Routes `/mcp` to `chosen` and `/tenants/{tenant}/mcp` to what `tenants` knows by that name. Nobody is asked who he is.
 ///
 /// `tenants` is asked at every request, so a tenant that it no longer knows is gone at once; a client that speaks a
-/// revision with sessions keeps the rights of the session that it began with. It should know a bounded set: what is
-/// kept for a tenant is kept as long as the router. A name that it does not know is answered like any other path that
-/// leads nowhere.
+/// revision with sessions keeps the rights of the session that it began with. A name that it does not know is answered
+/// like any other path that leads nowhere.
 pub fn http_router(
     chosen: Session,
     tenants: impl Fn(&str) -> Option<Session> + Send + Sync + 'static,
     options: HttpOptions,
 ) -> McpRouter {
+    router_behind(Door::Open { chosen, tenants: Box::new(tenants) }, options)
+}
+
+/// Routes `/mcp` to the tenant of whoever presents a credential that `authenticate` knows.
+///
+/// `sessions` opens the session of a principal; it gets the principal's user and rights here. `None`, or a session of
+/// another tenant, is a refusal. Both are asked at every request, so what is revoked is gone with the next one, sessions of
+/// older revisions included: those are bound to the principal that began them.
+pub fn keyed_http_router(
+    authenticate: Arc<dyn Authenticate>,
+    sessions: impl Fn(&Principal) -> Option<Session> + Send + Sync + 'static,
+    options: HttpOptions,
+) -> McpRouter {
+    router_behind(Door::Keyed { authenticate, sessions: Box::new(sessions) }, options)
+}
+
+fn router_behind(door: Door, options: HttpOptions) -> McpRouter {
     let stop = CancellationToken::new();
-    let chosen = TenantService::new(&options, &stop, move || Some(chosen.clone()));
+    let sessions = Arc::new(BoundedSessions::new(options.max_sessions, options.session_idle));
+    let seal = options.state_key.as_ref().map_or_else(Seal::of_this_process, |key| Seal::with_key(&key.0));
+    let make = move || {
+        let session = door::visitor(|visitor| visitor.session.clone());
+        let session = session.ok_or_else(|| io::Error::from(io::ErrorKind::PermissionDenied))?;
+        Ok(McpServer::sealing_with(session, seal.clone()))
+    };
+    let config = StreamableHttpServerConfig::default()
+        // Hosts and origins are checked before anything else, in `guard`.
+        .disable_allowed_hosts()
+        .disable_allowed_origins()
+        .with_max_request_body_bytes(options.max_body_bytes)
+        // A stateless result is one message, and plain JSON costs less than a stream of one event.
+        .with_json_response(true)
+        .with_cancellation_token(stop.clone());
+    let allowed = Arc::new(guard::Allowed::new(&options.hosts, &options.origins));
     let endpoint = Arc::new(Endpoint {
-        chosen,
-        tenants: Arc::new(tenants),
+        door,
+        service: StreamableHttpService::new(make, Arc::clone(&sessions), config),
+        sessions,
+        admission: Admission::new(options.max_in_flight, options.max_requests_per_minute),
         options,
-        services: Mutex::default(),
         requests: TaskTracker::new(),
         stop,
     });
     let router = Router::new()
-        .route("/mcp", any(of_chosen))
-        .route("/tenants/{tenant}/mcp", any(of_tenant))
-        .layer(middleware::from_fn(guard::guard))
+        .route("/mcp", any(at_the_door))
+        .route("/tenants/{tenant}/mcp", any(at_a_tenants_door))
+        .route(WELL_KNOWN, get(protected_resource))
+        .route(&format!("{WELL_KNOWN}/mcp"), get(protected_resource))
+        .layer(middleware::from_fn_with_state(allowed, guard::guard))
         .with_state(Arc::clone(&endpoint));
     McpRouter { router, endpoint }
 }
@@ -109,7 +195,8 @@ pub fn http_router(
 /// after [`HttpOptions::drain`].
 ///
 /// # Errors
-/// [`McpError::NotLoopback`] where the listener can be reached from other machines, [`McpError::Io`] where it fails.
+/// [`McpError::NotLoopback`] where the listener can be reached from other machines and nobody is asked who he is,
+/// [`McpError::Io`] where it fails.
 ///
 /// # Cancel safety
 /// Dropping the future closes the listener and cancels running calls.
@@ -121,11 +208,15 @@ pub async fn serve_http(
     /// For connections to notice that their streams have ended.
     const LAST_WORDS: Duration = Duration::from_secs(1);
 
-    check_loopback(listener.local_addr()?)?;
     let McpRouter { router, endpoint } = router;
+    if !endpoint.door.is_keyed() {
+        check_loopback(listener.local_addr()?)?;
+    }
     let _stop_in_any_case = endpoint.stop.clone().drop_guard();
     let closing = CancellationToken::new();
-    let served = axum::serve(listener, router).with_graceful_shutdown(closing.clone().cancelled_owned());
+    let HttpOptions { max_connections, header_timeout, .. } = endpoint.options;
+    let served =
+        accept::serve(listener, router, accept::Bounds { max_connections, header_timeout }, closing.clone());
     let end = async {
         shutdown.await;
         closing.cancel();
@@ -143,7 +234,7 @@ pub async fn serve_http(
     }
 }
 
-/// Refuses an address that other machines can reach: this server asks nobody who they are.
+/// Refuses an address that other machines can reach: for a server that asks nobody who they are.
 ///
 /// # Errors
 /// [`McpError::NotLoopback`].
@@ -151,101 +242,115 @@ pub fn check_loopback(address: SocketAddr) -> Result<(), McpError> {
     if address.ip().to_canonical().is_loopback() { Ok(()) } else { Err(McpError::NotLoopback(address)) }
 }
 
-/// What `rmcp` serves at one address, and the sessions in it.
-#[derive(Clone)]
-struct TenantService {
+struct Endpoint {
+    door: Door,
     service: StreamableHttpService<McpServer, BoundedSessions>,
     sessions: Arc<BoundedSessions>,
-}
-
-type Tenants = dyn Fn(&str) -> Option<Session> + Send + Sync;
-
-struct Endpoint {
-    chosen: TenantService,
-    tenants: Arc<Tenants>,
+    admission: Arc<Admission>,
     options: HttpOptions,
-    // std's Mutex, not tokio's: nothing is awaited while it is held.
-    services: Mutex<HashMap<String, TenantService>>,
     /// Requests that are being answered, streams of results included.
     requests: TaskTracker,
     /// Ends everything that is left.
     stop: CancellationToken,
 }
 
-async fn of_chosen(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Response {
-    endpoint.answer(&endpoint.chosen, request).await
+async fn at_the_door(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Response {
+    endpoint.answer(None, request).await
 }
 
-async fn of_tenant(State(endpoint): State<Arc<Endpoint>>, Path(tenant): Path<String>, request: Request) -> Response {
-    if (endpoint.tenants)(&tenant).is_none() {
-        return StatusCode::NOT_FOUND.into_response();
-    }
-    let service = endpoint.service_of(tenant);
-    endpoint.answer(&service, request).await
+async fn at_a_tenants_door(
+    State(endpoint): State<Arc<Endpoint>>,
+    Path(tenant): Path<String>,
+    request: Request,
+) -> Response {
+    endpoint.answer(Some(&tenant), request).await
 }
 
-impl TenantService {
-    /// `session` is asked for every stateless request and for every client that connects.
-    fn new(
-        options: &HttpOptions,
-        stop: &CancellationToken,
-        session: impl Fn() -> Option<Session> + Send + Sync + 'static,
-    ) -> Self {
-        let config = StreamableHttpServerConfig::default()
-            .with_allowed_hosts(guard::HOSTS)
-            .with_allowed_origins(guard::ORIGINS)
-            .with_max_request_body_bytes(options.max_body_bytes)
-            // A stateless result is one message, and plain JSON costs less than a stream of one event.
-            .with_json_response(true)
-            .with_cancellation_token(stop.clone());
-        let sessions = Arc::new(BoundedSessions::new(options.max_sessions, options.session_idle));
-        let make = move || session().map(McpServer::new).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
-        Self { service: StreamableHttpService::new(make, Arc::clone(&sessions), config), sessions }
-    }
+async fn protected_resource(State(endpoint): State<Arc<Endpoint>>) -> Response {
+    endpoint.door.protected_resource().map_or_else(not_found, |resource| resource.document())
+}
+
+fn not_found() -> Response {
+    StatusCode::NOT_FOUND.into_response()
 }
 
 impl Endpoint {
-    /// The service of a known tenant, made at its first request.
-    fn service_of(&self, tenant: String) -> TenantService {
-        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = |tenant: &String| {
-            let (tenants, tenant) = (Arc::clone(&self.tenants), tenant.clone());
-            TenantService::new(&self.options, &self.stop, move || tenants(&tenant))
+    async fn answer(&self, tenant: Option<&str>, request: Request) -> Response {
+        let visitor = match self.door.visitor(tenant, request.headers()).await {
+            Ok(visitor) => visitor,
+            Err(Shut::NotFound) => return not_found(),
+            Err(Shut::Refused(refused)) => return refused.response(self.door.protected_resource().as_ref()),
         };
-        services.entry(tenant).or_insert_with_key(new).clone()
-    }
-
-    async fn answer(&self, TenantService { service, sessions }: &TenantService, request: Request) -> Response {
+        let admitted = match self.admission.admit(visitor.badge.tenant()) {
+            Ok(admitted) => admitted,
+            Err(too_many) => {
+                let seconds = too_many.retry_after.as_secs().max(1).to_string();
+                let text = "the tenant has too many requests at once or in this minute\n";
+                return (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, seconds)], text).into_response();
+            }
+        };
+        if let Some(refused) = self.refuses(&visitor, &request) {
+            return refused;
+        }
         // Streams that clients open by GET to wait for notifications are not waited for at the end.
         let running = (request.method() == Method::POST).then(|| self.requests.token());
-        if running.is_some() && sessions.is_full() && begins_a_session(request.headers()) {
-            return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")], "too many clients are connected\n")
-                .into_response();
-        }
         let ends_a_session = request.method() == Method::DELETE;
-        let mut response = service.handle(request).await.map(Body::new);
+        let request = match self.whole(request).await {
+            Ok(request) => request,
+            Err(status) => return status.into_response(),
+        };
+        let handled = door::on_behalf_of(visitor, self.service.handle(request)).await;
+        let mut response = handled.map(Body::new);
         if ends_a_session && response.status() == StatusCode::ACCEPTED {
             // The session is gone, not about to go; the Python client reports "accepted" as a failure.
             *response.status_mut() = StatusCode::NO_CONTENT;
         }
-        let Some(running) = running.filter(|_| is_event_stream(response.headers())) else {
+        if !is_event_stream(response.headers()) {
             return response;
-        };
+        }
         response.map(|body| {
             Body::from_stream(body.into_data_stream().inspect(move |_| {
                 // Held, for as long as the stream is, by this closure.
-                let _ = &running;
+                let _ = (&running, &admitted);
             }))
         })
+    }
+
+    /// The answer to a request that uses another's session, or that begins one too many.
+    fn refuses(&self, visitor: &Visitor, request: &Request) -> Option<Response> {
+        let headers = request.headers();
+        let mut ids = headers.get_all("mcp-session-id").iter();
+        if let Some(id) = ids.next() {
+            let is_own = id.to_str().is_ok_and(|id| self.sessions.is_of(id, &visitor.badge));
+            // The same as for one that never was.
+            let answer = (StatusCode::NOT_FOUND, "Not Found: Session not found").into_response();
+            return (!is_own || ids.next().is_some()).then_some(answer);
+        }
+        let begins = request.method() == Method::POST && begins_a_session(headers);
+        (begins && self.sessions.is_full(visitor.badge.tenant())).then(|| {
+            let text = "too many clients are connected\n";
+            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")], text).into_response()
+        })
+    }
+
+    /// The request with its whole body, read within the bounds.
+    async fn whole(&self, request: Request) -> Result<Request<Body>, StatusCode> {
+        let (parts, body) = request.into_parts();
+        let read = to_bytes(body, self.options.max_body_bytes);
+        let bytes: Bytes = match tokio::time::timeout(self.options.body_timeout, read).await {
+            Err(_late) => return Err(StatusCode::REQUEST_TIMEOUT),
+            Ok(Err(_too_long_or_broken)) => return Err(StatusCode::PAYLOAD_TOO_LARGE),
+            Ok(Ok(bytes)) => bytes,
+        };
+        Ok(Request::from_parts(parts, Body::from(bytes)))
     }
 }
 
 /// Whether a POST can only be the `initialize` of a client that speaks a revision with sessions.
 fn begins_a_session(headers: &HeaderMap) -> bool {
-    let is_stateless = headers
+    headers
         .get("mcp-protocol-version")
-        .is_some_and(|version| version.as_bytes() >= ProtocolVersion::V_2026_07_28.as_str().as_bytes());
-    !is_stateless && !headers.contains_key("mcp-session-id")
+        .is_none_or(|version| version.as_bytes() < ProtocolVersion::V_2026_07_28.as_str().as_bytes())
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

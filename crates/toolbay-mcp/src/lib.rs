@@ -7,18 +7,33 @@
 //!
 //! # Layout
 //!
-//! - [`server`]: the handler; `tools`: how definitions and results look on this wire.
+//! - [`server`]: the handler; `tools`, `prompts`, `resources`: how each looks on this wire.
+//! - `exchange`: the client as a running tool sees it; `state`: what the client carries between rounds; `changes`: telling
+//!   clients that lists have changed.
 //! - [`stdio`]: one client over standard input and output.
-//! - [`http`]: many clients of many tenants over streamable HTTP, on the loopback address only.
+//! - [`http`]: many clients of many tenants over streamable HTTP; [`auth`]: who they are.
 //! - [`error`]: why serving ended or never began.
 
+#![allow(deprecated, reason = "sampling, roots and logging, which SEP-2577 deprecates, are what clients of 2025-11-25 speak")]
+
+pub mod auth;
+mod changes;
 pub mod error;
+mod exchange;
 pub mod http;
+mod prompts;
+mod resources;
 pub mod server;
+mod state;
 pub mod stdio;
 mod tools;
 
+pub use auth::{
+    Authenticate, Bearer, Principal, ProtectedResource, Refused,
+    jwt::{FetchedKeys, JwtIssuer, JwtOptions, KeySource},
+    keys::{KeyError, StaticKeys},
+};
 pub use error::McpError;
-pub use http::{HttpOptions, McpRouter, check_loopback, http_router, serve_http};
+pub use http::{HttpOptions, McpRouter, StateKey, check_loopback, http_router, keyed_http_router, serve_http};
 pub use server::McpServer;
 pub use stdio::serve_stdio;

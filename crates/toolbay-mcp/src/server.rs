@@ -1,63 +1,119 @@
 //! The handler: what MCP's requests mean for one tenant's session.
 //!
-//! It holds no state beside the session, so that the same value serves a stdio client for hours and a single stateless
-//! HTTP request. Who the tenant is was decided before it was made; nothing in a request can change it.
+//! It holds no state of a conversation beside the session and the level of a client's log, so that the same value serves
+//! a stdio client for hours and a single stateless HTTP request. Who the tenant is was decided before it was made; nothing
+//! in a request can change it.
+//!
+//! # Layout
+//!
+//! - this file: capabilities, and each request put where it belongs.
+//! - `calls`: everything that is made by a tool, with its progress, its questions and its end.
+
+mod calls;
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, DiscoverResult, ErrorCode,
-        Implementation, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
+        CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomRequest,
+        CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, Implementation,
+        ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, LoggingLevel,
+        PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
+        SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
     },
-    service::RequestContext,
+    service::{NotificationContext, RequestContext, SubscriptionContext},
 };
-use serde_json::Value;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use toolbay_runtime::{Session, ToolInfo};
 
-use crate::tools::{self, Revision};
+use crate::{
+    changes::{self, Watched},
+    prompts, resources,
+    state::Seal,
+    tools::{self, Revision},
+};
 
-/// Tools on one page of `tools/list`.
+/// Tools, prompts or resources on one page of a list.
 const PAGE_SIZE: usize = 200;
 
-/// How long a client may go on using a tool list, in milliseconds. Short, since a plugin can come and go at any time
-/// and clients are not told of it yet.
+/// How long a client may go on using a list, in milliseconds. Short, since a plugin can come and go at any time and a
+/// client need not listen for it.
 const LIST_TTL_MS: u64 = 5_000;
 
 /// How long a client may go on using the answer to `server/discover`, in milliseconds: it changes with the binary.
 const DISCOVER_TTL_MS: u64 = 60_000;
+
+/// Resources that one client may watch.
+const MAX_WATCHED: usize = 100;
 
 const INSTRUCTIONS: &str = "A tool call that fails comes back as a result marked as an error. Its text begins with the \
                             kind of error and says what to change: after InvalidArguments repair the arguments and \
                             call again, after RateLimited, TimedOut or Unavailable try later, after other kinds do \
                             not repeat the same call.";
 
-/// One tenant's tools as an MCP server.
+/// One tenant's tools, prompts and resources as an MCP server.
 #[derive(Clone)]
 pub struct McpServer {
     session: Session,
+    seal: Seal,
+    client: Arc<Client>,
+}
+
+/// What is known of one client that began with `initialize`; nothing is for others.
+struct Client {
+    level: Mutex<LoggingLevel>,
+    watched: Watched,
+    is_told: AtomicBool,
+    gone: CancellationToken,
+    /// Ends what waits for changes on the client's behalf, when the last clone of the server is dropped.
+    _gone_when_dropped: DropGuard,
 }
 
 impl McpServer {
     /// Serves what `session` sees.
     #[must_use]
     pub fn new(session: Session) -> Self {
-        Self { session }
+        Self::sealing_with(session, Seal::of_this_process())
+    }
+
+    /// The same, where several servers open what one of them sealed.
+    pub(crate) fn sealing_with(session: Session, seal: Seal) -> Self {
+        let gone = CancellationToken::new();
+        let client = Client {
+            level: Mutex::new(LoggingLevel::Info),
+            watched: Watched::default(),
+            is_told: AtomicBool::new(false),
+            _gone_when_dropped: gone.clone().drop_guard(),
+            gone,
+        };
+        Self { session, seal, client: Arc::new(client) }
     }
 
     /// The tool that a client calls `name`: qualified, as listed, or in the form that model providers accept.
     fn find(&self, name: &str) -> Option<ToolInfo> {
-        let mut tools = self.session.tools().into_iter();
-        tools.find(|info| info.definition.name == name || &*info.provider_name == name)
+        self.session.tool(name)
     }
 }
 
 impl ServerHandler for McpServer {
     fn get_info(&self) -> ServerConfig {
         let server = Implementation::new("toolbay", env!("CARGO_PKG_VERSION")).with_title("Toolbay");
-        // `listChanged` stays unsaid until such a notification is really sent.
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
-            .with_server_info(server)
-            .with_instructions(INSTRUCTIONS)
+        let capabilities = ServerCapabilities::builder()
+            .enable_logging()
+            .enable_completions()
+            .enable_prompts()
+            .enable_prompts_list_changed()
+            .enable_resources()
+            .enable_resources_list_changed()
+            .enable_resources_subscribe()
+            .enable_tools()
+            .enable_tool_list_changed()
+            .build();
+        ServerConfig::new(capabilities).with_server_info(server).with_instructions(INSTRUCTIONS)
     }
 
     async fn discover(&self, _: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
@@ -67,13 +123,38 @@ impl ServerHandler for McpServer {
             .with_cache_scope(CacheScope::Private))
     }
 
+    /// A client of an older revision is told of changes from here on without asking for it.
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        if self.client.is_told.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (session, peer, gone) = (self.session.clone(), context.peer, self.client.gone.clone());
+        let watched = Arc::clone(&self.client.watched);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = gone.cancelled() => {}
+                () = changes::tell_older(session, peer, watched) => {}
+            }
+        });
+    }
+
+    async fn set_level(
+        &self,
+        params: SetLevelRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        *self.client.level.lock().unwrap_or_else(PoisonError::into_inner) = params.level;
+        Ok(())
+    }
+
     async fn list_tools(
         &self,
         params: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let revision = Revision::of(context.protocol_version().as_ref());
-        let (page, next_cursor) = tools::page(self.session.tools(), params.as_ref(), PAGE_SIZE)?;
+        let name = |info: &ToolInfo| info.definition.name.to_string();
+        let (page, next_cursor) = tools::page(self.session.tools(), name, params.as_ref(), PAGE_SIZE)?;
         let mut result =
             ListToolsResult::with_all_items(page.iter().map(|info| tools::definition(info, revision)).collect());
         result.next_cursor = next_cursor;
@@ -101,19 +182,126 @@ impl ServerHandler for McpServer {
         params: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let revision = Revision::of(context.protocol_version().as_ref());
-        let arguments = Value::Object(params.arguments.unwrap_or_default());
-        let reply = tokio::select! {
-            reply = self.session.call(&params.name, arguments) => reply,
-            // Nobody reads this answer: the client gave up or is gone.
-            () = context.ct.cancelled() => return Err(ErrorData::internal_error("the call was cancelled", None)),
-        };
-        // A tool that the tenant or the user may not see must look just like one that does not exist, whatever the road
-        // refused the call for. A tool's own `NotFound` (of a record, say) is told apart by the tool's being there.
-        if reply.is_error() && self.find(&params.name).is_none() {
-            return Err(unknown_tool(&params.name));
+        self.answer_call(params, context).await
+    }
+
+    async fn list_prompts(
+        &self,
+        params: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        let all = self.session.prompts();
+        let (page, next_cursor) = tools::page(all, |info| info.name.to_string(), params.as_ref(), PAGE_SIZE)?;
+        let mut result = ListPromptsResult::with_all_items(page.iter().map(prompts::definition).collect());
+        result.next_cursor = next_cursor;
+        Ok(match Revision::of(context.protocol_version().as_ref()) {
+            Revision::ObjectsOnly => result,
+            Revision::AnyValue => result.with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private),
+        })
+    }
+
+    async fn get_prompt(
+        &self,
+        params: GetPromptRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        self.answer_prompt(params, context).await
+    }
+
+    async fn complete(
+        &self,
+        params: CompleteRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        prompts::complete(&self.session, &params)
+    }
+
+    async fn list_resources(
+        &self,
+        params: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let all = self.session.resources().into_iter().filter(|info| !info.declaration.is_template()).collect();
+        let (page, next_cursor) = tools::page(all, |info| info.name.to_string(), params.as_ref(), PAGE_SIZE)?;
+        let mut result = ListResourcesResult::with_all_items(page.iter().map(resources::definition).collect());
+        result.next_cursor = next_cursor;
+        Ok(match Revision::of(context.protocol_version().as_ref()) {
+            Revision::ObjectsOnly => result,
+            Revision::AnyValue => result.with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private),
+        })
+    }
+
+    async fn list_resource_templates(
+        &self,
+        params: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        let all = self.session.resources().into_iter().filter(|info| info.declaration.is_template()).collect();
+        let (page, next_cursor) = tools::page(all, |info| info.name.to_string(), params.as_ref(), PAGE_SIZE)?;
+        let mut result = ListResourceTemplatesResult::with_all_items(page.iter().map(resources::template).collect());
+        result.next_cursor = next_cursor;
+        Ok(match Revision::of(context.protocol_version().as_ref()) {
+            Revision::ObjectsOnly => result,
+            Revision::AnyValue => result.with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Private),
+        })
+    }
+
+    async fn read_resource(
+        &self,
+        params: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        self.answer_read(params, context).await
+    }
+
+    /// Resources are watched as far as they are there and within the bound; lists always.
+    fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        let mut accepted = requested.clone();
+        if let Some(uris) = &mut accepted.resource_subscriptions {
+            uris.truncate(MAX_WATCHED);
+            uris.retain(|uri| resources::find(&self.session, uri).is_some());
         }
-        Ok(tools::result(reply, revision, || self.find(&params.name)).into())
+        Some(accepted)
+    }
+
+    async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
+        let end = self.client.gone.clone();
+        tokio::select! {
+            () = context.cancelled() => {}
+            () = end.cancelled() => {}
+            () = changes::tell_newer(self.session.clone(), context.sink().clone()) => {}
+        }
+        Ok(())
+    }
+
+    async fn subscribe(
+        &self,
+        params: SubscribeRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        if resources::find(&self.session, &params.uri).is_none() {
+            return Err(resources::not_found(&params.uri));
+        }
+        let mut watched = self.client.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if watched.iter().any(|(uri, _)| *uri == params.uri) {
+            return Ok(());
+        }
+        if watched.len() >= MAX_WATCHED {
+            let message = format!("a client may watch {MAX_WATCHED} resources; unsubscribe from one first");
+            return Err(ErrorData::invalid_params(message, None));
+        }
+        let mark = changes::mark_of(&self.session, &params.uri);
+        watched.push((params.uri, mark));
+        Ok(())
+    }
+
+    async fn unsubscribe(
+        &self,
+        params: UnsubscribeRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.client.watched.lock().unwrap_or_else(PoisonError::into_inner).retain(|(uri, _)| *uri != params.uri);
+        Ok(())
     }
 
     /// A request of no method that we know, or one whose parameters could not be read at all.
@@ -126,14 +314,17 @@ impl ServerHandler for McpServer {
             "tools/call" => {
                 ErrorData::invalid_params("tools/call takes a string `name` and an object `arguments`", None)
             }
-            "tools/list" => ErrorData::invalid_params("tools/list takes an optional string `cursor`", None),
+            "prompts/get" => {
+                ErrorData::invalid_params("prompts/get takes a string `name` and an object `arguments`", None)
+            }
+            "resources/read" => ErrorData::invalid_params("resources/read takes a string `uri`", None),
+            "completion/complete" => {
+                ErrorData::invalid_params("completion/complete takes `ref` and `argument`", None)
+            }
+            "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
+                ErrorData::invalid_params("the list takes an optional string `cursor`", None)
+            }
             _ => ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "the method is not known here", None),
         })
     }
-}
-
-/// The name is the client's own; only as much of it is given back as a name can have.
-fn unknown_tool(name: &str) -> ErrorData {
-    let name: String = name.chars().take(128).collect();
-    ErrorData::invalid_params(format!("Unknown tool: {name}; tools/list has those that there are"), None)
 }

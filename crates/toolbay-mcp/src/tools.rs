@@ -5,13 +5,15 @@ use std::sync::Arc;
 use rmcp::{
     ErrorData,
     model::{
-        CallToolResult, ContentBlock, JsonObject, MetaObject, PaginatedRequestParams, ProtocolVersion, Tool,
+        AudioContent, CallToolResult, ContentBlock, JsonObject, MetaObject, PaginatedRequestParams, ProtocolVersion, Tool,
         ToolAnnotations,
     },
 };
 use serde_json::{Value, json};
-use toolbay_api::{Annotations, ToolError, result::WireError};
+use toolbay_api::{Annotations, Content, ToolError, result::WireError};
 use toolbay_runtime::{Reply, ToolInfo};
+
+use crate::resources;
 
 /// What the call used, in a result's `_meta`.
 const METADATA_KEY: &str = "toolbay/metadata";
@@ -87,7 +89,8 @@ pub(crate) fn result(reply: Reply, revision: Revision, info: impl FnOnce() -> Op
     meta.insert(METADATA_KEY.to_owned(), Value::Object(reply.metadata.to_json()));
     let mut result = match reply.result {
         Ok(output) => {
-            let mut result = CallToolResult::success(vec![ContentBlock::text(output.to_text())]);
+            let said = output.content.is_empty().then(|| ContentBlock::text(output.to_text()));
+            let mut result = CallToolResult::success(said.into_iter().chain(output.content.into_iter().map(block)).collect());
             // Text and structure say the same twice, so a value that is no object is structured only for the clients
             // that would check it against the schema they were shown.
             let structured = output.data.is_object()
@@ -105,6 +108,16 @@ pub(crate) fn result(reply: Reply, revision: Revision, info: impl FnOnce() -> Op
     result
 }
 
+/// What a tool shows, as a block of content.
+pub(crate) fn block(content: Content) -> ContentBlock {
+    match content {
+        Content::Image { data, mime_type } => ContentBlock::image(data, mime_type),
+        Content::Audio { data, mime_type } => ContentBlock::Audio(AudioContent::new(data, mime_type)),
+        Content::Document(document) => ContentBlock::resource(resources::document_contents(document)),
+        other => ContentBlock::text(other.to_text()),
+    }
+}
+
 /// What the model reads of an error: kind and message, then the details to repair from, then what hooks have to add.
 fn error_text(error: &ToolError, feedback: Option<&str>) -> String {
     let mut text = error.to_string();
@@ -119,26 +132,27 @@ fn error_text(error: &ToolError, feedback: Option<&str>) -> String {
     text
 }
 
-/// The page of `tools` that `params` asks for, and the cursor of the next one. `tools` are sorted by name.
+/// The page of `all` that `params` asks for, and the cursor of the next one. `all` are sorted by `name`.
 ///
 /// # Errors
 /// Invalid parameters where the cursor is none of ours.
-pub(crate) fn page(
-    mut tools: Vec<ToolInfo>,
+pub(crate) fn page<T>(
+    mut all: Vec<T>,
+    name: impl Fn(&T) -> String,
     params: Option<&PaginatedRequestParams>,
     size: usize,
-) -> Result<(Vec<ToolInfo>, Option<String>), ErrorData> {
+) -> Result<(Vec<T>, Option<String>), ErrorData> {
     if let Some(cursor) = params.and_then(|params| params.cursor.as_deref()) {
         let Some(last) = cursor.strip_prefix(CURSOR_PREFIX) else {
             let message = "the cursor is none that this server gave; leave it out to begin at the first page";
             return Err(ErrorData::invalid_params(message, None));
         };
-        let seen = tools.partition_point(|info| info.definition.name.as_str() <= last);
-        tools.drain(..seen);
+        let seen = all.partition_point(|one| name(one).as_str() <= last);
+        all.drain(..seen);
     }
-    let more = tools.len() > size;
-    tools.truncate(size);
-    let last = tools.last().filter(|_| more);
-    let next = last.map(|info| format!("{CURSOR_PREFIX}{}", info.definition.name));
-    Ok((tools, next))
+    let more = all.len() > size;
+    all.truncate(size);
+    let last = all.last().filter(|_| more);
+    let next = last.map(|one| format!("{CURSOR_PREFIX}{}", name(one)));
+    Ok((all, next))
 }

@@ -95,6 +95,7 @@ fn context() -> ToolContext {
         idempotency_key: None,
         host: Arc::new(Nothing::default()),
         cancelled: CancelFlag::default(),
+        peer: None,
     })
 }
 

@@ -218,6 +218,8 @@ impl Host for CallHost {
             of_error_hook: self.of_error_hook,
             redactor: self.redactor.clone(),
             origin: self.origin,
+            // Whoever is outside knows nothing of this call: it could not tell its progress or its questions from the outer one's.
+            peer: None,
         };
         road::travel(&run, trip).await.result
     }

@@ -21,7 +21,7 @@ use crate::{
     lifecycle::Lifecycle,
     routes::{self, RouteEntry},
     schema::Schema,
-    services, settings,
+    services, settings, shown,
 };
 
 /// Subscriptions of one plugin: each event is compared with all of them.
@@ -220,7 +220,9 @@ impl Registered {
         let entry = |subscription| Arc::new(SubscriptionEntry { subscription, owner: Arc::clone(&owner) });
         let subscriptions = subscriptions.into_iter().map(entry).collect();
         let routes = routes::entries(plugin.routes(), &owner)?;
-        Ok(Self { owner, plugin, tools, provided, hooks, subscriptions, routes })
+        let registered = Self { owner, plugin, tools, provided, hooks, subscriptions, routes };
+        shown::check(&registered)?;
+        Ok(registered)
     }
 
     pub(crate) fn info(&self) -> PluginInfo {

@@ -120,6 +120,10 @@ impl Redactor {
         match result {
             Ok(mut output) => {
                 self.value(&mut output.data);
+                for text in output.content.iter_mut().flat_map(toolbay_api::Content::texts_mut) {
+                    let hidden = self.text(text).into_owned();
+                    *text = hidden;
+                }
                 Ok(output)
             }
             Err(error) => Err(self.error(error)),

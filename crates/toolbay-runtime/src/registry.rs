@@ -15,7 +15,7 @@ use std::{
 
 use dashmap::DashMap;
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use toolbay_api::{ErrorKind, LoadError, PluginName, Scope, ServiceName, TenantId, ToolError, manifest::Requirement};
 
 use crate::{
@@ -40,6 +40,8 @@ pub(crate) struct Registry {
     /// Held by writers only, from the check of a change to its publication.
     writer: Mutex<()>,
     generation: RwLock<Arc<Generation>>,
+    /// Counts publications, for those who wait for one.
+    changes: watch::Sender<u64>,
     /// Set for good when the host closes.
     closing: Arc<AtomicBool>,
 }
@@ -79,6 +81,7 @@ impl Registry {
             views: DashMap::new(),
             writer: Mutex::new(()),
             generation: RwLock::default(),
+            changes: watch::Sender::default(),
             closing: Arc::default(),
         }
     }
@@ -216,7 +219,13 @@ impl Registry {
             self.activations.insert(tenant.clone(), Arc::new(next));
         }
         self.views.remove(tenant);
+        self.changes.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    /// Wakes after each publication.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// All plugins, of whatever scope.
@@ -457,6 +466,7 @@ impl Registry {
                 self.views.remove(tenant);
             }
         }
+        self.changes.send_modify(|count| *count += 1);
     }
 
     fn global(&self) -> Arc<View> {

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    CallId, CancelFlag, ErrorKind, Execution, HookPoint, Limit, Limits, ToolContext, ToolContextParts, ToolError,
+    CallId, CancelFlag, Content, ErrorKind, Execution, HookPoint, Limit, Limits, Peer, ToolContext, ToolContextParts, ToolError,
     ToolName, ToolOutput,
     hook::{AfterToolCall, AfterToolCallOutcome, BeforeToolCall, BeforeToolCallOutcome, ErrorOrigin, OnError},
 };
@@ -50,6 +50,8 @@ pub(crate) struct Trip {
     pub(crate) redactor: Redactor,
     /// The events that it follows from, and those that are told in it will.
     pub(crate) origin: Origin,
+    /// The program that made it, where that can be told and asked.
+    pub(crate) peer: Option<Arc<dyn Peer>>,
 }
 
 impl Trip {
@@ -66,7 +68,13 @@ impl Trip {
             of_error_hook: false,
             redactor: Redactor::default(),
             origin: Origin::CALL,
+            peer: None,
         }
+    }
+
+    pub(crate) fn for_peer(mut self, peer: Option<Arc<dyn Peer>>) -> Self {
+        self.peer = peer;
+        self
     }
 }
 
@@ -245,6 +253,7 @@ async fn admit<'a>(
         idempotency_key: None,
         host: Arc::new(host),
         cancelled: cancel.clone(),
+        peer: trip.peer.clone(),
     });
     Ok(Admitted { entry, arguments, cx, cancel, timeout: deadline - started, permit, trial })
 }
@@ -448,6 +457,11 @@ fn kept(entry: &ToolEntry, limits: &Limits, output: ToolOutput) -> Result<ToolOu
 /// Step 8: bounds and the output schema.
 fn shaped(entry: &ToolEntry, limits: &Limits, output: ToolOutput) -> Result<ToolOutput, ToolError> {
     shape::check(&output.data, Limit::Output, limits.max_output_bytes, limits.max_nesting)?;
+    // What is shown counts like what is said, and has a bound of its own: it is sent beside the data.
+    let shown: usize = output.content.iter().map(Content::bytes).fold(0, usize::saturating_add);
+    if shown > limits.max_output_bytes {
+        return Err(ToolError::limit(Limit::Output, limits.max_output_bytes as u64, shown as u64));
+    }
     if let Some(schema) = &entry.output {
         let promise = if entry.serving.is_some() { "the ability's output schema" } else { "its own output schema" };
         schema.check_promise(&output.data, promise)?;

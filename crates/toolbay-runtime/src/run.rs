@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    CallId, Caller, ErrorKind, HttpSend, PermissionSet, RunId, SecretProvider, TenantId, ToolCall, ToolError,
+    CallId, Caller, ErrorKind, HttpSend, Peer, PermissionSet, RunId, SecretProvider, TenantId, ToolCall, ToolError,
 };
 
 use crate::{
@@ -131,9 +131,9 @@ impl Run {
     }
 
     /// Takes a call that has no id yet down the road.
-    pub(crate) async fn call_directly(&self, name: &str, arguments: Value) -> Reply {
+    pub(crate) async fn call_directly(&self, name: &str, arguments: Value, peer: Option<Arc<dyn Peer>>) -> Reply {
         let call = self.next_call_id();
-        road::travel(self, Trip::from_outside(0, call, name.to_owned(), arguments)).await
+        road::travel(self, Trip::from_outside(0, call, name.to_owned(), arguments).for_peer(peer)).await
     }
 
     /// An id for a call that its maker gave none: its number within the run.

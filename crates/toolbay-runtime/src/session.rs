@@ -6,7 +6,8 @@ use std::{
 };
 
 use serde_json::Value;
-use toolbay_api::{Caller, PermissionSet, RunId, TenantId};
+use tokio::sync::watch;
+use toolbay_api::{Caller, Peer, PermissionSet, RunId, TenantId};
 
 use crate::{
     catalog::ToolInfo,
@@ -14,9 +15,26 @@ use crate::{
     observe::Observer,
     reply::Reply,
     run::{self, Run},
+    shown::{PromptInfo, ResourceInfo},
     toolbay::Toolbay,
     view::View,
 };
+
+/// What a tenant saw at some time. It is equal to another where nothing changed in between.
+#[derive(Clone)]
+pub struct Glimpse(Arc<View>);
+
+impl PartialEq for Glimpse {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for Glimpse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Glimpse").finish_non_exhaustive()
+    }
+}
 
 /// One tenant's user at the tools. It sees the catalog as it is at each call; a [`Run`] keeps what it began with.
 #[derive(Clone)]
@@ -53,6 +71,12 @@ impl Session {
     #[must_use]
     pub fn tenant(&self) -> &TenantId {
         &self.tenant
+    }
+
+    /// The tenant's user, where the host named one.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     /// Names the tenant's user, as the host knows it.
@@ -100,7 +124,40 @@ impl Session {
     /// # Cancel safety
     /// Dropping the future ends the call.
     pub async fn call(&self, tool: &str, arguments: Value) -> Reply {
-        self.run().call_directly(tool, arguments).await
+        self.run().call_directly(tool, arguments, None).await
+    }
+
+    /// As [`call`](Self::call), for a program that can be told of progress and asked questions. Calls that the tool makes
+    /// in turn have no such program.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the call.
+    pub async fn call_for(&self, peer: Arc<dyn Peer>, tool: &str, arguments: Value) -> Reply {
+        self.run().call_directly(tool, arguments, Some(peer)).await
+    }
+
+    /// The prompts that the user may see now, in alphabetical order.
+    #[must_use]
+    pub fn prompts(&self) -> Vec<PromptInfo> {
+        self.view().prompts(&self.rights)
+    }
+
+    /// The resources that the user may see now, in alphabetical order of their names.
+    #[must_use]
+    pub fn resources(&self) -> Vec<ResourceInfo> {
+        self.view().resources(&self.rights)
+    }
+
+    /// Wakes after each change of what anybody sees; [`glimpse`](Self::glimpse) says whether it was this tenant.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.toolbay.registry().changes()
+    }
+
+    /// What the tenant sees now, to be compared with what it saw before. Two that are equal are of one catalog.
+    #[must_use]
+    pub fn glimpse(&self) -> Glimpse {
+        Glimpse(self.view())
     }
 
     /// Begins a run, which sees the tools as they are now until it ends.

@@ -264,6 +264,7 @@ impl TestHost {
             idempotency_key: None,
             host: Arc::new(self.clone()),
             cancelled: CancelFlag::default(),
+            peer: None,
         })
     }
 

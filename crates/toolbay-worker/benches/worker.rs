@@ -116,6 +116,7 @@ impl Bench {
             idempotency_key: None,
             host: Arc::clone(&self.host),
             cancelled: CancelFlag::default(),
+            peer: None,
         })
     }
 

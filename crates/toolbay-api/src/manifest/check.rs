@@ -10,6 +10,7 @@ use super::{
     EventDeclaration, HookDeclaration, MAX_ABILITIES, MAX_DESCRIPTION, MAX_GLOBS, MAX_KEYWORD, MAX_KEYWORDS, MAX_LINE,
     MAX_NAME, MAX_PERMISSIONS, MAX_REQUIREMENTS, MAX_TOOL_DESCRIPTION, MAX_TOOLS, MAX_URL, Manifest, Provides,
     Requirement, RuntimeKind, ToolDeclaration,
+    shown::{MAX_PROMPTS, MAX_RESOURCES},
 };
 use crate::{
     names::{EventName, PluginName, ToolName},
@@ -107,6 +108,14 @@ impl Manifest {
         ensure(self.runtime == RuntimeKind::Native || self.requires_services.is_empty(), "requires_services", || {
             format!("services are for native plugins, and this one's runtime is {}", self.runtime)
         })?;
+        at_most("prompts", self.prompts.len(), MAX_PROMPTS, "prompts")?;
+        for (name, prompt) in &self.prompts {
+            prompt.validate().map_err(|error| error.within(&format!("prompts.{name}")))?;
+        }
+        at_most("resources", self.resources.len(), MAX_RESOURCES, "resources")?;
+        for (name, resource) in &self.resources {
+            resource.validate().map_err(|error| error.within(&format!("resources.{name}")))?;
+        }
         for (point, hook) in &self.hooks {
             hook.validate().map_err(|error| error.within(&format!("hooks.{point}")))?;
         }
@@ -213,7 +222,7 @@ fn not_zero(field: &str, milliseconds: Option<u64>) -> Checked {
     ensure(milliseconds != Some(0), field, || "must be 1 or more: 0 would leave no time at all".to_owned())
 }
 
-fn path_within(field: &str, path: &str) -> Checked {
+pub(crate) fn path_within(field: &str, path: &str) -> Checked {
     let inside =
         !path.contains('\\') && path.split('/').all(|step| !matches!(step, "" | "." | "..")) && !path.contains('\0');
     ensure(inside, field, || {

@@ -1,11 +1,13 @@
-//! The sessions of clients that speak a revision from before 2026-07-28, bounded in number.
+//! The sessions of clients that speak a revision from before 2026-07-28, bounded in number and each bound to whoever began
+//! it.
 //!
-//! `rmcp`'s manager ends a session that was idle for too long, but lets any number begin. Each tenant has a manager of
-//! its own: a session's id is then worth nothing at another tenant's address.
+//! `rmcp`'s manager ends a session that was idle for too long, but lets any number begin, and anybody use one whose id he
+//! knows. Here a session's id is worth nothing without the credential that began it: it is for the same tenant, user and
+//! rights, or it is not there.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,14 +22,22 @@ use rmcp::{
         },
     },
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use toolbay_api::TenantId;
 
-/// `rmcp`'s manager with a bound.
+use super::door::{Badge, visitor};
+
+/// `rmcp`'s manager with a bound for each tenant, and owners.
 pub(super) struct BoundedSessions {
     inner: LocalSessionManager,
-    free: Arc<Semaphore>,
+    max: usize,
     // std's Mutex, not tokio's: nothing is awaited while it is held.
-    taken: Mutex<HashMap<SessionId, OwnedSemaphorePermit>>,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    owners: HashMap<SessionId, Badge>,
+    counts: HashMap<TenantId, usize>,
 }
 
 /// Why a session could not be begun or used.
@@ -40,22 +50,47 @@ pub(super) enum SessionsError {
 }
 
 impl BoundedSessions {
-    /// At most `max` sessions at once, each ended after being idle for `idle`.
+    /// At most `max` sessions of one tenant at once, each ended after being idle for `idle`.
     pub(super) fn new(max: usize, idle: Duration) -> Self {
         let mut inner = LocalSessionManager::default();
         inner.session_config.keep_alive = Some(idle);
-        let free = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        Self { inner, free, taken: Mutex::default() }
+        Self { inner, max, taken: Mutex::default() }
     }
 
-    /// Whether no further session can begin now.
-    pub(super) fn is_full(&self) -> bool {
-        self.free.available_permits() == 0
+    /// Whether no further session of the tenant can begin now.
+    pub(super) fn is_full(&self, tenant: &TenantId) -> bool {
+        self.taken().counts.get(tenant).is_some_and(|count| *count >= self.max)
     }
 
-    fn taken(&self) -> MutexGuard<'_, HashMap<SessionId, OwnedSemaphorePermit>> {
-        // The map is whole whatever a panicking thread was about to do with it.
+    /// Whether the session was begun by whoever has this badge.
+    pub(super) fn is_of(&self, id: &str, badge: &Badge) -> bool {
+        self.taken().owners.get(id).is_some_and(|owner| owner == badge)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        // The maps are whole whatever a panicking thread was about to do with them.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a session in that is about to begin.
+    fn reserve(&self, tenant: &TenantId) -> Result<(), SessionsError> {
+        let mut taken = self.taken();
+        let count = taken.counts.entry(tenant.clone()).or_default();
+        if *count >= self.max {
+            return Err(SessionsError::Full);
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    fn release(&self, tenant: &TenantId) {
+        let mut taken = self.taken();
+        if let Some(count) = taken.counts.get_mut(tenant) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                taken.counts.remove(tenant);
+            }
+        }
     }
 }
 
@@ -64,10 +99,19 @@ impl SessionManager for BoundedSessions {
     type Transport = WorkerTransport<LocalSessionWorker>;
 
     async fn create_session(&self) -> Result<(SessionId, Self::Transport), SessionsError> {
-        let permit = Arc::clone(&self.free).try_acquire_owned().map_err(|_| SessionsError::Full)?;
-        let (id, transport) = self.inner.create_session().await?;
-        self.taken().insert(SessionId::clone(&id), permit);
-        Ok((id, transport))
+        let badge = visitor(|visitor| visitor.badge.clone()).ok_or(SessionsError::Full)?;
+        let tenant = badge.tenant().clone();
+        self.reserve(&tenant)?;
+        match self.inner.create_session().await {
+            Ok((id, transport)) => {
+                self.taken().owners.insert(SessionId::clone(&id), badge);
+                Ok((id, transport))
+            }
+            Err(error) => {
+                self.release(&tenant);
+                Err(error.into())
+            }
+        }
     }
 
     async fn initialize_session(
@@ -85,7 +129,10 @@ impl SessionManager for BoundedSessions {
     /// Called at the client's wish and after every other end of a session, idleness included.
     async fn close_session(&self, id: &SessionId) -> Result<(), SessionsError> {
         let closed = self.inner.close_session(id).await;
-        self.taken().remove(id);
+        let owner = self.taken().owners.remove(id);
+        if let Some(owner) = owner {
+            self.release(owner.tenant());
+        }
         Ok(closed?)
     }
 

@@ -20,7 +20,7 @@ async fn the_server_says_who_it_is_and_what_it_can_do() {
     assert_eq!(server.server_info.as_ref().unwrap().name, "toolbay");
     assert!(server.instructions.as_ref().unwrap().contains("InvalidArguments"));
     let tools = server.capabilities.tools.as_ref().unwrap();
-    assert_eq!(tools.list_changed, None, "no such notification is sent");
+    assert_eq!(tools.list_changed, Some(true));
 }
 
 #[tokio::test]

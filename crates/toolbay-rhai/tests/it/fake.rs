@@ -203,6 +203,7 @@ impl Bench {
             idempotency_key: None,
             host,
             cancelled: CancelFlag::default(),
+            peer: None,
         })
     }
 

@@ -129,11 +129,11 @@ async fn loosening_needs_the_hosts_grant() {
             "#{ rewrite: #{ amount: 1 } }",
             expect![[r#"Rewrite(Object {"amount": Number(1)})"#]],
         ),
-        (HookPoint::BeforeToolCall, "#{ answer: 3 }", expect!["Answer(ToolOutput { data: Number(3) })"]),
+        (HookPoint::BeforeToolCall, "#{ answer: 3 }", expect!["Answer(ToolOutput { data: Number(3), content: [] })"]),
         (
             HookPoint::AfterToolCall,
             "#{ replace: \"***\" }",
-            expect![[r#"Replace(Ok(ToolOutput { data: String("***") }))"#]],
+            expect![[r#"Replace(Ok(ToolOutput { data: String("***"), content: [] }))"#]],
         ),
         (HookPoint::OnError, "#{ feedback: \"again\" }", expect![[r#"RetryWithFeedback("again")"#]]),
         (

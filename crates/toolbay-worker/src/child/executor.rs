@@ -212,6 +212,7 @@ impl Executor {
                     idempotency_key: frame.situation.idempotency_key.map(Arc::from),
                     host,
                     cancelled: CancelFlag::default(),
+                    peer: None,
                 });
                 let context = cx.clone();
                 let work = async move {
