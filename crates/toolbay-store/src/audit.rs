@@ -311,8 +311,7 @@ pub(crate) async fn lines(db: &Db, scope: &Scope, query: &AuditQuery) -> Result<
         let Some(id) = chain_id(&mut link, scope).await? else {
             return Ok(Listed { items: Vec::new(), next: None });
         };
-        let params =
-            params![id, after, action.clone(), from.clone(), to.clone(), query.since_ms, rows_of(page)];
+        let params = params![id, after, action.clone(), from.clone(), to.clone(), query.since_ms, rows_of(page)];
         let rows = link.rows(sql, params).await?;
         let lines = rows.iter().map(|row| line(row, scope_name(scope))).collect::<Result<Vec<_>, _>>()?;
         Ok(listed(lines, page, |line| line.sequence.to_string()))

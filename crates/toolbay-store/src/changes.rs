@@ -2,13 +2,19 @@
 //! looking at the number of the last change. A notification is a hint; the number is the truth.
 
 use std::{
-    sync::{Arc, Weak, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use futures::stream::{self, BoxStream, StreamExt as _};
 use sqlx::postgres::PgListener;
-use tokio::{sync::watch, time::{sleep, timeout}};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use toolbay_api::ToolError;
 
 use crate::{

@@ -78,14 +78,7 @@ impl<'a> Held<'a> {
         Ok(!gone.is_empty())
     }
 
-    async fn set(
-        &mut self,
-        link: &mut Link,
-        key: &str,
-        new: &New,
-        quota: KvQuota,
-        now_ms: i64,
-    ) -> Result<(), Fault> {
+    async fn set(&mut self, link: &mut Link, key: &str, new: &New, quota: KvQuota, now_ms: i64) -> Result<(), Fault> {
         self.sweep(link, now_ms).await?;
         let (keys, bytes) = loop {
             let old = self.size_of(link, key).await?;

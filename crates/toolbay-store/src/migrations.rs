@@ -144,9 +144,7 @@ struct Applied {
 
 async fn applied(link: &mut Link) -> Result<Vec<Applied>, Fault> {
     let rows = link.rows("SELECT version, name, digest FROM toolbay_migrations ORDER BY version", params![]).await?;
-    rows.iter()
-        .map(|row| Ok(Applied { version: row.get(0)?, name: row.get(1)?, digest: row.digest(2)? }))
-        .collect()
+    rows.iter().map(|row| Ok(Applied { version: row.get(0)?, name: row.get(1)?, digest: row.digest(2)? })).collect()
 }
 
 fn standing(applied: &[Applied]) -> Vec<MigrationStatus> {

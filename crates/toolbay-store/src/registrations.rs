@@ -139,13 +139,7 @@ pub(crate) async fn remove(
     changed(link, tenant, written, plugin, position).await
 }
 
-async fn changed(
-    link: &mut Link,
-    tenant: Uuid,
-    written: u64,
-    plugin: &PluginName,
-    position: i64,
-) -> Result<(), Fault> {
+async fn changed(link: &mut Link, tenant: Uuid, written: u64, plugin: &PluginName, position: i64) -> Result<(), Fault> {
     if written != 1 {
         return Err(conflict(format!("what is decided about {plugin} was changed since; look at it again")).into());
     }

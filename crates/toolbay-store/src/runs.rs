@@ -26,15 +26,7 @@ pub(crate) async fn put(db: &Db, run: &RunRow, expected: Expected) -> Result<(),
                 link.execute(
                     "INSERT INTO runs (tenant_id, id, status, started_at, updated_at, state, revision)
                      VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant_id, id) DO NOTHING",
-                    params![
-                        tenant,
-                        run.id,
-                        &run.status,
-                        run.started_at,
-                        run.updated_at,
-                        state.clone(),
-                        run.revision
-                    ],
+                    params![tenant, run.id, &run.status, run.started_at, run.updated_at, state.clone(), run.revision],
                 )
                 .await?
             }

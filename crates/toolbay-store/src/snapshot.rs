@@ -5,11 +5,7 @@ use toolbay_api::ToolError;
 use toolbay_runtime::store::{Position, Snapshot};
 
 use crate::{
-    db::Db,
-    fault::Fault,
-    keys, link::Link, migrations::allow_long, registrations, secrets,
-    store::scope_of,
-    tenants,
+    db::Db, fault::Fault, keys, link::Link, migrations::allow_long, registrations, secrets, store::scope_of, tenants,
     values::params,
 };
 
@@ -31,8 +27,7 @@ async fn take(link: &mut Link, seen: Option<Position>) -> Result<Snapshot, Fault
     let position = link.number("SELECT position FROM store_state", params![]).await?;
     // A database that is behind what was seen of it is another one: a backup was put in its place.
     let since = seen.map(|Position(seen)| seen).filter(|seen| *seen <= position);
-    let mut snapshot =
-        Snapshot { position: Position(position), complete: since.is_none(), ..Snapshot::default() };
+    let mut snapshot = Snapshot { position: Position(position), complete: since.is_none(), ..Snapshot::default() };
     if since == Some(position) {
         return Ok(snapshot);
     }

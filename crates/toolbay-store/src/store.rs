@@ -6,13 +6,15 @@ use futures::stream::BoxStream;
 use serde_json::Value;
 use toolbay_api::{ErrorKind, PluginName, Scope, TenantId, ToolError, async_trait};
 use toolbay_runtime::store::{
-    AuditEntry, AuditLine, AuditQuery, Change, ChainHash, DeadEvent, Expected, KeyRow, Listed, OutboxEvent,
+    AuditEntry, AuditLine, AuditQuery, ChainHash, Change, DeadEvent, Expected, KeyRow, Listed, OutboxEvent,
     PackageDigest, PackageVersion, Page, Position, Registration, RunRow, Snapshot, Store, TenantRow,
 };
 use uuid::Uuid;
 
 use crate::{
-    answers, audit, changes::Watched, commit,
+    answers, audit,
+    changes::Watched,
+    commit,
     db::{Db, Pools, read},
     fault::Fault,
     keys,

@@ -86,12 +86,7 @@ pub(crate) async fn suspend(
     .map(drop)
 }
 
-pub(crate) async fn remove(
-    link: &mut Link,
-    tenant: &TenantId,
-    expected: Expected,
-    position: i64,
-) -> Result<(), Fault> {
+pub(crate) async fn remove(link: &mut Link, tenant: &TenantId, expected: Expected, position: i64) -> Result<(), Fault> {
     let id = current(link, tenant, expected).await?.id;
     let packages = link.rows("SELECT DISTINCT digest FROM package_versions WHERE tenant_id = $1", params![id]).await?;
     link.execute("DELETE FROM answers WHERE owner IN (SELECT id FROM api_keys WHERE tenant_id = $1)", params![id])
