@@ -1,7 +1,7 @@
 //! The command line, as a user meets it: the real binary, its output and its status.
 //!
 //! `help` holds the texts; `plugins` new, check and tools; `calls` and `batch` the call; `code` programs; `config` the configuration
-//! file; `operators` what tells of plugins and keeps up with them; `agents` and `serving` the long-running commands.
+//! file; `databases` what looks after them; `operators` what tells of plugins and keeps up with them; `agents` and `serving` the long-running commands.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +16,7 @@ mod batch;
 mod calls;
 mod code;
 mod config;
+mod databases;
 mod help;
 mod operators;
 mod plugins;
@@ -84,8 +85,15 @@ impl Desk {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(args).current_dir(self.0.path()).env("HOME", self.path("home"));
-        for variable in ["RUST_LOG", "TOOLBAY_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "CARGO_PKG_NAME", "COLUMNS"]
-        {
+        for variable in [
+            "RUST_LOG",
+            "TOOLBAY_MODEL",
+            "OPENAI_API_KEY",
+            "OPENAI_BASE_URL",
+            "CARGO_PKG_NAME",
+            "COLUMNS",
+            "TOOLBAY_DATABASE",
+        ] {
             command.env_remove(variable);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -8,61 +8,23 @@ use toolbay::{
     ToolContext, ToolError, Toolbay, plugin::NativePlugin, tool,
 };
 
+use toolbay_testkit::check_kv;
+
 use crate::support::{outcome, tenant};
 
 fn space(tenant: &str, plugin: &str) -> KvSpace {
     KvSpace { tenant: TenantId::new(tenant).unwrap(), plugin: PluginName::new(plugin).unwrap(), own: false }
 }
 
-/// The behaviour of every store.
-async fn behaves(store: &dyn KvStore) {
-    let (mine, quota) = (space("acme", "todo"), KvQuota { max_keys: 3, max_bytes: 100, max_value_bytes: 60 });
-    assert_eq!(store.get(&mine, "a", 0).await.unwrap(), None);
-    store.set(&mine, "a", json!({ "n": 1 }).into(), quota, 0).await.unwrap();
-    store.set(&mine, "ab", json!(2).into(), quota, 0).await.unwrap();
-    store.set(&mine, "b", json!(null).into(), quota, 0).await.unwrap();
-    assert_eq!(store.get(&mine, "a", 0).await.unwrap(), Some(json!({ "n": 1 })));
-    assert_eq!(store.get(&mine, "b", 0).await.unwrap(), Some(Value::Null));
-    assert_eq!(store.list(&mine, "a", "", 10, 0).await.unwrap(), ["a", "ab"]);
-    assert_eq!(store.list(&mine, "", "", 2, 0).await.unwrap(), ["a", "ab"]);
-
-    let own = KvSpace { own: true, ..space("acme", "todo") };
-    for other in [space("acme", "other"), space("globex", "todo"), own] {
-        assert_eq!(store.get(&other, "a", 0).await.unwrap(), None);
-        assert!(store.list(&other, "", "", 10, 0).await.unwrap().is_empty());
-        assert!(!store.delete(&other, "a", 0).await.unwrap());
-    }
-
-    let over = store.set(&mine, "c", json!(1).into(), quota, 0).await.unwrap_err();
-    assert_eq!(over.kind, ErrorKind::LimitExceeded { limit: Limit::Storage, allowed: 3, used: 4 });
-    let long = store.set(&mine, "a", json!("x".repeat(60)).into(), quota, 0).await.unwrap_err();
-    assert_eq!(long.kind, ErrorKind::LimitExceeded { limit: Limit::Storage, allowed: 60, used: 63 });
-    store.set(&mine, "a", json!("x".repeat(50)).into(), quota, 0).await.unwrap();
-    let sum = store.set(&mine, "b", json!("x".repeat(50)).into(), quota, 0).await.unwrap_err();
-    assert!(matches!(sum.kind, ErrorKind::LimitExceeded { limit: Limit::Storage, allowed: 100, .. }), "{sum}");
-    assert_eq!(store.get(&mine, "b", 0).await.unwrap(), Some(Value::Null), "a refused write changed something");
-
-    assert!(store.delete(&mine, "a", 0).await.unwrap());
-    assert!(!store.delete(&mine, "a", 0).await.unwrap());
-    store.set(&mine, "c", json!(1).into(), quota, 0).await.unwrap();
-    for key in ["", &"k".repeat(257)] {
-        assert_eq!(
-            store.set(&mine, key, json!(1).into(), quota, 0).await.unwrap_err().kind,
-            ErrorKind::InvalidArguments
-        );
-        assert_eq!(store.get(&mine, key, 0).await.unwrap_err().kind, ErrorKind::InvalidArguments);
-    }
-}
-
 #[tokio::test]
 async fn the_store_in_memory_behaves() {
-    behaves(&MemoryKv::default()).await;
+    check_kv(Arc::new(MemoryKv::default())).await;
 }
 
 #[tokio::test]
 async fn the_store_in_files_behaves() {
     let folder = tempfile::tempdir().unwrap();
-    behaves(&FileKv::open(folder.path()).unwrap()).await;
+    check_kv(Arc::new(FileKv::open(folder.path()).unwrap())).await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod call;
 mod check;
 mod code;
 mod completions;
+mod db;
 mod describe;
 mod doctor;
 mod mcp;
@@ -59,6 +60,8 @@ pub(crate) enum Command {
     Mcp(mcp::Options),
     /// Serve tenants' tools over MCP by HTTP on this machine
     Serve(serve::Options),
+    /// Look after a server's database: migrate, status, backup
+    Db(db::Options),
     /// Print the JSON Schema of manifests or of the configuration file, for editors
     Schema(schema::Options),
     /// Print completions for a shell
@@ -80,6 +83,7 @@ pub(crate) async fn run(command: Command) -> Result<Status, CliError> {
         Command::Agent(options) => Box::pin(agent::run(options)).await,
         Command::Mcp(options) => Box::pin(mcp::run(options)).await,
         Command::Serve(options) => Box::pin(serve::run(options)).await,
+        Command::Db(options) => Box::pin(db::run(options)).await,
         Command::Schema(options) => schema::run(&options),
         Command::Completions(options) => completions::run(&options),
     }

@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use toolbay::{Isolation, Limits, PluginName, TenantId};
 
-use crate::values::{self, Pair};
+use crate::{
+    exit::CliError,
+    values::{self, Pair},
+};
 
 /// What the host gives and allows; for every command that loads plugins.
 #[derive(Debug, Args)]
@@ -123,4 +126,28 @@ pub(crate) struct SessionOptions {
     pub(crate) plugins: PluginOptions,
     #[command(flatten)]
     pub(crate) host: HostOptions,
+}
+
+/// Which database, for commands that need one.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DatabaseOptions {
+    /// The database: `sqlite:FILE` or `postgres://USER@HOST:PORT/NAME`. Where its URL holds a password, the environment is the
+    /// better place for it
+    #[arg(long, value_name = "URL", env = "TOOLBAY_DATABASE", hide_env_values = true)]
+    database: Option<String>,
+    /// The folder of the server's data, whose file toolbay.db is the database where --database names no other
+    #[arg(long, value_name = "DIR", default_value = "toolbay-data")]
+    data: PathBuf,
+}
+
+impl DatabaseOptions {
+    /// Where the database is.
+    pub(crate) fn url(&self) -> Result<String, CliError> {
+        if let Some(url) = &self.database {
+            return Ok(url.clone());
+        }
+        let file = self.data.join("toolbay.db");
+        let file = file.to_str().ok_or_else(|| CliError::usage("--data: the path is not Unicode"))?;
+        Ok(format!("sqlite:{file}"))
+    }
 }

@@ -10,6 +10,7 @@
 //! - [`check_cases`] runs a plugin's file of cases.
 //! - [`FakeSecrets`] keeps the secrets of a test.
 //! - [`runner_conformance!`] writes a suite of tests for a runner.
+//! - [`check_kv`] tells whether a key-value store does what every one does.
 //! - [`check_lifecycle!`] takes a native plugin through its life and says what was wrong with it.
 
 mod audit;
@@ -19,6 +20,7 @@ mod conformance;
 #[cfg(feature = "http")]
 mod fake_http;
 mod hooks;
+mod kv;
 mod lifecycle;
 mod secrets;
 mod test_host;
@@ -34,6 +36,7 @@ pub use conformance::{Trial, check_runner};
 #[cfg(feature = "http")]
 pub use fake_http::{FakeAnswer, FakeHttp, FakeRequest};
 pub use hooks::{Answer, ScriptedHook};
+pub use kv::check_kv;
 pub use lifecycle::{check_life_of, granting_host};
 pub use secrets::FakeSecrets;
 pub use test_host::{HostCall, TestHost};

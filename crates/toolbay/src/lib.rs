@@ -38,9 +38,9 @@ pub use toolbay_http as http;
 pub use toolbay_keyring as keyring;
 #[cfg(feature = "mcp")]
 pub use toolbay_mcp as mcp;
-#[cfg(feature = "store")]
+#[cfg(feature = "sql")]
 pub use toolbay_store as sql;
-#[cfg(feature = "store")]
+#[cfg(feature = "sql")]
 pub use toolbay_store::{SqlStore, StoreOptions};
 #[cfg(feature = "watch")]
 pub use toolbay_watch as watch;

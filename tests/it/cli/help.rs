@@ -26,6 +26,10 @@ fn the_help_of_each_command_is_as_decided() {
     check(&["agent", "--help"], expect_file!["help/agent.txt"]);
     check(&["mcp", "--help"], expect_file!["help/mcp.txt"]);
     check(&["serve", "--help"], expect_file!["help/serve.txt"]);
+    check(&["db", "--help"], expect_file!["help/db.txt"]);
+    check(&["db", "migrate", "--help"], expect_file!["help/db-migrate.txt"]);
+    check(&["db", "status", "--help"], expect_file!["help/db-status.txt"]);
+    check(&["db", "backup", "--help"], expect_file!["help/db-backup.txt"]);
     check(&["completions", "--help"], expect_file!["help/completions.txt"]);
 }
 
