@@ -77,7 +77,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use toolbay::{
     Ability, AbilityName, Activation, Annotations, Breaker, CodeLoading, ErrorKind, Isolation, Limits, LimitsRequest,
-    LoadError, Loading, Operation, PermissionSet, PluginName, Quota, TenantId, TierPolicy, ToolName, ToolbayBuilder,
+    LoadError, Loading, Operation, PermissionSet, PluginName, Quota, SecretChain, TenantId, TierPolicy, ToolName,
+    ToolbayBuilder,
 };
 
 use crate::{
@@ -344,6 +345,11 @@ impl Config {
         self.isolation.allow_in_process
     }
 
+    /// Who keeps the host's secrets, where the file says so.
+    pub(crate) fn secrets(&self) -> Result<Option<SecretChain>, CliError> {
+        provider("secrets", &self.secrets)
+    }
+
     /// Hands everything but the limits to `builder`.
     pub(crate) fn apply_to(&self, builder: ToolbayBuilder) -> Result<ToolbayBuilder, CliError> {
         let (default, breaker) = (Quota::default(), Breaker::default());
@@ -359,10 +365,7 @@ impl Config {
             })
             .grants(self.grants.host.clone().unwrap_or_else(PermissionSet::standard))
             .http(self.http.client().map_err(|problem| CliError::usage(format!("--config: http.{problem}")))?);
-        let secrets = |place: String, section: &SecretsSection| {
-            section.provider().map_err(|problem| CliError::usage(format!("--config: {place}.{problem}")))
-        };
-        if let Some(provider) = secrets("secrets".into(), &self.secrets)? {
+        if let Some(provider) = self.secrets()? {
             builder = builder.secrets(provider);
         }
         if let Some(timeout) = self.callbacks.timeout_ms {
@@ -399,7 +402,7 @@ impl Config {
             }
             if let Some(section) = &section.secrets {
                 // A section without a place keeps nothing: the tenant then has no secrets.
-                let provider = secrets(format!("tenants.{name}.secrets"), section)?.unwrap_or_default();
+                let provider = provider(&format!("tenants.{name}.secrets"), section)?.unwrap_or_default();
                 builder = builder.tenant_secrets(name.clone(), provider);
             }
             for (plugin, section) in &section.plugins {
@@ -500,4 +503,8 @@ mod tests {
         assert_eq!(value, serde_json::json!({"a": [1, 2.5, true], "b": {"c": "2026-01-02"}}));
         assert!(json(&toml::Value::Float(f64::NAN)).unwrap_err().contains("no JSON form"));
     }
+}
+
+fn provider(place: &str, section: &SecretsSection) -> Result<Option<SecretChain>, CliError> {
+    section.provider().map_err(|problem| CliError::usage(format!("--config: {place}.{problem}")))
 }

@@ -12,8 +12,10 @@ use std::{
 };
 
 use toolbay::{
-    CodeLoading, Failed, FileKv, HealthWatch, Isolation, LoadReport, Loaded, Loading, PluginName, ReloadOptions, Scope,
-    Session, SyncReport, TenantId, TierPolicy, TieredRunner, Toolbay, ToolbayBuilder, watch,
+    CodeLoading, Control, Failed, FileKv, HealthWatch, Isolation, LoadReport, Loading, PluginName, ReloadOptions,
+    Scope, Session, SyncReport, TenantId, TierPolicy, TieredRunner, Toolbay, ToolbayBuilder,
+    control::Following,
+    watch,
     worker::{WorkerConfig, WorkerRunner},
 };
 
@@ -22,6 +24,7 @@ use crate::{
     exit::CliError,
     options::{HostOptions, PluginOptions, SessionOptions, WatchOptions},
     output,
+    stored::{self, Stored},
 };
 
 /// A Toolbay with its plugins, and what became of each.
@@ -30,6 +33,8 @@ pub(crate) struct Host {
     pub(crate) report: LoadReport,
     sources: Vec<(Scope, PathBuf)>,
     health_interval: Option<Duration>,
+    /// The store, where the command works at one.
+    stored: Option<(Stored, Control)>,
     /// Whether it was said what did not stop.
     told: AtomicBool,
 }
@@ -38,6 +43,7 @@ pub(crate) struct Host {
 pub(crate) struct KeptUp {
     _watched: Vec<watch::Watch>,
     _health: Option<HealthWatch>,
+    _store: Option<Following>,
 }
 
 /// How long plugins and the last calls have when a server is asked to end.
@@ -50,30 +56,51 @@ pub(crate) fn empty(options: &HostOptions) -> Result<Toolbay, CliError> {
 
 impl Host {
     /// Makes a Toolbay and loads its plugins. One that does not load is in the report and stops no other.
-    pub(crate) async fn open(options: &HostOptions, plugins: &PluginOptions) -> Result<Self, CliError> {
-        let config = Config::load(options.config.as_deref())?;
-        let host = Self::load(options, plugins, &config, config.loading(plugins.lazy)).await?;
+    pub(crate) async fn open(options: &SessionOptions) -> Result<Self, CliError> {
+        Self::open_at(options, options.store.url()?).await
+    }
+
+    /// The same, at the database at `url` if there is one.
+    pub(crate) async fn open_at(options: &SessionOptions, url: Option<String>) -> Result<Self, CliError> {
+        let config = Config::load(options.host.config.as_deref())?;
+        let host = Self::load(options, &config, config.loading(options.plugins.lazy), url).await?;
         refuse_without(config.plugins(), &host.report)?;
-        let named = config.plugins().chain(options.assets.iter().map(|pair| &pair.key));
-        warn_of_strangers(named.collect(), &host.report);
+        let named = config.plugins().chain(options.host.assets.iter().map(|pair| &pair.key));
+        warn_of_strangers(named.collect(), &host);
         Ok(host)
     }
 
     /// Makes a Toolbay and loads its plugins, whatever becomes of those that the file speaks of.
     pub(crate) async fn load(
-        options: &HostOptions,
-        plugins: &PluginOptions,
+        options: &SessionOptions,
         config: &Config,
         loading: Loading,
+        url: Option<String>,
     ) -> Result<Self, CliError> {
-        let sources = sources(plugins)?;
-        let toolbay = builder(options, config)?.loading(loading).build().map_err(CliError::usage)?;
+        let sources = sources(&options.plugins)?;
+        let mut builder = builder(&options.host, config)?.loading(loading);
+        let stored = match url {
+            Some(url) => Some(Stored::open(&url, config.secrets()?).await?),
+            None => None,
+        };
+        if let Some(stored) = &stored {
+            builder = stored.apply_to(builder, config.secrets()?, options.host.state.is_none());
+        }
+        let toolbay = builder.build().map_err(CliError::usage)?;
         let mut report = LoadReport::default();
         for (scope, path) in &sources {
             report.merge(load(&toolbay, scope, path).await);
         }
+        // After those from disk, on which uploaded ones may build.
+        let stored = match stored {
+            Some(stored) => {
+                let control = stored.control(toolbay.clone()).await?;
+                Some((stored, control))
+            }
+            None => None,
+        };
         let health_interval = config.health_interval();
-        Ok(Self { toolbay, report, sources, health_interval, told: AtomicBool::new(false) })
+        Ok(Self { toolbay, report, sources, health_interval, stored, told: AtomicBool::new(false) })
     }
 
     /// Keeps up with what changes while a command goes on: files, where that is asked for, and the plugins' health. `told`
@@ -92,13 +119,24 @@ impl Host {
         };
         let watched: Result<_, _> = self.sources.iter().filter(|_| options.watch).map(begin).collect();
         let health = self.health_interval.map(|interval| self.toolbay.watch_health(interval));
-        Ok(KeptUp { _watched: watched?, _health: health })
+        let store = self.control().map(Control::follow);
+        Ok(KeptUp { _watched: watched?, _health: health, _store: store })
+    }
+
+    /// The control of the store, where the command works at one.
+    pub(crate) fn control(&self) -> Option<&Control> {
+        self.stored.as_ref().map(|(_, control)| control)
     }
 
     /// Opens the host that a command works at, says what did not load, and gives the tenant's session.
     pub(crate) async fn session(options: &SessionOptions) -> Result<(Self, Session), CliError> {
-        let host = Self::open(&options.host, &options.plugins).await?;
+        let host = Self::open(options).await?;
         output::load_failures(&host.report);
+        if let Some(control) = host.control() {
+            output::store_failures(&control.status());
+            // Nobody comes to have values in a database by a slip of the keyboard.
+            control.tenant(&stored::operator(), &options.tenant).await.map_err(stored::failed)?;
+        }
         let session = host.session_of(&options.tenant)?;
         Ok((host, session))
     }
@@ -113,6 +151,9 @@ impl Host {
         let report = self.toolbay.shutdown(STOP_TIME).await.to_string();
         if !report.is_empty() && !self.told.swap(true, Ordering::Relaxed) {
             output::note(report.trim_end());
+        }
+        if let Some((stored, _)) = &self.stored {
+            stored.finish(STOP_TIME).await;
         }
     }
 
@@ -276,11 +317,11 @@ fn refuse_without<'a>(
 }
 
 /// A plugin that is only named, by mistake, would be configured in vain.
-fn warn_of_strangers(named: BTreeSet<&PluginName>, report: &LoadReport) {
+fn warn_of_strangers(named: BTreeSet<&PluginName>, host: &Host) {
+    let there = host.toolbay.plugins(&Scope::Global);
     for name in named {
-        let is_it = |loaded: &Loaded| loaded.scope == Scope::Global && loaded.name == *name;
-        let loaded = report.loaded.iter().any(is_it);
-        let failed = report.failed.iter().any(|failed| plugin_stem(&failed.origin) == name.as_str());
+        let loaded = there.iter().any(|info| info.metadata.name == *name);
+        let failed = host.report.failed.iter().any(|failed| plugin_stem(&failed.origin) == name.as_str());
         if !loaded && !failed {
             let text = "is loaded for everybody, though the options name it";
             output::note(&format!("warning: no plugin called {name} {text}"));

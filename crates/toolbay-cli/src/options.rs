@@ -1,6 +1,9 @@
 //! What several commands take: where plugins come from, what the host gives them, and for which tenant it is.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
 use toolbay::{Isolation, Limits, PluginName, TenantId};
@@ -126,6 +129,8 @@ pub(crate) struct SessionOptions {
     pub(crate) plugins: PluginOptions,
     #[command(flatten)]
     pub(crate) host: HostOptions,
+    #[command(flatten)]
+    pub(crate) store: StoreOptions,
 }
 
 /// Which database, for commands that need one.
@@ -136,8 +141,41 @@ pub(crate) struct DatabaseOptions {
     #[arg(long, value_name = "URL", env = "TOOLBAY_DATABASE", hide_env_values = true)]
     database: Option<String>,
     /// The folder of the server's data, whose file toolbay.db is the database where --database names no other
-    #[arg(long, value_name = "DIR", default_value = "toolbay-data")]
+    #[arg(long, value_name = "DIR", default_value = DATA)]
     data: PathBuf,
+}
+
+/// Where a server keeps its data unless it is told.
+pub(crate) const DATA: &str = "toolbay-data";
+
+/// The database that a command works at where it is told of one.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct StoreOptions {
+    /// Work at this database of a server: `sqlite:FILE` or `postgres://USER@HOST:PORT/NAME`. Where its URL holds a password, the
+    /// environment is the better place for it
+    #[arg(long, value_name = "URL", env = "TOOLBAY_DATABASE", hide_env_values = true, help_heading = "Host")]
+    database: Option<String>,
+    /// Work at the database in this folder of a server's data
+    #[arg(long, value_name = "DIR", conflicts_with = "database", help_heading = "Host")]
+    data: Option<PathBuf>,
+}
+
+impl StoreOptions {
+    /// Where the database is, if the command was told.
+    pub(crate) fn url(&self) -> Result<Option<String>, CliError> {
+        match (&self.database, &self.data) {
+            (Some(url), _) => Ok(Some(url.clone())),
+            (None, Some(folder)) => in_folder(folder).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// The database in a folder of data.
+pub(crate) fn in_folder(folder: &Path) -> Result<String, CliError> {
+    let file = folder.join("toolbay.db");
+    let file = file.to_str().ok_or_else(|| CliError::usage("--data: the path is not Unicode"))?;
+    Ok(format!("sqlite:{file}"))
 }
 
 impl DatabaseOptions {
@@ -146,8 +184,6 @@ impl DatabaseOptions {
         if let Some(url) = &self.database {
             return Ok(url.clone());
         }
-        let file = self.data.join("toolbay.db");
-        let file = file.to_str().ok_or_else(|| CliError::usage("--data: the path is not Unicode"))?;
-        Ok(format!("sqlite:{file}"))
+        in_folder(&self.data)
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::Serialize;
-use toolbay::{LoadReport, SyncReport};
+use toolbay::{ControlStatus, LoadReport, SyncReport};
 
 use crate::exit::CliError;
 
@@ -73,6 +73,13 @@ pub(crate) fn load_failures(report: &LoadReport) {
             failed.scope,
             failed.error
         ));
+    }
+}
+
+/// Says what of a store could not be taken over, and why.
+pub(crate) fn store_failures(status: &ControlStatus) {
+    for (scope, plugin, error) in &status.failed {
+        note(&format!("warning: the installed plugin {plugin} ({scope}) is left out: {error}"));
     }
 }
 

@@ -191,6 +191,29 @@ fn router_behind(door: Door, options: HttpOptions) -> McpRouter {
     McpRouter { router, endpoint }
 }
 
+impl McpRouter {
+    /// The routes for a server of the caller's own, and their end, which that server has to call. Bounds and times of
+    /// connections are then that server's.
+    #[must_use]
+    pub fn into_parts(self) -> (Router, McpEnd) {
+        (self.router, McpEnd(self.endpoint))
+    }
+}
+
+/// The end of routes that another server serves.
+pub struct McpEnd(Arc<Endpoint>);
+
+impl McpEnd {
+    /// Lets requests that run end, within [`HttpOptions::drain`], and then ends the streams on which clients wait, which
+    /// never end by themselves. To be called when the server begins to shut down.
+    ///
+    /// # Cancel safety
+    /// Dropped, the streams go on.
+    pub async fn end(self) {
+        self.0.end().await;
+    }
+}
+
 /// Serves until `shutdown` resolves; then takes no new connection, lets running requests end, and cancels what is left
 /// after [`HttpOptions::drain`].
 ///
@@ -215,17 +238,11 @@ pub async fn serve_http(
     let _stop_in_any_case = endpoint.stop.clone().drop_guard();
     let closing = CancellationToken::new();
     let HttpOptions { max_connections, header_timeout, .. } = endpoint.options;
-    let served =
-        accept::serve(listener, router, accept::Bounds { max_connections, header_timeout }, closing.clone());
+    let served = accept::serve(listener, router, accept::Bounds { max_connections, header_timeout }, closing.clone());
     let end = async {
         shutdown.await;
         closing.cancel();
-        endpoint.requests.close();
-        if tokio::time::timeout(endpoint.options.drain, endpoint.requests.wait()).await.is_err() {
-            tracing::warn!("cancelled the requests that were still running");
-        }
-        // Streams on which a client waits for notifications never end by themselves.
-        endpoint.stop.cancel();
+        endpoint.end().await;
         tokio::time::sleep(LAST_WORDS).await;
     };
     tokio::select! {
@@ -275,6 +292,15 @@ fn not_found() -> Response {
 }
 
 impl Endpoint {
+    async fn end(&self) {
+        self.requests.close();
+        if tokio::time::timeout(self.options.drain, self.requests.wait()).await.is_err() {
+            tracing::warn!("cancelled the requests that were still running");
+        }
+        // Streams on which a client waits for notifications never end by themselves.
+        self.stop.cancel();
+    }
+
     async fn answer(&self, tenant: Option<&str>, request: Request) -> Response {
         let visitor = match self.door.visitor(tenant, request.headers()).await {
             Ok(visitor) => visitor,

@@ -14,7 +14,10 @@
 //! - [`http`]: many clients of many tenants over streamable HTTP; [`auth`]: who they are.
 //! - [`error`]: why serving ended or never began.
 
-#![allow(deprecated, reason = "sampling, roots and logging, which SEP-2577 deprecates, are what clients of 2025-11-25 speak")]
+#![allow(
+    deprecated,
+    reason = "sampling, roots and logging, which SEP-2577 deprecates, are what clients of 2025-11-25 speak"
+)]
 
 pub mod auth;
 mod changes;
@@ -34,6 +37,6 @@ pub use auth::{
     keys::{KeyError, StaticKeys},
 };
 pub use error::McpError;
-pub use http::{HttpOptions, McpRouter, StateKey, check_loopback, http_router, keyed_http_router, serve_http};
+pub use http::{HttpOptions, McpEnd, McpRouter, StateKey, check_loopback, http_router, keyed_http_router, serve_http};
 pub use server::McpServer;
 pub use stdio::serve_stdio;

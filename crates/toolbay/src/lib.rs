@@ -38,6 +38,8 @@ pub use toolbay_http as http;
 pub use toolbay_keyring as keyring;
 #[cfg(feature = "mcp")]
 pub use toolbay_mcp as mcp;
+#[cfg(feature = "server")]
+pub use toolbay_server as server;
 #[cfg(feature = "sql")]
 pub use toolbay_store as sql;
 #[cfg(feature = "sql")]

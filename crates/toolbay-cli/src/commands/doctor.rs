@@ -58,7 +58,7 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     if let Some(path) = &options.session.host.config {
         find(Grade::Ok, "configuration", format!("{} is sound", path.display()));
     }
-    let host = Host::load(&options.session.host, &options.session.plugins, &config, host::at_once()).await?;
+    let host = Host::load(&options.session, &config, host::at_once(), options.session.store.url()?).await?;
     for Failed { origin, scope, error } in &host.report.failed {
         find(Grade::Failure, &origin.display().to_string(), format!("does not load for {scope}: {error}"));
     }

@@ -20,7 +20,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
-    let host = Host::open(&options.session.host, &options.session.plugins).await?;
+    let host = Host::open(&options.session).await?;
     output::load_report(&host.report);
     let session = host.session_of(&options.session.tenant)?;
     let kept_up = host.keep_up(options.watch, output::sync_report)?;

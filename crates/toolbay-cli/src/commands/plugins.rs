@@ -30,7 +30,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
-    let host = Host::open(&options.session.host, &options.session.plugins).await?;
+    let host = Host::open(&options.session).await?;
     let shown = Shown { host: &host, options: &options };
     host.toolbay.check_health().await;
     if options.watch.watch {

@@ -1,24 +1,32 @@
-//! `toolbay serve`: tenants' tools over MCP by HTTP, on this machine only until callers have to show who they are.
+//! `toolbay serve`: the API and tenants' tools over MCP, by HTTP, to whoever shows a key; or, without keys, one tenant's
+//! tools to this machine only.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
 };
 
 use clap::Args;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::oneshot};
 use toolbay::{
-    Session, TenantId,
-    mcp::{HttpOptions, check_loopback, http_router, serve_http},
+    Control, Session, TenantId, async_trait,
+    mcp::{
+        Authenticate, Bearer, HttpOptions, Principal, Refused, check_loopback, http_router, keyed_http_router,
+        serve_http,
+    },
+    server::{Server, ServerOptions},
 };
 
 use crate::{
     exit::{CliError, Status},
     host::Host,
-    options::{SessionOptions, WatchOptions},
+    options::{DATA, SessionOptions, WatchOptions, in_folder},
     output, signals,
+    stored::{self, FirstKeys},
 };
 
 /// Options of `toolbay serve`.
@@ -27,9 +35,15 @@ pub(crate) struct Options {
     /// The port; 0 takes a free one
     #[arg(long, default_value_t = 3000)]
     port: u16,
-    /// The address, which must be one of this machine alone: 127.0.0.1, ::1 or localhost
+    /// The address. Other machines than this one reach it by their own risk: put a proxy with TLS before it
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = host_address)]
     host: IpAddr,
+    /// Hosts by whose names clients reach this server, beside its own address; may be repeated
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<String>,
+    /// Serve the tenant's tools over MCP to whoever is on this machine: no keys, no API, no database
+    #[arg(long, conflicts_with_all = ["database", "data"])]
+    keyless: bool,
     #[command(flatten)]
     watch: WatchOptions,
     #[command(flatten)]
@@ -38,19 +52,76 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let wanted = SocketAddr::new(options.host, options.port);
-    check_loopback(wanted).map_err(|error| CliError::usage(format!("--host: {error}")))?;
-    let host = Host::open(&options.session.host, &options.session.plugins).await?;
+    if options.keyless {
+        check_loopback(wanted).map_err(|error| CliError::usage(format!("--host: {error}")))?;
+        return keyless(options, wanted).await;
+    }
+    let url = options.session.store.url()?.map_or_else(|| in_folder(Path::new(DATA)), Ok)?;
+    let host = Host::open_at(&options.session, Some(url)).await?;
+    let Some(control) = host.control().cloned() else { return Err(CliError::usage("the database was not opened")) };
+    let named = options.session.plugins.tenant_tools.iter().map(|pair| &pair.key);
+    stored::ensure_tenants(&control, named.chain([&options.session.tenant])).await?;
+    let keys = stored::first_keys(&control, &options.session.tenant).await?;
+
+    let mcp = HttpOptions { hosts: options.allow_host.clone(), ..HttpOptions::default() };
+    let server = Server::new(control.clone(), ServerOptions::default());
+    let (live, bay) = (server.live_runs(), host.toolbay.clone());
+    let sessions = move |principal: &Principal| {
+        let session = bay.session(&principal.tenant).ok()?;
+        Some(session.with_observer(live.observer(&principal.tenant)))
+    };
+    let (router, end) = keyed_http_router(Arc::new(Keys(control)), sessions, mcp).into_parts();
+    let server = server.merge(router).bind(wanted).await.map_err(|error| cannot_listen(wanted, &error))?;
+    let address = server.local_addr().map_err(|error| cannot_listen(wanted, &error))?;
+    // Before anybody is told the address, so that nobody who heard it can end the server the hard way.
+    let shutdown = signals::end()?;
+    let kept_up = host.keep_up(options.watch, output::sync_report)?;
+    announce(&host, address, keys.as_ref());
+    let (begin, begun) = oneshot::channel();
+    let served = server.serve(async {
+        shutdown.await;
+        // Nobody listens only where the other end is gone with this one.
+        let _ = begin.send(());
+    });
+    let ended = async {
+        if begun.await.is_ok() {
+            end.end().await;
+        }
+    };
+    let (served, ()) = tokio::join!(served, ended);
+    // Before the plugins are stopped, so that none is waited for since it is asked whether it is well.
+    drop(kept_up);
+    host.stop().await;
+    served.map_err(CliError::usage)?;
+    output::note("stopped");
+    Ok(Status::Success)
+}
+
+/// The keys of the store as MCP's callers: those of tenants.
+struct Keys(Control);
+
+#[async_trait]
+impl Authenticate for Keys {
+    async fn authenticate(&self, credential: &Bearer) -> Result<Principal, Refused> {
+        let principal = self.0.authenticate(credential.expose()).ok_or(Refused::Invalid)?;
+        // Operators have no tools.
+        principal.tenant.map(Principal::new).ok_or(Refused::Insufficient { scopes: Vec::new() })
+    }
+}
+
+/// Serves one tenant's tools, and those of the tenants that the command line gives tools, to whoever asks.
+async fn keyless(options: Options, wanted: SocketAddr) -> Result<Status, CliError> {
+    let host = Host::open_at(&options.session, None).await?;
     let listener = TcpListener::bind(wanted).await.map_err(|error| cannot_listen(wanted, &error))?;
     let address = listener.local_addr().map_err(|error| cannot_listen(wanted, &error))?;
     let chosen = host.session_of(&options.session.tenant)?;
     let tenants = tenants(&host, &options)?;
-    // Before anybody is told the address, so that nobody who heard it can end the server the hard way.
     let shutdown = signals::end()?;
     let kept_up = host.keep_up(options.watch, output::sync_report)?;
-    announce(&host, &chosen, &tenants, address);
-    let router = http_router(chosen, move |tenant| tenants.get(tenant).cloned(), HttpOptions::default());
+    announce_keyless(&host, &chosen, &tenants, address);
+    let mcp = HttpOptions { hosts: options.allow_host, ..HttpOptions::default() };
+    let router = http_router(chosen, move |tenant| tenants.get(tenant).cloned(), mcp);
     let served = serve_http(listener, router, shutdown).await.map_err(CliError::usage);
-    // Before the plugins are stopped, so that none is waited for since it is asked whether it is well.
     drop(kept_up);
     host.stop().await;
     served?;
@@ -64,12 +135,41 @@ fn tenants(host: &Host, options: &Options) -> Result<BTreeMap<TenantId, Session>
     named.into_iter().map(|tenant| Ok((tenant.clone(), host.session_of(tenant)?))).collect()
 }
 
-/// Says what was loaded, what not and why, and how to come in.
-fn announce(host: &Host, chosen: &Session, tenants: &BTreeMap<TenantId, Session>, address: SocketAddr) {
+/// Says what was loaded, what not and why.
+fn loaded(host: &Host) {
     output::load_report(&host.report);
     if host.report.loaded.is_empty() {
-        output::note("no plugin is loaded: name a folder of plugins with --tools");
+        output::note("no plugin is loaded from disk: name a folder of plugins with --tools");
     }
+}
+
+/// Says what was loaded and how to come in; keys that were made just now are shown this once.
+fn announce(host: &Host, address: SocketAddr, keys: Option<&FirstKeys>) {
+    loaded(host);
+    if let Some(control) = host.control() {
+        output::store_failures(&control.status());
+    }
+    let base = format!("http://{address}");
+    output::note(&format!(
+        "\n{base}/api/v1 is the API ({base}/docs tells of it), {base}/mcp has the tools of the tenant whose key is shown"
+    ));
+    if let Some(FirstKeys { admin, tenant }) = keys {
+        output::note(&format!("\nthe first admin key, shown this once:\n{}", admin.secret));
+        if let Some(key) = tenant {
+            let name = key.row.tenant.as_ref().map(ToString::to_string).unwrap_or_default();
+            output::note(&format!("\na key of the tenant {name}, shown this once:\n{}", key.secret));
+            let header = json!({ "Authorization": format!("Bearer {}", key.secret) });
+            let server = json!({ "type": "http", "url": format!("{base}/mcp"), "headers": header });
+            let snippet = json!({ "mcpServers": { "toolbay": server } });
+            output::note(&format!("\nto connect an MCP client, give it this configuration:\n{snippet:#}\n"));
+        }
+    }
+    output::note(&format!("listening on {base}"));
+}
+
+/// Says what was loaded and how to come in without keys.
+fn announce_keyless(host: &Host, chosen: &Session, tenants: &BTreeMap<TenantId, Session>, address: SocketAddr) {
+    loaded(host);
     let url = format!("http://{address}/mcp");
     output::note(&format!("\n{url} has the {} tools of tenant {}", chosen.tools().len(), chosen.tenant()));
     for (tenant, session) in tenants {
