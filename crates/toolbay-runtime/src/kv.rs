@@ -67,7 +67,7 @@ pub const MAX_KEY_BYTES: usize = 256;
 /// # Errors
 /// All methods: `InvalidArguments` for a key that is empty or longer than [`MAX_KEY_BYTES`]; `Unavailable` where the
 /// store cannot be reached; `LimitExceeded` with [`Limit::Storage`](toolbay_api::Limit::Storage) where a value would break
-/// the quota.
+/// the quota; for what writes, `NotFound` where the store knows the host's tenants and this is none.
 ///
 /// # Cancel safety
 /// A dropped `set`, `compare_and_set` or `delete` has happened wholly or not at all.

@@ -214,7 +214,8 @@ macro_rules! read {
         let work = async {
             let mut $link = db.reading().await?;
             let done: Result<_, $crate::fault::Fault> = async { $body }.await;
-            if done.is_ok() {
+            // What was said about the request says nothing against the connection.
+            if !matches!(done, Err($crate::fault::Fault::Database(_))) {
                 $link.finish().await?;
             }
             done

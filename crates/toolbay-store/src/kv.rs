@@ -27,16 +27,16 @@ struct Held<'a> {
 impl<'a> Held<'a> {
     /// The space, if it has ever had a value.
     async fn find(link: &mut Link, space: &'a KvSpace) -> Result<Option<Self>, Fault> {
-        let Some(tenant) = tenant_id(link, space).await? else { return Ok(None) };
         // The update that changes nothing is what locks the row, on both databases.
         let row = link
             .row(
-                "UPDATE kv_spaces SET keys = keys WHERE tenant_id = $1 AND plugin_name = $2 AND own = $3
-                 RETURNING keys, bytes",
-                params![tenant, space.plugin.as_str(), space.own],
+                "UPDATE kv_spaces SET keys = keys
+                 WHERE tenant_id = (SELECT id FROM tenants WHERE name = $1) AND plugin_name = $2 AND own = $3
+                 RETURNING keys, bytes, tenant_id",
+                params![space.tenant.as_str(), space.plugin.as_str(), space.own],
             )
             .await?;
-        row.map(|row| Ok(Self { tenant, space, keys: row.get(0)?, bytes: row.get(1)? })).transpose()
+        row.map(|row| Ok(Self { tenant: row.get(2)?, space, keys: row.get(0)?, bytes: row.get(1)? })).transpose()
     }
 
     /// The space, made where it is not there.

@@ -77,7 +77,7 @@ async fn write(store: &SqlStore, round: u64, n: u64) {
     };
     match kind_of(n) {
         Kind::Tenant => {
-            drop(store.commit(audited(Scope::Global, vec![Step::AddTenant(tenant_row(&what))])).await.unwrap())
+            store.commit(audited(Scope::Global, vec![Step::AddTenant(tenant_row(&what))])).await.unwrap();
         }
         Kind::Upload => {
             let mut row = registration(scope("acme"), &what);

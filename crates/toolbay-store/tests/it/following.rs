@@ -1,7 +1,7 @@
 //! Following a store: what changed since a position, and being told that something did.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,

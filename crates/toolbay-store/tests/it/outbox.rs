@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use toolbay_api::{ErrorKind, Limit, Scope};
@@ -108,7 +109,8 @@ on_both! {
             }));
         }
         for task in posters.into_iter().chain(workers) {
-            task.await.unwrap();
+            // One that fails leaves the others waiting for what it holds.
+            soon(Duration::from_secs(30), task).await.unwrap();
         }
         let mut by_key: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         for (key, n) in delivered.lock().unwrap().drain(..) {
