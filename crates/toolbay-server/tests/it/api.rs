@@ -139,12 +139,12 @@ async fn tools_are_listed_for_every_provider() {
         let listed = host.get(&host.acme, &format!("/api/v1/tools?format={format}")).await;
         listed.body["tools"][0].clone()
     };
-    assert_eq!(first("openai").await["function"]["name"], "shop_echo");
+    assert_eq!(first("openai").await["function"]["name"], "shop__echo");
     assert_eq!(first("anthropic").await["input_schema"]["type"], "object");
     assert_eq!(first("mcp").await["inputSchema"]["type"], "object");
     assert_eq!(first("full").await["plugin"], "shop");
     let called =
-        host.post(&host.acme, "/api/v1/tools/shop_echo/call", json!({ "arguments": { "text": "a" }, "user": "u" }));
+        host.post(&host.acme, "/api/v1/tools/shop__echo/call", json!({ "arguments": { "text": "a" }, "user": "u" }));
     assert_eq!(called.await.body["data"], "a");
     let wrong = host.post(&host.acme, "/api/v1/tools/shop.echo/call", json!({ "arguments": { "txt": 1 } })).await;
     assert_eq!((wrong.status, &wrong.body["error"]["kind"]), (200, &json!("InvalidArguments")));

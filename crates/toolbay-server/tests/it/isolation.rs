@@ -87,7 +87,8 @@ async fn every_route_answers_for_anothers_things_as_for_what_is_not_there() {
     for (path, item) in document["paths"].as_object().expect("paths") {
         // The rival's own native plugin stands in the rival's document by its name.
         let path = path.replace("/plugins/backroom", "/plugins/{plugin}");
-        if !path.contains('{') {
+        // Everybody has the shop.
+        if !path.contains('{') || path.starts_with("/plugins/shop") {
             continue;
         }
         for (method, operation) in item.as_object().expect("operations") {
