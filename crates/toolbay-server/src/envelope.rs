@@ -7,7 +7,7 @@ use axum::{
     extract::{Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-        header::{ALLOW, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
+        header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
     },
     middleware::Next,
     response::{IntoResponse, Response},
@@ -67,10 +67,6 @@ fn complete(mut response: Response, method: &Method, id: &str) -> Response {
     let status = response.status();
     let told = response.extensions_mut().remove::<Problem>();
     let problem = told.or_else(|| match status {
-        StatusCode::METHOD_NOT_ALLOWED => {
-            let methods = response.headers().get(ALLOW).and_then(|allow| allow.to_str().ok());
-            Some(Problem::method_not_allowed(&methods.unwrap_or_default().replace(',', ", ")))
-        }
         StatusCode::NOT_FOUND => {
             Some(Problem::not_found("nothing is here: see /api/v1/openapi.json for what there is"))
         }

@@ -161,7 +161,17 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
                 "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
             }),
         };
-        all.push(json!({ "name": name, "in": "path", "required": true, "schema": schema }));
+        let mut param = json!({ "name": name, "in": "path", "required": true, "schema": schema });
+        let example = match name {
+            "tenant" => Some("acme"),
+            "plugin" | "tool" => Some("hello"),
+            "secret" => Some("STRIPE_KEY"),
+            _ => None,
+        };
+        if let (Some(example), Value::Object(param)) = (example, &mut param) {
+            param.insert("example".to_owned(), json!(example));
+        }
+        all.push(param);
     }
     for param in &endpoint.query {
         all.push(json!({

@@ -214,15 +214,20 @@ impl Connection {
 
 /// All routes, with what stands around them.
 fn routes_of(app: &Arc<App>) -> Router {
-    let mut by_path: BTreeMap<&str, MethodRouter<Arc<App>>> = BTreeMap::new();
+    let mut by_path: BTreeMap<&str, (MethodRouter<Arc<App>>, Vec<&str>)> = BTreeMap::new();
     for endpoint in &app.table {
         let Some(filter) = filter_of(&endpoint.method) else { continue };
-        let methods = by_path.remove(endpoint.path.as_str()).unwrap_or_default();
-        by_path.insert(&endpoint.path, with_endpoint(methods, filter, Arc::clone(endpoint)));
+        let (methods, mut names) = by_path.remove(endpoint.path.as_str()).unwrap_or_default();
+        names.push(endpoint.method.as_str());
+        by_path.insert(&endpoint.path, (with_endpoint(methods, filter, Arc::clone(endpoint)), names));
     }
     let mut router: Router<Arc<App>> = Router::new();
-    for (path, methods) in by_path {
-        router = router.route(path, methods);
+    for (path, (methods, mut names)) in by_path {
+        if names.contains(&"GET") {
+            names.push("HEAD");
+        }
+        let names = names.join(", ");
+        router = router.route(path, methods.fallback(async move || Problem::method_not_allowed(&names)));
     }
     for path in ["/plugins/{plugin}", "/plugins/{plugin}/", "/plugins/{plugin}/{*rest}"] {
         router = router.route(path, any(mounted));
