@@ -440,8 +440,9 @@ async fn the_first_event_and_the_first_callback_have_the_code_compiled_too() {
     let acme = TenantId::new("acme").unwrap();
     let heard =
         bay.publish_and_wait(&Scope::Tenant(acme), "order.paid", json!({}), Duration::from_secs(5)).await.unwrap();
-    let expect =
-        expect![[r#"[Delivery { plugin: "say", scope: Tenant("acme"), outcome: Handled(String("heard order.paid")) }]"#]];
+    let expect = expect![[
+        r#"[Delivery { plugin: "say", scope: Tenant("acme"), outcome: Handled(String("heard order.paid")) }]"#
+    ]];
     expect.assert_eq(&format!("{heard:?}"));
     assert_eq!(runner.loaded.load(SeqCst), 1);
     let report = bay.shutdown(Duration::from_secs(5)).await.to_string();

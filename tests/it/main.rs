@@ -23,6 +23,7 @@ mod cli;
 mod documents;
 mod events;
 mod health;
+mod index;
 mod keeping;
 mod lasting;
 mod lazy;
