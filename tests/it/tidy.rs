@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::project;
 
 /// The floors of ARCHITECTURE.md: a crate may use those on lower floors only.
-const FLOORS: [(&str, u32); 14] = [
+const FLOORS: [(&str, u32); 15] = [
     ("toolbay-api", 0),
     ("toolbay-http", 1),
     ("toolbay-keyring", 1),
@@ -15,6 +15,7 @@ const FLOORS: [(&str, u32); 14] = [
     ("toolbay-rhai", 1),
     ("toolbay-agent", 2),
     ("toolbay-mcp", 2),
+    ("toolbay-mcp-client", 2),
     ("toolbay-testkit", 2),
     ("toolbay-watch", 2),
     ("toolbay-worker", 2),

@@ -38,6 +38,8 @@ pub use toolbay_http as http;
 pub use toolbay_keyring as keyring;
 #[cfg(feature = "mcp")]
 pub use toolbay_mcp as mcp;
+#[cfg(feature = "mcp-client")]
+pub use toolbay_mcp_client as mcp_client;
 #[cfg(feature = "watch")]
 pub use toolbay_watch as watch;
 #[cfg(feature = "worker")]
