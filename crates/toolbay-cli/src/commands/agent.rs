@@ -52,7 +52,7 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let model = model(&options)?;
-    let (_, session) = Host::session(&options.session).await?;
+    let (host, session) = Host::session(&options.session).await?;
     let (watch, shown) = watch::watch(options.json);
     let agent = Agent::new(model, session.with_observer(watch)).bounds(bounds(&options));
     let run = async {
@@ -62,14 +62,16 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
         reply
     };
     let mut shown = pin!(shown);
-    tokio::select! {
-        reply = run => {
-            shown.await.or_else(output::unless_closed)?;
-            finish(reply, options.json)
-        }
+    let ended = tokio::select! {
+        reply = run => match shown.await.or_else(output::unless_closed) {
+            Ok(()) => finish(reply, options.json),
+            Err(error) => Err(error),
+        },
         // The run is dropped, and with it its calls, where nobody reads any more what it does.
         end = &mut shown => end.or_else(output::unless_closed).map(|()| Status::Failed),
-    }
+    };
+    host.stop().await;
+    ended
 }
 
 /// Prints the answer and says how the run ended.

@@ -35,8 +35,9 @@ enum Format {
 }
 
 pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
-    let (_, session) = Host::session(&options.session).await?;
+    let (host, session) = Host::session(&options.session).await?;
     let tools = session.tools();
+    host.stop().await;
     match options.format {
         Format::Table => table(&tools, options.session.tenant.as_str())?,
         Format::Openai => output::json_pretty(&tools.iter().map(formats::openai).collect::<Vec<_>>())?,
