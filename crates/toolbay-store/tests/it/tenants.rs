@@ -134,6 +134,11 @@ on_both! {
                 assert_eq!(db.number(&format!("SELECT COUNT(*) FROM {table}")).await, 0, "{table}");
             }
         }
+        if db.is_postgres() {
+            // Each would have cost a second, and a try of those that there are.
+            let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+            assert_eq!(db.number(deadlocks).await, 0);
+        }
     }
 
     async fn tenants_are_listed_by_name_in_parts_and_the_global_scope_is_none(db: &Fixture) {
