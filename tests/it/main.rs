@@ -20,6 +20,7 @@ mod arguments;
 mod bfcl;
 mod callers;
 mod cli;
+mod denials;
 mod documents;
 mod events;
 mod health;

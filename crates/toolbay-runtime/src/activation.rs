@@ -187,11 +187,18 @@ impl Toolbay {
     /// where the plugin is gone. Runs that began before keep the old one.
     ///
     /// # Errors
-    /// `NotFound` where the tenant has no such plugin; `Config` where it is no object or does not fit the plugin's
-    /// `config_schema`, and then nothing changes; `LimitExceeded` where it is too large.
+    /// `NotFound` where the tenant has no such plugin; `PermissionDenied` where tenants may not configure it, as one that
+    /// guards; `Config` where it is no object or does not fit the plugin's `config_schema`, and then nothing changes;
+    /// `LimitExceeded` where it is too large.
     pub fn put_config(&self, tenant: &TenantId, plugin: &PluginName, config: Option<Value>) -> Result<(), ToolError> {
         if let Some(config) = &config {
             let registered = self.visible(tenant, plugin)?;
+            if !registered.owner.tenants_configure {
+                let message = format!(
+                    "the plugin {plugin} is protected: tenants do not configure it, unless the operator lets them"
+                );
+                return Err(ToolError::new(ErrorKind::PermissionDenied, message));
+            }
             if !config.is_object() {
                 return Err(ToolError::new(ErrorKind::Config, "a configuration is an object"));
             }

@@ -22,6 +22,7 @@ mod callers;
 mod catalog;
 mod chance;
 mod checks;
+mod denials;
 mod digest;
 mod expense;
 mod found;
@@ -36,6 +37,7 @@ mod road;
 mod services;
 mod settings;
 mod shape;
+mod shelf;
 mod view;
 mod waves;
 
@@ -64,7 +66,7 @@ pub mod shutdown;
 pub mod toolbay;
 
 pub use activation::{Activation, TenantPlugin};
-pub use audit::{AuditRecord, AuditSink, EventRecord, TracingAudit};
+pub use audit::{AuditRecord, AuditSink, DenialRecord, EventRecord, TracingAudit};
 pub use catalog::{PluginInfo, RegisterOptions, ToolInfo};
 pub use checks::HealthWatch;
 pub use clock::{Clock, SystemClock};
