@@ -159,7 +159,7 @@ async fn a_script_that_lets_a_denial_pass_is_on_record() {
     let source = r#"const PLUGIN = #{ name: "sly", version: "1.0.0", description: "A test's", permissions: ["kv:read"],
         tools: #{ sly: #{ description: "Tries" } } };
         fn sly(args) { for n in 0..50 { try { kv_get("k" + n); } catch { } } "nothing happened" }"#;
-    bay.load_source(tenant("acme"), "sly.rhai", &source).await.unwrap();
+    bay.load_source(tenant("acme"), "sly.rhai", source).await.unwrap();
     assert_eq!(outcome(&bay.session("acme").unwrap(), "sly", json!({})).await, json!("nothing happened"));
     let denials = audit.denials();
     assert_eq!((denials.len(), denials[0].permission.as_str()), (1, "kv:read"), "fifty times the same is told once");
