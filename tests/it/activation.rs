@@ -520,3 +520,13 @@ async fn a_tenant_configures_no_plugin_that_guards_unless_the_operator_lets_it()
     bay.register(tenant("acme"), Guard(Teller::new())).await.unwrap();
     bay.put_config(&acme(), &plugin("teller"), size()).unwrap();
 }
+
+#[tokio::test]
+async fn a_variable_speaks_to_a_field_with_a_dot_and_to_one_without_a_type_as_text() {
+    let schema = json!({ "type": "object", "properties": { "host.name": { "type": "integer" }, "any": {} } });
+    let inner = Teller::new().inner.with(|metadata| metadata.config_schema = Some(schema));
+    let variables = [("TELLER__HOST_NAME", "7"), ("TELLER__ANY", "7")].map(|(name, value)| (name.into(), value.into()));
+    let builder = Toolbay::builder().plugin_environment("", variables);
+    let bay = host(builder, Teller { inner, ..Teller::new() }).await;
+    assert_eq!(config_of(&bay, "acme").await, json!({ "host.name": 7, "any": "7" }));
+}
