@@ -21,6 +21,7 @@ mod bfcl;
 mod callers;
 mod cli;
 mod control;
+mod denials;
 mod documents;
 mod events;
 mod health;

@@ -108,7 +108,9 @@ pub enum ReadyAuth {
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Command { command, .. } => f.debug_struct("Command").field("command", command).finish_non_exhaustive(),
+            Self::Command { command, .. } => {
+                f.debug_struct("Command").field("command", command).finish_non_exhaustive()
+            }
             Self::Http { url, .. } => f.debug_struct("Http").field("url", url).finish_non_exhaustive(),
         }
     }
@@ -168,7 +170,9 @@ impl ServerFile {
             }
         }
         match &self.auth {
-            Some(Auth::Bearer(value) | Auth::ClientCredentials { client_secret: value, .. }) if value.secret().is_none() => {
+            Some(Auth::Bearer(value) | Auth::ClientCredentials { client_secret: value, .. })
+                if value.secret().is_none() =>
+            {
                 Err("auth: write secret:NAME in the place of the secret: the file is no place for one".to_owned())
             }
             _ => Ok(()),

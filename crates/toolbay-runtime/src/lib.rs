@@ -25,6 +25,7 @@ mod callers;
 mod catalog;
 mod chance;
 mod checks;
+mod denials;
 mod digest;
 mod expense;
 mod found;
@@ -39,6 +40,7 @@ mod road;
 mod services;
 mod settings;
 mod shape;
+mod shelf;
 mod view;
 mod waves;
 
@@ -72,7 +74,7 @@ pub mod store;
 pub mod toolbay;
 
 pub use activation::{Activation, TenantPlugin};
-pub use audit::{AuditRecord, AuditSink, EventRecord, TracingAudit};
+pub use audit::{AuditRecord, AuditSink, DenialRecord, EventRecord, TracingAudit};
 pub use catalog::{PluginInfo, RegisterOptions, ToolInfo};
 pub use checks::HealthWatch;
 pub use clock::{Clock, SystemClock};

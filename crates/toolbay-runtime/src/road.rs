@@ -97,28 +97,73 @@ enum Turned {
     Stopped(Stop),
 }
 
+/// A call on the road. Where it is given up on the way, the audit learns of it all the same.
+struct Travelling<'a> {
+    run: &'a Run,
+    entry: Option<&'a Arc<ToolEntry>>,
+    trip: Trip,
+    decisions: Vec<Decision>,
+    started: Instant,
+    has_ended: bool,
+}
+
+impl Travelling<'_> {
+    fn tool(&self) -> Arc<str> {
+        self.entry.map_or_else(|| Arc::from(self.trip.name.as_str()), |entry| entry.info.definition.name.shared())
+    }
+
+    /// Leaves the call's one audit record.
+    fn record(&mut self, raw: Option<&Result<ToolOutput, ToolError>>, reply: &Result<ToolOutput, ToolError>) {
+        self.has_ended = true;
+        let Self { run, entry, trip, decisions, started, .. } = self;
+        let Some(audit) = &run.inner().audit else { return };
+        audit.record(&AuditRecord {
+            caller: run.caller(),
+            call: &trip.call,
+            tool: entry.map_or(&trip.name, |entry| entry.info.definition.name.as_str()),
+            plugin: entry.map(|entry| (entry.owner.name.as_str(), entry.owner.version.to_string())),
+            served_by: entry.and_then(|entry| entry.info.served_by.as_ref()).map(ToolName::as_str),
+            depth: trip.depth,
+            raw,
+            reply,
+            decisions,
+            duration: now().saturating_duration_since(*started),
+        });
+    }
+}
+
+impl Drop for Travelling<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let given_up = ToolError::new(ErrorKind::Cancelled, "the caller gave the call up before it ended");
+            self.record(None, &Err(given_up));
+        }
+    }
+}
+
 /// Takes one call down the road.
 ///
 /// # Cancel safety
-/// Dropping the future gives the permit back and drops the plugin's future; no after-hook and no audit record follows,
-/// since there is no reply.
-pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
+/// Dropping the future gives the permit back and drops the plugin's future; no after-hook follows, since there is no reply.
+/// The audit gets a record with the error `Cancelled`.
+pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
     let started = now();
-    let mut decisions = Vec::new();
+    // 1 look-up: one snapshot for the whole run, the tenant's own first, then global.
+    let entry = run.view().tool(&trip.name);
+    let mut travelling = Travelling { run, entry, trip, decisions: Vec::new(), started, has_ended: false };
+    let Travelling { trip, decisions, .. } = &mut travelling;
     let mut entered = 0;
     let (mut raw, mut stop, mut usage) = (None, None, None);
 
-    // 1 look-up: one snapshot for the whole run, the tenant's own first, then global.
-    let entry = run.view().tool(&trip.name);
     // Held to the end: who waits for the last call of a plugin waits for the hooks around it too.
     let busy = entry.map(|entry| entry.owner.life.enter(trip.depth > 0)).transpose();
     let mut result = match (entry, &busy) {
-        (None, _) => Err(not_found(run, &trip)),
+        (None, _) => Err(not_found(run, trip)),
         (Some(_), Err(error)) => Err(error.clone()),
         (Some(entry), Ok(_)) => {
-            observe_look_up(run, &trip, entry);
+            observe_look_up(run, trip, entry);
             // 2 to 6
-            match admit(run, entry, &mut trip, started, &mut entered, &mut decisions).await {
+            match admit(run, entry, trip, started, &mut entered, decisions).await {
                 Ok(admitted) => {
                     usage = Some(admitted.cx.clone());
                     // 7 plugin, 8 shape
@@ -149,12 +194,12 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
     {
         let origin = ErrorOrigin::Tool { call: trip.call.clone(), tool: trip.name.clone() };
         let input = OnError { origin, error: error.clone() };
-        feedback = run.on_error_in(&trip, &input, &mut decisions).await;
+        feedback = run.on_error_in(trip, &input, decisions).await;
     }
 
     // 9 hooks out: those entered, in reverse.
     if let Some(entry) = entry {
-        let (replaced, stopped_after) = hooks_out(run, &trip, entry, entered, result, &mut decisions).await;
+        let (replaced, stopped_after) = hooks_out(run, trip, entry, entered, result, decisions).await;
         result = replaced;
         stop = stop.or(stopped_after);
     }
@@ -164,7 +209,6 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
     feedback = feedback.map(|text: String| trip.redactor.text(&text).into_owned());
 
     // 10 reply, audit.
-    let tool = entry.map_or_else(|| Arc::from(trip.name.as_str()), |entry| entry.info.definition.name.shared());
     let usage = usage.as_ref().map(ToolContext::usage);
     let metadata = CallMetadata {
         duration: now().saturating_duration_since(started),
@@ -173,21 +217,9 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
         host_calls: usage.map_or(0, toolbay_api::Usage::host_calls),
         isolation: usage.map_or_else(toolbay_api::Isolation::default, toolbay_api::Usage::isolation),
     };
-    if let Some(audit) = &run.inner().audit {
-        audit.record(&AuditRecord {
-            caller: run.caller(),
-            call: &trip.call,
-            tool: &tool,
-            plugin: entry.map(|entry| (entry.owner.name.as_str(), entry.owner.version.to_string())),
-            served_by: entry.and_then(|entry| entry.info.served_by.as_ref()).map(ToolName::as_str),
-            depth: trip.depth,
-            raw: raw.as_ref().or_else(|| usage.is_some().then_some(&result)),
-            reply: &result,
-            decisions: &decisions,
-            duration: metadata.duration,
-        });
-    }
-    let reply = Reply { call: trip.call, tool, result, metadata, stop, feedback };
+    let call = trip.call.clone();
+    travelling.record(raw.as_ref().or_else(|| usage.is_some().then_some(&result)), &result);
+    let reply = Reply { call, tool: travelling.tool(), result, metadata, stop, feedback };
     if run.is_observed() {
         let (call, tool, result) = (reply.call.clone(), reply.tool.to_string(), Box::new(reply.to_wire()));
         run.observe(RunEvent::ToolCallFinished { call, tool, result });

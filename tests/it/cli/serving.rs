@@ -63,7 +63,8 @@ struct Server {
 
 impl Server {
     fn start(desk: &Desk, args: &[&str]) -> Self {
-        let child = desk.command(&[&["serve", "--keyless", "--port", "0"], args].concat()).spawn().expect("the binary starts");
+        let child =
+            desk.command(&[&["serve", "--keyless", "--port", "0"], args].concat()).spawn().expect("the binary starts");
         let mut server = Self { child, said: String::new(), address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         let mut lines = BufReader::new(server.child.stderr.take().expect("a pipe"));
         loop {
@@ -145,7 +146,8 @@ fn serve_says_how_to_connect_serves_each_tenant_and_ends_when_asked() {
 fn serve_refuses_to_be_reached_from_elsewhere() {
     let desk = Desk::new();
     for host in ["0.0.0.0", "192.0.2.1", "::"] {
-        desk.run(&["serve", "--keyless", "--host", host, "--port", "0"]).refuses(&["--host: refusing to serve on", "127.0.0.1"]);
+        desk.run(&["serve", "--keyless", "--host", host, "--port", "0"])
+            .refuses(&["--host: refusing to serve on", "127.0.0.1"]);
     }
     desk.run(&["serve", "--host", "example.com"]).refuses(&["write an address such as 127.0.0.1"]);
 }
