@@ -1,4 +1,11 @@
 //! The server as its callers meet it: HTTP over the loopback address, on an SQLite file.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "what tests share is part of them"
+)]
 
 mod api;
 mod bounds;
@@ -10,3 +17,4 @@ mod mounted;
 mod streams;
 mod support;
 mod system;
+mod without_database;
