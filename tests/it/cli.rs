@@ -77,7 +77,7 @@ impl Desk {
         Self(crate::support::folder(&all))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 

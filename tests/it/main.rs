@@ -24,6 +24,7 @@ mod control;
 mod documents;
 mod events;
 mod health;
+mod index;
 mod keeping;
 mod lasting;
 mod lazy;

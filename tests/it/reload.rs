@@ -15,8 +15,8 @@ use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 use toolbay::{
     CallbackContext, ErrorKind, Hook, HookContext, HookPoint, HookRegistration, LoadError, Package, PermissionSet,
-    Plugin, PluginContext, PluginMetadata, Quota, RegisterOptions, ReloadOptions, Runner, RuntimeKind, Scope, Session,
-    Tool, ToolCall, ToolContext, ToolDefinition, ToolError, ToolOutput, Toolbay,
+    Plugin, PluginContext, PluginMetadata, PluginName, Quota, RegisterOptions, ReloadOptions, Runner, RuntimeKind,
+    Scope, Session, Tool, ToolCall, ToolContext, ToolDefinition, ToolError, ToolOutput, Toolbay,
     hook::{AfterToolCall, AfterToolCallOutcome, HookResult},
     plugin::NativePlugin,
     tool,
@@ -408,8 +408,8 @@ async fn a_folder_taken_over_anew_is_what_lies_there() {
         reloaded moved 1.0.0 → 1.0.0 (global)
         removed before
         removed gone
-        loaded  new 1.0.0 (global): 1 tool, 0 hooks
         loaded  after 1.0.0 (global): 1 tool, 0 hooks
+        loaded  new 1.0.0 (global): 1 tool, 0 hooks
         failed  broken.rhai (global): Compile: broken.rhai:1:18: the script does not compile: Expecting '}' to end this object map literal
           1 | const PLUGIN = #{
             |                  ^
@@ -600,4 +600,60 @@ async fn a_tenants_folder_that_takes_its_time_keeps_nobody_elses_waiting() {
     assert_eq!(bay.sync(Scope::Global, path, STRICT).await.loaded.len(), 1);
     assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(tenants.await.unwrap().failed.len(), 1);
+}
+
+#[tokio::test]
+async fn a_plugin_that_calls_itself_otherwise_takes_the_old_ones_place_or_leaves_it_there() {
+    let failing = format!("{}\nfn on_start(cx) {{ throw \"not today\"; }}", script("b", "1.0.0", "b", ""));
+    let user = script("user", "1.0.0", "u", "requires: [#{ name: \"a\", version: \"^1\" }],");
+    let (bay, folder) = (bay(), folder(&[("a.rhai", &script("a", "1.0.0", "a", ""))]));
+    bay.load_folder(Scope::Global, folder.path()).await;
+    write(folder.path(), "a.rhai", &failing);
+    expect![[r#"
+        failed  a.rhai (global): Script: a.rhai: on_start: not today: a.rhai:4:19: threw "not today"
+          4 | fn on_start(cx) { throw "not today"; }
+            |                   ^
+        unchanged: 0
+    "#]]
+    .assert_eq(&sync(&bay, folder.path()).await);
+    assert_eq!(names(&bay.session("acme").unwrap()), ["a.say"], "the old one goes on");
+    write(folder.path(), "a.rhai", &script("b", "1.0.0", "b", ""));
+    expect![[r#"
+        removed a
+        loaded  b 1.0.0 (global): 1 tool, 0 hooks
+        unchanged: 0
+    "#]]
+    .assert_eq(&sync(&bay, folder.path()).await);
+    assert_eq!(names(&bay.session("acme").unwrap()), ["b.say"]);
+    // Those that require the old name keep it.
+    write(folder.path(), "a.rhai", &script("a", "1.0.0", "a", ""));
+    sync(&bay, folder.path()).await;
+    write(folder.path(), "user.rhai", &user);
+    sync(&bay, folder.path()).await;
+    write(folder.path(), "a.rhai", &script("b", "1.0.0", "b", ""));
+    expect![[r#"
+        failed  a.rhai (global): Dependency: a.rhai: the plugin user (global) needs a, and this one is called otherwise
+        unchanged: 1
+    "#]]
+    .assert_eq(&sync(&bay, folder.path()).await);
+    assert_eq!(names(&bay.session("acme").unwrap()), ["a.say", "user.say"]);
+}
+
+#[tokio::test]
+async fn assets_that_the_operator_puts_in_the_place_of_a_plugins_own_are_a_change_of_it() {
+    let source = script("a", "1.0.0", "", "").replace("{ \"\" }", "{ asset_text(\"text.txt\") }");
+    let (plugins, assets) = (folder(&[("a.rhai", &source)]), folder(&[("text.txt", "one")]));
+    let bay = toolbay::builder().assets(PluginName::new("a").unwrap(), assets.path()).build().unwrap();
+    bay.load_folder(Scope::Global, plugins.path()).await;
+    let session = bay.session("acme").unwrap();
+    assert_eq!(outcome(&session, "a.say", json!({})).await, json!("one"));
+    assert_eq!(sync(&bay, plugins.path()).await, "unchanged: 1\n");
+    write(assets.path(), "text.txt", "two");
+    assert_eq!(sync(&bay, plugins.path()).await, "reloaded a 1.0.0 → 1.0.0 (global)\nunchanged: 0\n");
+    assert_eq!(outcome(&session, "a.say", json!({})).await, json!("two"));
+    assert_eq!(sync(&bay, plugins.path()).await, "unchanged: 1\n");
+    write(assets.path(), "more.txt", "");
+    let path = plugins.path().join("a.rhai");
+    assert_eq!(bay.reload(Scope::Global, &path, STRICT).await.unwrap().generation, 3);
+    assert_eq!(bay.reload(Scope::Global, &path, STRICT).await.unwrap().generation, 3);
 }

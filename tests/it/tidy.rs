@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::project;
 
 /// The floors of ARCHITECTURE.md: a crate may use those on lower floors only.
-const FLOORS: [(&str, u32); 16] = [
+const FLOORS: [(&str, u32); 17] = [
     ("toolbay-api", 0),
     ("toolbay-http", 1),
     ("toolbay-keyring", 1),
@@ -17,6 +17,7 @@ const FLOORS: [(&str, u32); 16] = [
     ("toolbay-mcp", 2),
     ("toolbay-server", 2),
     ("toolbay-store", 2),
+    ("toolbay-mcp-client", 2),
     ("toolbay-testkit", 2),
     ("toolbay-watch", 2),
     ("toolbay-worker", 2),

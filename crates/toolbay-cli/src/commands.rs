@@ -8,6 +8,7 @@ mod completions;
 mod db;
 mod describe;
 mod doctor;
+mod index;
 mod mcp;
 mod new;
 mod plugins;
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Describe(describe::Options),
     /// Tell what would fail and why: versions, permissions, isolation, configuration, health
     Doctor(doctor::Options),
+    /// Write a registry index of the plugins below a folder
+    Index(index::Options),
     /// Call one tool, or a batch of them
     Call(call::Options),
     /// Run a program with a tenant's tools as functions in it
@@ -62,7 +65,7 @@ pub(crate) enum Command {
     Serve(serve::Options),
     /// Look after a server's database: migrate, status, backup
     Db(db::Options),
-    /// Print the JSON Schema of manifests or of the configuration file, for editors
+    /// Print the JSON Schema of manifests, of the configuration file or of registry indexes, for editors
     Schema(schema::Options),
     /// Print completions for a shell
     Completions(completions::Options),
@@ -78,6 +81,7 @@ pub(crate) async fn run(command: Command) -> Result<Status, CliError> {
         Command::Plugins(options) => Box::pin(plugins::run(options)).await,
         Command::Describe(options) => Box::pin(describe::run(options)).await,
         Command::Doctor(options) => Box::pin(doctor::run(options)).await,
+        Command::Index(options) => Box::pin(index::run(options)).await,
         Command::Call(options) => Box::pin(call::run(options)).await,
         Command::Code(options) => Box::pin(code::run(options)).await,
         Command::Agent(options) => Box::pin(agent::run(options)).await,

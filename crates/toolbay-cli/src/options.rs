@@ -92,12 +92,12 @@ impl LimitOptions {
 /// Where plugins come from.
 #[derive(Debug, Args)]
 pub(crate) struct PluginOptions {
-    /// Load the plugins in this folder for everybody, or this one plugin; may be repeated.
+    /// Load the plugins in this folder for everybody, this one plugin, or those of this registry index; may be repeated.
     ///
     /// Without it: tools/ in the current folder and ~/.toolbay/plugins, as far as they exist.
     #[arg(long, value_name = "DIR", help_heading = "Plugins")]
     pub(crate) tools: Vec<PathBuf>,
-    /// Load the plugins in this folder, or this one plugin, for one tenant only; may be repeated
+    /// Load the plugins in this folder, this one plugin, or those of this registry index, for one tenant only; may be repeated
     #[arg(long, value_name = "TENANT=DIR", help_heading = "Plugins")]
     pub(crate) tenant_tools: Vec<Pair<TenantId, PathBuf>>,
     /// Compile plugins' code when it is needed first.

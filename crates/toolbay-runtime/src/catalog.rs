@@ -42,6 +42,8 @@ pub struct RegisterOptions {
     pub enabled_by_default: Option<bool>,
     /// Where the plugin was found, for reports.
     pub origin: Option<PathBuf>,
+    /// The registry index that named it, where one did.
+    pub index: Option<PathBuf>,
 }
 
 /// A tool as a session sees it.
@@ -105,6 +107,8 @@ pub(crate) struct Owner {
     pub(crate) config_schema: Option<Value>,
     pub(crate) assets: Assets,
     pub(crate) origin: Option<PathBuf>,
+    /// The registry index that named it.
+    pub(crate) index: Option<PathBuf>,
     pub(crate) life: Arc<Lifecycle>,
     /// What its files are, where it came from files: two packages with one digest are the same.
     pub(crate) digest: Option<Digest>,

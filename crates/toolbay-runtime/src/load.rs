@@ -131,8 +131,11 @@ pub(crate) fn discover(folder: &Path, one_file_extensions: &[&str]) -> Result<(V
     Ok((found, skipped))
 }
 
-/// Reads the plugin at `path` into memory. `assets` is a folder to take in the place of the plugin's own assets.
-pub(crate) fn read(path: &Path, limits: &Limits, extensions: &[&str]) -> Result<Package, LoadError> {
+/// A plugin's package, and its manifest file, as it stands there, by its name.
+pub(crate) type WithManifest = (Package, Option<(String, String)>);
+
+/// Reads the plugin at `path` into memory.
+pub(crate) fn read(path: &Path, limits: &Limits, extensions: &[&str]) -> Result<WithManifest, LoadError> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if metadata.is_dir() {
         return read_folder(path, limits, extensions);
@@ -149,15 +152,16 @@ pub(crate) fn read(path: &Path, limits: &Limits, extensions: &[&str]) -> Result<
     }
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let source = read_source(path, &name, limits)?;
-    Ok(Package {
+    let package = Package {
         origin: path.to_owned(),
         manifest: None,
         files: BTreeMap::from([(name, source)]),
         assets: Assets::default(),
-    })
+    };
+    Ok((package, None))
 }
 
-fn read_folder(path: &Path, limits: &Limits, extensions: &[&str]) -> Result<Package, LoadError> {
+fn read_folder(path: &Path, limits: &Limits, extensions: &[&str]) -> Result<WithManifest, LoadError> {
     let Some(manifest_path) = manifest_file::find(path)? else {
         return Err(LoadError::new(
             ErrorKind::Config,
@@ -191,7 +195,8 @@ fn read_folder(path: &Path, limits: &Limits, extensions: &[&str]) -> Result<Pack
     })?;
     let assets = path.join("assets");
     let assets = if assets.is_dir() { read_assets(&assets)? } else { Assets::default() };
-    Ok(Package { origin: path.to_owned(), manifest: Some(manifest), files, assets })
+    let package = Package { origin: path.to_owned(), manifest: Some(manifest), files, assets };
+    Ok((package, Some((manifest_name, text))))
 }
 
 /// Reads every file below `folder` as an asset.
@@ -296,7 +301,7 @@ fn no_plain_file() -> LoadError {
     LoadError::new(ErrorKind::Config, "is neither a file nor a folder: a plugin is made of plain files")
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> LoadError {
+pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> LoadError {
     let message = match error.kind() {
         std::io::ErrorKind::NotFound => format!("{} does not exist", path.display()),
         _ => format!("{} cannot be read: {error}", path.display()),

@@ -506,6 +506,16 @@ fn lost_by(
     if let Some(lost) = metadata.requires.iter().find_map(by_version) {
         return Some(lost);
     }
+    // One that calls itself otherwise leaves nothing behind under its old name.
+    let by_name = |needed: &Requirement| {
+        let goes = |one: &Exchange| one.old.owner.name == needed.name && one.new.owner.name != needed.name;
+        let at = exchanges.iter().position(goes)?;
+        let is_lost = before.has(&needed.name) && !after.has(&needed.name);
+        is_lost.then(|| (at, format!("needs {}, and this one is called otherwise", needed.name)))
+    };
+    if let Some(lost) = metadata.requires.iter().find_map(by_name) {
+        return Some(lost);
+    }
     let needs = &metadata.requires_services;
     let lent = |exchange: &Exchange| exchange.old.owner.services.iter().any(|lent| needs.contains(&lent.name));
     let at = exchanges.iter().position(lent)?;

@@ -17,8 +17,10 @@ use crate::{
     catalog::{RegisterOptions, Registered},
     digest::Digest,
     evolution::Upgrade,
+    found::{self, Finds, Found},
+    index,
     lifecycle::Stage,
-    load::{self, Failed, LoadReport, Loaded, Skipped},
+    load::{Failed, LoadReport, Loaded, Skipped},
     registry::Exchange,
     toolbay::{Opened, Toolbay, found_in},
     waves::{in_words, load_found},
@@ -163,8 +165,8 @@ impl Toolbay {
         Ok(Upgrade::between(&old, &new))
     }
 
-    /// Makes what is registered in `scope` from `path`, a folder of plugins or one plugin, what lies there now: new
-    /// plugins are loaded, changed ones replaced, all in one swap, and those that are gone unregistered. What fails stays
+    /// Makes what is registered in `scope` from `path`, a folder of plugins, one plugin or a registry index, what lies there
+    /// now: new plugins are loaded, changed ones replaced, all in one swap, and those that are gone unregistered. What fails stays
     /// as it was.
     ///
     /// # Cancel safety
@@ -175,12 +177,22 @@ impl Toolbay {
         Sync { bay: self, scope, path: path.as_ref(), options, report: SyncReport::default() }.run().await
     }
 
-    /// Reads a plugin's files on a thread that may block: folders are looked at again and again while tools are called.
-    async fn read_aside(&self, scope: &Scope, path: &Path) -> Result<(Package, Digest), LoadError> {
-        let (bay, scope, path) = (self.clone(), scope.clone(), path.to_owned());
+    /// Reads a plugin's files on a thread that may block: folders are looked at again and again while tools are called. The
+    /// digest is that of the plugin which is there now, if this is it.
+    async fn read_aside(
+        &self,
+        scope: &Scope,
+        found: &Found,
+        there: Option<&PluginName>,
+    ) -> Result<(Package, Digest), LoadError> {
+        let (bay, scope, found, there) = (self.clone(), scope.clone(), found.clone(), there.cloned());
         let reading = tokio::task::spawn_blocking(move || {
-            let package = bay.read(&scope, &path)?;
+            let package = bay.read_found(&scope, &found)?;
             let digest = Digest::of(&package);
+            let digest = match &there {
+                Some(name) => bay.digest_with_assets(&scope, name, digest)?,
+                None => digest,
+            };
             Ok((package, digest))
         });
         let lost = |error: tokio::task::JoinError| {
@@ -437,6 +449,14 @@ fn in_order(mut waiting: Vec<Change>) -> Vec<Change> {
     }
 }
 
+/// Whether the registered plugin was loaded from just this path, which may be written in more than one way.
+fn is_the_one_there(old: &Registered, path: &Path) -> bool {
+    let same = |origin: &Path| {
+        origin == path || fs::canonicalize(origin).is_ok_and(|origin| fs::canonicalize(path).is_ok_and(|p| p == origin))
+    };
+    old.owner.origin.as_deref().is_some_and(same)
+}
+
 /// A folder of plugins, or one plugin, that is taken over anew.
 struct Sync<'a> {
     bay: &'a Toolbay,
@@ -455,38 +475,49 @@ impl Sync<'_> {
         }
         let catalog = bay.registry().catalog(&scope);
         let folder = fs::canonicalize(self.path).ok();
-        let here: Vec<_> = catalog.plugins().filter(|old| self.is_from_here(old, folder.as_deref())).cloned().collect();
+        let is_index = index::is_index(self.path);
+        let is_from_here = |old: &&Arc<Registered>| match &old.owner.index {
+            Some(index) => is_index && index == self.path,
+            None => !is_index && self.is_from_here(old, folder.as_deref()),
+        };
+        let here: Vec<_> = catalog.plugins().filter(is_from_here).cloned().collect();
         // One plugin that is gone is as good as a folder without it.
         let was_one = here.iter().any(|plugin| plugin.owner.origin.as_deref() == Some(self.path));
-        let found = if load::is_plugin(self.path) {
-            vec![self.path.to_owned()]
-        } else if was_one && !self.path.exists() {
-            Vec::new()
+        let looked = if was_one && !self.path.exists() {
+            Ok(Finds::default())
         } else {
-            match load::discover(self.path, &bay.one_file_extensions()) {
-                Ok((found, skipped)) => {
-                    self.report.skipped = skipped;
-                    found
-                }
-                Err(error) => {
-                    self.fail(self.path, error);
-                    return self.report;
-                }
+            found::look_at(self.path, &bay.one_file_extensions())
+        };
+        let Finds { found, failed, skipped } = match looked {
+            Ok(finds) => finds,
+            Err(error) => {
+                self.fail(self.path, error);
+                return self.report;
             }
         };
+        self.report.skipped = skipped;
         let file_of =
             |old: &Arc<Registered>| old.owner.origin.as_deref().and_then(Path::file_name).map(ToOwned::to_owned);
         let by_file: HashMap<_, _> = here.iter().filter_map(|old| Some((file_of(old)?, old))).collect();
         let by_name: HashMap<_, _> = here.iter().map(|old| (&old.owner.name, old)).collect();
         // Of what could not be read nothing can be told: what came from there stays.
         let (mut kept, mut changed, mut new) = (HashSet::new(), Vec::new(), Vec::new());
-        for path in found {
-            let at = path.file_name().and_then(|file| by_file.get(file)).copied();
+        for (origin, name, error) in failed {
+            self.fail(&origin, error);
+            kept.extend(name);
+        }
+        for found in found {
+            let path = &found.path;
+            // An index says who it is, a folder only where it lies.
+            let at = match &found.picked {
+                Some(picked) => by_name.get(&picked.entry.name).copied(),
+                None => path.file_name().and_then(|file| by_file.get(file)).copied(),
+            };
             let mut keep = |old: Option<&Arc<Registered>>| kept.extend(old.map(|old| old.owner.name.clone()));
-            let (package, digest) = match bay.read_aside(&scope, &path).await {
+            let (package, digest) = match bay.read_aside(&scope, &found, at.map(|at| &at.owner.name)).await {
                 Ok(read) => read,
                 Err(error) => {
-                    self.fail(&path, error);
+                    self.fail(path, error);
                     keep(at);
                     continue;
                 }
@@ -496,11 +527,11 @@ impl Sync<'_> {
                 keep(at);
                 continue;
             }
-            let opened = bay.open_package(&scope, &path, package).await;
+            let opened = bay.open_package(&scope, path, package).await.and_then(|opened| opened.found(&found));
             let registered = match opened.and_then(|opened| bay.prepare(&scope, opened)) {
                 Ok(registered) => registered,
                 Err(error) => {
-                    self.fail(&path, found_in(error, &path));
+                    self.fail(path, found_in(error, path));
                     keep(at);
                     continue;
                 }
@@ -508,12 +539,18 @@ impl Sync<'_> {
             // One that was found under another path is moved where nothing lies at that path any more.
             let is_moved = |old: &Registered| old.owner.origin.as_ref().is_some_and(|origin| !origin.exists());
             let is_same = |old: &Arc<Registered>| at.is_some_and(|at| Arc::ptr_eq(at, old)) || is_moved(old);
-            match by_name.get(&registered.owner.name).copied().filter(|old| is_same(old)) {
-                Some(old) => {
+            match (by_name.get(&registered.owner.name).copied().filter(|old| is_same(old)), at) {
+                (Some(old), _) => {
                     keep(Some(old));
-                    changed.push((path, Arc::clone(old), registered));
+                    changed.push((found.path, Arc::clone(old), registered));
                 }
-                None => new.push((path, registered)),
+                // It calls itself otherwise than before: put in the old one's place in one swap, so that the old one goes on
+                // where the new one does not start.
+                (None, Some(at)) if is_the_one_there(at, path) => {
+                    keep(Some(at));
+                    changed.push((found.path, Arc::clone(at), registered));
+                }
+                (None, _) => new.push((found.path, registered)),
             }
         }
         self.exchange(changed).await;
@@ -521,7 +558,7 @@ impl Sync<'_> {
         self.remove(gone.map(|old| old.owner.name.clone()).collect()).await;
         if !new.is_empty() {
             let LoadReport { loaded, failed, .. } = load_found(bay, scope, new).await;
-            self.report.loaded = loaded;
+            self.report.loaded.extend(loaded);
             self.report.failed.extend(failed);
         }
         self.report
@@ -541,8 +578,16 @@ impl Sync<'_> {
     }
 
     async fn exchange(&mut self, changed: Vec<(PathBuf, Arc<Registered>, Arc<Registered>)>) {
-        let mut changes = Vec::new();
+        let (mut changes, mut renamed) = (Vec::new(), HashMap::new());
         for (path, old, new) in changed {
+            if old.owner.name != new.owner.name {
+                // For everybody else one plugin goes and another one comes, which breaks no contract of either.
+                let upgrade = Upgrade::between(&old, &new);
+                renamed.insert(old.owner.name.clone(), (path.clone(), Arc::clone(&new)));
+                let exchange = Exchange { old, new };
+                changes.push(Change { origin: path, exchange, upgrade, progress: Progress::Prepared });
+                continue;
+            }
             match self.bay.rehearse(path.clone(), old, new, self.options) {
                 Ok(change) => changes.push(change),
                 Err(error) => self.fail(&path, found_in(error, &path)),
@@ -552,7 +597,15 @@ impl Sync<'_> {
             return;
         }
         let (done, failed) = self.bay.exchange_all(&self.scope, changes).await;
-        self.report.reloaded = done;
+        for reloaded in done {
+            match renamed.get(&reloaded.upgrade.plugin) {
+                Some((path, new)) => {
+                    self.report.removed.push(reloaded.upgrade.plugin);
+                    self.report.loaded.push(self.bay.loaded(new, path));
+                }
+                None => self.report.reloaded.push(reloaded),
+            }
+        }
         for (path, error) in failed {
             self.fail(&path, found_in(error, &path));
         }

@@ -22,6 +22,11 @@ impl<'a> Sight<'a> {
         behind.map_or(Self { global: catalog, own: None }, |global| Self { global, own: Some(catalog) })
     }
 
+    /// Whether there is a plugin of this name.
+    pub(crate) fn has(&self, plugin: &PluginName) -> bool {
+        self.is_shadowed(plugin) || self.global.plugin(plugin).is_some()
+    }
+
     fn is_shadowed(&self, plugin: &PluginName) -> bool {
         self.own.is_some_and(|own| own.plugin(plugin).is_some())
     }

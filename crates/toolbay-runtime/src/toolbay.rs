@@ -1,5 +1,7 @@
 //! The host's handle on everything: what is registered, the runners that load plugins, and what the host decides about
-//! them.
+//! them. [`opening`] takes plugins from their files.
+
+mod opening;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,9 +17,11 @@ use std::{
 use serde_json::Value;
 use toolbay_api::{
     Ability, AbilityName, ErrorKind, HookRegistration, HttpSend, Limits, LimitsRequest, LoadError, Manifest, NameError,
-    Package, Permission, PermissionSet, Plugin, PluginContext, PluginName, Runner, RuntimeKind, Scope, SecretProvider,
-    TenantId, Tool, ToolError, ToolName, plugin::NativePlugin,
+    Package, PermissionSet, Plugin, PluginContext, PluginName, Runner, RuntimeKind, Scope, SecretProvider, TenantId,
+    Tool, ToolError, ToolName, plugin::NativePlugin,
 };
+
+pub(crate) use opening::{Opened, found_in, in_time};
 
 use crate::{
     abilities::Abilities,
@@ -25,12 +29,10 @@ use crate::{
     audit::{AuditSink, TracingAudit},
     catalog::{Owner, PluginInfo, RegisterOptions, Registered},
     clock::{Clock, SystemClock},
-    digest::Digest,
     events::{EventBounds, EventRelay, announce::Announcer, mailbox::Mailbox, stream::Outlets},
-    guarded::{Failure, guarded, now},
     health::{Breaker, Vitals},
     kv::{KvQuota, KvStore, MemoryKv},
-    lazy::{LazyPlugin, Loading},
+    lazy::Loading,
     lifecycle::{Lifecycle, PluginState, Stage},
     lives::{CALLBACK_TIME, Lives},
     load::{self, Loaded},
@@ -42,9 +44,6 @@ use crate::{
     settings::{self, Environment},
     waves::in_words,
 };
-
-/// How long a runner may take to load one plugin.
-const LOAD_TIME: Duration = Duration::from_secs(10);
 
 /// The host's handle: registers plugins and opens sessions. Cheap to clone.
 #[derive(Clone)]
@@ -294,107 +293,6 @@ impl Toolbay {
         &self.0.meters
     }
 
-    /// Reads a plugin's files and has its runner load it.
-    pub(crate) async fn open(&self, scope: &Scope, path: &Path) -> Result<Opened, LoadError> {
-        self.open_package(scope, path, self.read(scope, path)?).await
-    }
-
-    /// Reads a plugin's files.
-    pub(crate) fn read(&self, scope: &Scope, path: &Path) -> Result<Package, LoadError> {
-        load::read(path, &self.ceiling(scope), &self.one_file_extensions())
-    }
-
-    /// Has a plugin's runner load it.
-    pub(crate) async fn open_package(&self, scope: &Scope, path: &Path, package: Package) -> Result<Opened, LoadError> {
-        let digest = Digest::of(&package);
-        let plugin = self.run_loader(scope, package).await?;
-        Ok(Opened::from(plugin, path, digest))
-    }
-
-    /// As [`open_package`](Self::open_package), but for the code of a plugin that may wait until it is needed.
-    pub(crate) async fn open_to_use(&self, scope: &Scope, path: &Path, package: Package) -> Result<Opened, LoadError> {
-        let loading = &self.0.policy.loading;
-        if !loading.may_be_lazy(scope, &package) {
-            return self.open_package(scope, path, package).await;
-        }
-        let (runner, cx) = (Arc::clone(self.runner_for(&package)?), self.context_for(scope, &package));
-        match in_time(runner.declare(&package, &cx)).await? {
-            Some(declared)
-                if declared.can_wait()
-                    && loading.is_lazy(scope, &declared.manifest.name, declared.manifest.auto_load) =>
-            {
-                let digest = Digest::of(&package);
-                let refusal = self.0.refusals.of(digest, &cx.limits);
-                let plugin = Arc::new(LazyPlugin::new(runner, package, cx, declared, refusal));
-                Ok(Opened::from(plugin, path, digest))
-            }
-            _ => self.open_package(scope, path, package).await,
-        }
-    }
-
-    async fn run_loader(&self, scope: &Scope, package: Package) -> Result<Arc<dyn Plugin>, LoadError> {
-        let runner = self.runner_for(&package)?;
-        in_time(runner.load(&package, &self.context_for(scope, &package))).await
-    }
-
-    fn context_for(&self, scope: &Scope, package: &Package) -> PluginContext {
-        let grants = match &package.manifest {
-            Some(manifest) => self.grants_for(scope, &manifest.name),
-            // A one-file plugin's name is known only once it is loaded; the grants of the plugin that the file is named
-            // after are what its author reckons with.
-            None => {
-                let stem = package.origin.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-                PluginName::new(stem)
-                    .map_or_else(|_| Arc::clone(&self.0.policy.grants), |name| self.grants_for(scope, &name))
-            }
-        };
-        PluginContext { scope: scope.clone(), limits: self.ceiling(scope), grants }
-    }
-
-    fn runner_for(&self, package: &Package) -> Result<&Arc<dyn Runner>, LoadError> {
-        let by_kind = |kind: RuntimeKind| self.0.runners.iter().find(|runner| runner.kind() == kind);
-        let (runner, what) = match &package.manifest {
-            Some(manifest) => (by_kind(manifest.runtime), format!("the runtime {}", manifest.runtime)),
-            None => {
-                let extension = package.origin.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-                let takes = |runner: &&Arc<dyn Runner>| runner.one_file_extension() == Some(extension);
-                (self.0.runners.iter().find(takes), format!("files ending in .{extension}"))
-            }
-        };
-        runner.ok_or_else(|| {
-            let known: Vec<_> = self.0.runners.iter().map(|runner| runner.kind().to_string()).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            LoadError::new(ErrorKind::Config, format!("this host has no runner for {what}; it has: {known}"))
-        })
-    }
-
-    pub(crate) fn one_file_extensions(&self) -> Vec<&'static str> {
-        self.0.runners.iter().filter_map(|runner| runner.one_file_extension()).collect()
-    }
-
-    /// The host's limits; for a tenant's own plugin, lowered by the tenant's, since those of sources count at loading.
-    pub(crate) fn ceiling(&self, scope: &Scope) -> Limits {
-        let policy = &self.0.policy;
-        let own = match scope {
-            Scope::Tenant(tenant) => policy.tenant_limits.get(tenant),
-            Scope::Global => None,
-        };
-        own.map_or_else(|| policy.limits.clone(), |own| policy.limits.lowered_by(own))
-    }
-
-    fn grants_for(&self, scope: &Scope, plugin: &PluginName) -> Arc<PermissionSet> {
-        let policy = &self.0.policy;
-        match (policy.plugin_grants.get(plugin), scope) {
-            (None, _) => Arc::clone(&policy.grants),
-            (Some(named), Scope::Global) => Arc::clone(named),
-            // Tenants choose their plugins' names: to one of theirs a name can only take away.
-            (Some(named), Scope::Tenant(_)) => {
-                let general = |permission: &&Permission| policy.grants.covers(permission.as_str());
-                Arc::new(named.iter().filter(general).cloned().collect())
-            }
-        }
-    }
-
     /// Checks everything that can be checked before a plugin is started.
     pub(crate) fn prepare(
         &self,
@@ -413,7 +311,7 @@ impl Toolbay {
                 let for_all = self.0.registry.activations(scope);
                 let for_all = for_all.as_ref().and_then(|decided| decided.of(name)?.config.as_ref());
                 let config = settings::of_host(name, schema, policy.configs.get(name), environment, for_all)?;
-                (config, policy.assets.get(name))
+                (config, self.assets_instead(scope, name))
             }
             Scope::Tenant(tenant) => {
                 let decided = self.0.registry.activation(tenant, &metadata.name).and_then(|decided| decided.config);
@@ -424,9 +322,14 @@ impl Toolbay {
             .enabled_by_default
             .or_else(|| policy.enabled_by_default.get(&metadata.name).copied())
             .unwrap_or(true);
-        let assets = match folder {
-            Some(folder) => load::read_assets(folder)?,
-            None => plugin.assets(),
+        let (assets, digest) = match folder {
+            Some(folder) => {
+                let assets = load::read_assets(folder)?;
+                // What the operator puts in their place is a part of the plugin as it is here.
+                let digest = digest.map(|digest| digest.with_assets(&assets));
+                (assets, digest)
+            }
+            None => (plugin.assets(), digest),
         };
         // One that is put in its own place goes on where it was.
         let before = self.0.registry.catalog(scope).plugin(&metadata.name).map(|before| Arc::clone(&before.owner));
@@ -453,6 +356,7 @@ impl Toolbay {
             config_schema: metadata.config_schema.clone(),
             assets,
             origin: options.origin.clone(),
+            index: options.index.clone(),
             life: Arc::new(Lifecycle::new(
                 metadata.name.clone(),
                 metadata.version.clone(),
@@ -493,36 +397,9 @@ impl Toolbay {
     }
 }
 
-/// A plugin as its runner gave it, not checked yet.
-pub(crate) struct Opened {
-    pub(crate) plugin: Arc<dyn Plugin>,
-    pub(crate) options: RegisterOptions,
-    pub(crate) digest: Option<Digest>,
-}
-
-impl Opened {
-    fn from(plugin: Arc<dyn Plugin>, path: &Path, digest: Digest) -> Self {
-        let options = RegisterOptions { origin: Some(path.to_owned()), ..RegisterOptions::default() };
-        Self { plugin, options, digest: Some(digest) }
-    }
-}
-
 impl fmt::Debug for Toolbay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Toolbay").finish_non_exhaustive()
-    }
-}
-
-/// Waits for a runner, within the time that loading may take.
-pub(crate) async fn in_time<T>(loading: impl Future<Output = Result<T, LoadError>>) -> Result<T, LoadError> {
-    match guarded(now() + LOAD_TIME, loading).await {
-        Ok(loaded) => loaded,
-        Err(Failure::TimedOut) => {
-            Err(LoadError::new(ErrorKind::TimedOut, format!("loading took longer than {LOAD_TIME:?}")))
-        }
-        Err(Failure::Panicked(message)) => {
-            Err(LoadError::new(ErrorKind::Panic, format!("the runner broke down while loading: {message}")))
-        }
     }
 }
 
@@ -546,14 +423,6 @@ fn program_manifest(file_name: &str) -> Result<Manifest, LoadError> {
     };
     manifest.tools.insert(tool, declaration);
     Ok(manifest)
-}
-
-/// Names the plugin's file or folder in an error that knows no place of its own.
-pub(crate) fn found_in(error: LoadError, path: &Path) -> LoadError {
-    match (&error.file, path.file_name()) {
-        (None, Some(name)) => error.in_file(name.to_string_lossy()),
-        _ => error,
-    }
 }
 
 /// Puts a [`Toolbay`] together. Everything is closed until it is opened here: no grants, no runners.

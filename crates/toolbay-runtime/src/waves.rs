@@ -13,9 +13,10 @@ use toolbay_api::{ErrorKind, LoadError, PluginName, Scope, ToolError};
 
 use crate::{
     catalog::Registered,
+    found::{self, Finds, Found},
     lifecycle::Stage,
-    load::{self, Failed, LoadReport},
-    registry::Found,
+    load::{Failed, LoadReport},
+    registry::Found as There,
     toolbay::{Toolbay, found_in},
 };
 
@@ -42,33 +43,30 @@ struct Loading<'a> {
 impl Toolbay {
     /// Loads every plugin directly inside `folder`. One bad plugin stops no other, but for those that require it.
     pub async fn load_folder(&self, scope: Scope, folder: impl AsRef<Path>) -> LoadReport {
-        Loading::run(self, scope, folder.as_ref()).await.report
+        let looked = found::look_into(folder.as_ref(), &self.one_file_extensions());
+        Loading::run(self, scope, folder.as_ref(), looked).await.report
     }
 
-    /// Loads what is at `path`, whatever it is: one plugin, or every plugin directly inside a folder, as
-    /// [`load_folder`](Self::load_folder) does.
+    /// Loads what is at `path`, whatever it is: one plugin, every plugin directly inside a folder, or of each plugin that a
+    /// [registry index](crate::index) names the newest version that this Toolbay can load and that is not yanked. One bad
+    /// plugin stops no other, but for those that require it.
     pub async fn load_from(&self, scope: Scope, path: impl AsRef<Path>) -> LoadReport {
-        Loading::run_from(self, scope, path.as_ref()).await.report
+        let looked = found::look_at(path.as_ref(), &self.one_file_extensions());
+        Loading::run(self, scope, path.as_ref(), looked).await.report
     }
 
     /// Loads every plugin directly inside `folder`, or none: where one fails, those that started are stopped and unloaded
     /// in reverse order, and the report has all of them among the failed.
     pub async fn load_folder_or_nothing(&self, scope: Scope, folder: impl AsRef<Path>) -> LoadReport {
-        let Loading { scope, mut report, started, .. } = Loading::run(self, scope, folder.as_ref()).await;
-        if report.failed.is_empty() {
-            return report;
-        }
-        for (origin, registered) in started.into_iter().rev() {
-            let name = &registered.owner.name;
-            // What somebody else came to require in the meantime stays, and the report says so.
-            if self.unregister(&scope, name).await.is_ok() {
-                report.loaded.retain(|loaded| loaded.name != *name);
-                let message = "was taken back, since another plugin of the folder did not load";
-                let error = LoadError::new(ErrorKind::Dependency, message);
-                report.failed.push(Failed { origin, scope: scope.clone(), error });
-            }
-        }
-        report
+        let looked = found::look_into(folder.as_ref(), &self.one_file_extensions());
+        Loading::run(self, scope, folder.as_ref(), looked).await.or_nothing().await
+    }
+
+    /// As [`load_from`](Self::load_from), but all or nothing, as [`load_folder_or_nothing`](Self::load_folder_or_nothing) is.
+    /// What an index names and this Toolbay cannot load, or is to leave alone, is no failure.
+    pub async fn load_from_or_nothing(&self, scope: Scope, path: impl AsRef<Path>) -> LoadReport {
+        let looked = found::look_at(path.as_ref(), &self.one_file_extensions());
+        Loading::run(self, scope, path.as_ref(), looked).await.or_nothing().await
     }
 }
 
@@ -84,51 +82,62 @@ impl<'a> Loading<'a> {
         Self { bay, scope, report: LoadReport::default(), started: Vec::new(), lost: HashMap::new() }
     }
 
-    async fn run(bay: &'a Toolbay, scope: Scope, folder: &Path) -> Self {
-        let mut loading = Self::new(bay, scope);
-        let found = match load::discover(folder, &bay.one_file_extensions()) {
-            Ok((found, skipped)) => {
-                loading.report.skipped = skipped;
-                found
+    /// The report, after all is taken back where anything failed.
+    async fn or_nothing(self) -> LoadReport {
+        let Self { bay, scope, mut report, started, .. } = self;
+        if report.failed.is_empty() {
+            return report;
+        }
+        for (origin, registered) in started.into_iter().rev() {
+            let name = &registered.owner.name;
+            // What somebody else came to require in the meantime stays, and the report says so.
+            if bay.unregister(&scope, name).await.is_ok() {
+                report.loaded.retain(|loaded| loaded.name != *name);
+                let message = "was taken back, since another plugin that was to load with it did not";
+                let error = LoadError::new(ErrorKind::Dependency, message);
+                report.failed.push(Failed { origin, scope: scope.clone(), error });
             }
+        }
+        report
+    }
+
+    /// Loads what was looked for in `place`.
+    async fn run(bay: &'a Toolbay, scope: Scope, place: &Path, looked: Result<Finds, LoadError>) -> Self {
+        let mut loading = Self::new(bay, scope);
+        let Finds { found, failed, skipped } = match looked {
+            Ok(finds) => finds,
             Err(error) => {
-                loading.fail(folder, None, error);
+                loading.fail(place, None, error);
                 return loading;
             }
         };
-        loading.all_of(found).await;
-        loading
-    }
-
-    /// As [`run`](Self::run), for one plugin too.
-    async fn run_from(bay: &'a Toolbay, scope: Scope, path: &Path) -> Self {
-        if !load::is_plugin(path) {
-            return Self::run(bay, scope, path).await;
+        loading.report.skipped = skipped;
+        for (origin, name, error) in failed {
+            loading.fail(&origin, name.as_ref(), found_in(error, &origin));
         }
-        let mut loading = Self::new(bay, scope);
-        loading.all_of(vec![path.to_owned()]).await;
-        loading
-    }
-
-    /// Reads, prepares, loads and starts the plugins at these paths.
-    async fn all_of(&mut self, found: Vec<PathBuf>) {
-        let bay = self.bay;
         let mut waiting: Vec<Arrival> = Vec::new();
-        for path in found {
-            let opened = match bay.read(&self.scope, &path) {
-                Ok(package) => bay.open_to_use(&self.scope, &path, package).await,
-                Err(error) => Err(error),
-            };
-            match opened.and_then(|opened| bay.prepare(&self.scope, opened)) {
+        for found in found {
+            let prepared = loading.prepare(&found).await;
+            let path = found.path;
+            match prepared {
                 Ok(registered) => waiting.push((path, registered)),
                 Err(error) => {
                     // A plugin that cannot be read is most likely called like its file.
-                    let name = path.file_stem().and_then(|stem| PluginName::new(stem.to_string_lossy()).ok());
-                    self.fail(&path, name.as_ref(), found_in(error, &path));
+                    let stem = || path.file_stem().and_then(|stem| PluginName::new(stem.to_string_lossy()).ok());
+                    let name = found.picked.map(|picked| picked.entry.name).or_else(stem);
+                    loading.fail(&path, name.as_ref(), found_in(error, &path));
                 }
             }
         }
-        self.all(waiting).await;
+        loading.all(waiting).await;
+        loading
+    }
+
+    async fn prepare(&self, found: &Found) -> Result<Arc<Registered>, LoadError> {
+        let (bay, scope) = (self.bay, &self.scope);
+        let package = bay.read_found(scope, found)?;
+        let opened = bay.open_to_use(scope, &found.path, package).await?.found(found)?;
+        bay.prepare(scope, opened)
     }
 
     /// Loads and starts what was found, wave after wave.
@@ -228,9 +237,9 @@ impl<'a> Loading<'a> {
             let _ = write!(text, "{link}needs the plugin {name} {range}");
             let next = waiting.get(name);
             let version = match (&found, next) {
-                (Found::Version(version), _) => Some(version),
-                (Found::Nothing, Some(next)) => Some(&next.owner.version).filter(|version| !range.matches(version)),
-                (Found::Nothing, None) => None,
+                (There::Version(version), _) => Some(version),
+                (There::Nothing, Some(next)) => Some(&next.owner.version).filter(|version| !range.matches(version)),
+                (There::Nothing, None) => None,
             };
             if let Some(version) = version {
                 let _ = write!(text, ", and version {version} is there");

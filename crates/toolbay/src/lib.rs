@@ -44,6 +44,8 @@ pub use toolbay_server as server;
 pub use toolbay_store as sql;
 #[cfg(feature = "sql")]
 pub use toolbay_store::{SqlStore, StoreOptions};
+#[cfg(feature = "mcp-client")]
+pub use toolbay_mcp_client as mcp_client;
 #[cfg(feature = "watch")]
 pub use toolbay_watch as watch;
 #[cfg(feature = "worker")]

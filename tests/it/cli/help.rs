@@ -21,6 +21,7 @@ fn the_help_of_each_command_is_as_decided() {
     check(&["plugins", "--help"], expect_file!["help/plugins.txt"]);
     check(&["describe", "--help"], expect_file!["help/describe.txt"]);
     check(&["doctor", "--help"], expect_file!["help/doctor.txt"]);
+    check(&["index", "--help"], expect_file!["help/index.txt"]);
     check(&["call", "--help"], expect_file!["help/call.txt"]);
     check(&["code", "--help"], expect_file!["help/code.txt"]);
     check(&["agent", "--help"], expect_file!["help/agent.txt"]);

@@ -23,11 +23,14 @@ enum File {
     Manifest,
     /// What --config names
     Config,
+    /// What `toolbay index` writes
+    Index,
 }
 
 pub(crate) fn run(options: &Options) -> Result<Status, CliError> {
     let schema = match options.file {
         File::Manifest => toolbay::manifest::schema::json_schema(),
+        File::Index => toolbay::Index::json_schema(),
         File::Config => schemars::schema_for!(Config).to_value(),
     };
     output::json_pretty(&schema).or_else(output::unless_closed)?;

@@ -243,7 +243,7 @@ impl Control {
         // Several may have files of one name; by this they are told apart.
         let origin = PathBuf::from(row.plugin.as_str()).join(&file_name);
         let bay = &self.0.bay;
-        let opened = bay.open_package(scope, &origin, package).await.map_err(told)?;
+        let opened = bay.open_to_use(scope, &origin, package).await.map_err(told)?;
         let ready = bay.prepare(scope, opened).map_err(|error| told(found_in(error, &origin)))?;
         if ready.owner.name != row.plugin || ready.owner.version != row.version {
             let (name, version) = (&ready.owner.name, &ready.owner.version);
