@@ -10,6 +10,7 @@
 mod api;
 mod bounds;
 mod conditions;
+mod documents;
 mod errors;
 mod isolation;
 mod keys;
