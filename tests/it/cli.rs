@@ -1,7 +1,7 @@
 //! The command line, as a user meets it: the real binary, its output and its status.
 //!
 //! `help` holds the texts; `plugins` new, check and tools; `calls` and `batch` the call; `code` programs; `config` the configuration
-//! file; `databases` what looks after them; `operators` what tells of plugins and keeps up with them; `agents` and `serving` the long-running commands.
+//! file; `databases` what looks after them; `looking_after` tenants, keys and what they have of plugins; `operators` what tells of plugins and keeps up with them; `agents` and `serving` the long-running commands.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,6 +18,7 @@ mod code;
 mod config;
 mod databases;
 mod help;
+mod looking_after;
 mod operators;
 mod plugins;
 mod serving;

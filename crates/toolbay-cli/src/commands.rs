@@ -1,19 +1,23 @@
 //! The command line. Each command is a file of its own here, with its options and the one function that does it.
 
 mod agent;
+mod audit;
 mod call;
 mod check;
 mod code;
 mod completions;
 mod db;
+mod decide;
 mod describe;
 mod doctor;
 mod index;
+mod keys;
 mod mcp;
 mod new;
 mod plugins;
 mod schema;
 mod serve;
+mod tenants;
 mod test;
 mod tools;
 
@@ -65,6 +69,20 @@ pub(crate) enum Command {
     Serve(serve::Options),
     /// Look after a server's database: migrate, status, backup
     Db(db::Options),
+    /// Look after the keys to a server: create, list, rotate, revoke
+    Keys(keys::Options),
+    /// Look after a server's tenants: create, list, suspend, resume, remove
+    Tenants(tenants::Options),
+    /// Switch a plugin on for a tenant of a server, or for all
+    Enable(decide::SwitchOptions),
+    /// Switch a plugin off for a tenant of a server, or for all
+    Disable(decide::SwitchOptions),
+    /// Show or set what a tenant of a server, or all, have as a plugin's configuration
+    Config(decide::ConfigOptions),
+    /// Upload a plugin to a server and install it for a tenant, or for all
+    Install(decide::InstallOptions),
+    /// Show a server's audit, or check that it is whole
+    Audit(audit::Options),
     /// Print the JSON Schema of manifests, of the configuration file or of registry indexes, for editors
     Schema(schema::Options),
     /// Print completions for a shell
@@ -87,6 +105,13 @@ pub(crate) async fn run(command: Command) -> Result<Status, CliError> {
         Command::Agent(options) => Box::pin(agent::run(options)).await,
         Command::Mcp(options) => Box::pin(mcp::run(options)).await,
         Command::Serve(options) => Box::pin(serve::run(options)).await,
+        Command::Keys(options) => Box::pin(keys::run(options)).await,
+        Command::Tenants(options) => Box::pin(tenants::run(options)).await,
+        Command::Enable(options) => Box::pin(decide::switch(options, true)).await,
+        Command::Disable(options) => Box::pin(decide::switch(options, false)).await,
+        Command::Config(options) => Box::pin(decide::config(options)).await,
+        Command::Install(options) => Box::pin(decide::install(options)).await,
+        Command::Audit(options) => Box::pin(audit::run(options)).await,
         Command::Db(options) => Box::pin(db::run(options)).await,
         Command::Schema(options) => schema::run(&options),
         Command::Completions(options) => completions::run(&options),

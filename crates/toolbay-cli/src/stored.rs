@@ -56,6 +56,15 @@ impl Stored {
     }
 }
 
+/// Opens the control of a server's database for looking after tenants and keys. No plugin is loaded, and a database that is
+/// not there is not made: its name may be a slip.
+pub(crate) async fn office(url: &str) -> Result<Control, CliError> {
+    let store = SqlStore::existing(url, StoreOptions::default()).map_err(failed)?;
+    let bay = Toolbay::builder().build().map_err(CliError::usage)?;
+    let options = ControlOptions { without_plugins: true, ..ControlOptions::default() };
+    Control::open(bay, Arc::new(store), options).await.map_err(failed)
+}
+
 /// Whoever sits at the command line.
 pub(crate) fn operator() -> Actor {
     Actor::host("cli")

@@ -40,6 +40,17 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if duration < Duration::from_micros(1) || duration > MAX { Err(problem()) } else { Ok(duration) }
 }
 
+/// Parses a duration that may be days, such as `12h` or `90d`.
+pub(crate) fn days(text: &str) -> Result<Duration, String> {
+    /// Longer is taken for a slip.
+    const MAX_DAYS: f64 = 3_660.0;
+    match number_and_unit(text) {
+        Some((days, "d")) if days > 0.0 && days <= MAX_DAYS => Ok(Duration::from_secs_f64(days * 86_400.0)),
+        Some((_, "d")) | None => Err("write a duration such as 30m, 12h or 90d".to_owned()),
+        Some(_) => duration(text).map_err(|_| "write a duration such as 30m, 12h or 90d".to_owned()),
+    }
+}
+
 /// Parses a number of bytes such as `65536`, `64KiB` or `32MiB`.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let problem = || "write a number of bytes such as 65536, 64KiB, 32MiB or 1GB".to_owned();

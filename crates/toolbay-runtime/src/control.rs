@@ -90,6 +90,9 @@ pub struct ControlOptions {
     pub max_package_bytes: usize,
     /// Whether tenants may upload plugins of their own.
     pub tenants_upload: bool,
+    /// Whether plugins and what is decided about them are left out when the store is taken over: for whoever looks after
+    /// tenants and keys and serves nobody.
+    pub without_plugins: bool,
     /// The references to secrets that the host's keeper goes by, where it does.
     pub secrets: Option<StoredSecrets>,
 }
@@ -102,6 +105,7 @@ impl Default for ControlOptions {
             max_plugins: 100,
             max_package_bytes: 4 << 20,
             tenants_upload: true,
+            without_plugins: false,
             secrets: None,
         }
     }

@@ -47,7 +47,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             max_body_bytes: 1 << 20,
-            max_package_bytes: 8 << 20,
+            max_package_bytes: 4 << 20,
             request_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(20),
             header_timeout: Duration::from_secs(15),

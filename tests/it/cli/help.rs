@@ -31,6 +31,14 @@ fn the_help_of_each_command_is_as_decided() {
     check(&["db", "migrate", "--help"], expect_file!["help/db-migrate.txt"]);
     check(&["db", "status", "--help"], expect_file!["help/db-status.txt"]);
     check(&["db", "backup", "--help"], expect_file!["help/db-backup.txt"]);
+    check(&["keys", "--help"], expect_file!["help/keys.txt"]);
+    check(&["keys", "create", "--help"], expect_file!["help/keys-create.txt"]);
+    check(&["tenants", "--help"], expect_file!["help/tenants.txt"]);
+    check(&["enable", "--help"], expect_file!["help/enable.txt"]);
+    check(&["config", "--help"], expect_file!["help/config.txt"]);
+    check(&["install", "--help"], expect_file!["help/install.txt"]);
+    check(&["audit", "--help"], expect_file!["help/audit.txt"]);
+    check(&["audit", "verify", "--help"], expect_file!["help/audit-verify.txt"]);
     check(&["completions", "--help"], expect_file!["help/completions.txt"]);
 }
 

@@ -101,6 +101,9 @@ impl Control {
                 registrations.entry(scope.clone()).or_insert_with(rows);
             }
         }
+        if self.0.options.without_plugins {
+            registrations.clear();
+        }
         // The global scope comes first: what tenants' own plugins require may be there.
         for (scope, rows) in registrations {
             self.take_over(&mut taken, &scope, rows).await;

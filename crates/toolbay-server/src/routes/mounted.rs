@@ -1,7 +1,7 @@
 //! The routes of native plugins, below `/plugins/NAME`: the same authentication, bounds and shape of errors as everything
 //! else, and what leads to no plugin of the tenant's is not there.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     extract::Request,
@@ -11,7 +11,7 @@ use axum::{
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 use toolbay_api::{PluginName, RouteMethod};
-use toolbay_runtime::{RouteCall, RouteFound};
+use toolbay_runtime::{RouteCall, RouteFound, Session};
 
 use super::tools::is_name;
 use crate::{
@@ -47,18 +47,18 @@ async fn ask(Mounted { app, request }: Mounted) -> Result<Response, Problem> {
         return Err(Problem::denied("plugins' routes are for tenants' keys, and this key belongs to no tenant"));
     };
     let (plugin, words) = words_of(parts.uri.path())?;
-    let method =
-        method_of(&parts.method).ok_or_else(|| Problem::method_not_allowed("GET, POST, PUT, PATCH, DELETE"))?;
     let mut session = app.control.toolbay().session(tenant).map_err(|error| Problem::invalid(error.to_string()))?;
     if let Some(user) = user_of(&parts.headers)? {
         session = session.with_user(user);
     }
-    let call = match session.route(&plugin, method, &words) {
+    // One that no route can have finds out which there are.
+    let found = match method_of(&parts.method) {
+        Some(method) => session.route(&plugin, method, &words),
+        None => others(&session, &plugin, &words),
+    };
+    let call = match found {
         RouteFound::Route(call) => call,
-        RouteFound::OtherMethods(others) => {
-            let names: Vec<_> = others.into_iter().map(RouteMethod::name).collect();
-            return Err(Problem::method_not_allowed(&names.join(", ")));
-        }
+        RouteFound::OtherMethods(others) => return Err(not_that_method(&others)),
         RouteFound::Nothing => return Err(Problem::not_found("there is no such plugin or route here")),
     };
     let query = query_of(&parts.uri)?;
@@ -100,6 +100,22 @@ fn method_of(method: &Method) -> Option<RouteMethod> {
         Method::DELETE => Some(RouteMethod::Delete),
         _ => None,
     }
+}
+
+/// The methods that a path has routes for.
+fn others(session: &Session, plugin: &PluginName, words: &[String]) -> RouteFound {
+    let all = [RouteMethod::Get, RouteMethod::Post, RouteMethod::Put, RouteMethod::Patch, RouteMethod::Delete];
+    let is_there = |method: &RouteMethod| matches!(session.route(plugin, *method, words), RouteFound::Route(_));
+    let there: BTreeSet<_> = all.into_iter().filter(is_there).collect();
+    if there.is_empty() { RouteFound::Nothing } else { RouteFound::OtherMethods(there) }
+}
+
+fn not_that_method(others: &BTreeSet<RouteMethod>) -> Problem {
+    let mut names: Vec<_> = others.iter().copied().map(RouteMethod::name).collect();
+    if others.contains(&RouteMethod::Get) {
+        names.push("HEAD");
+    }
+    Problem::method_not_allowed(&names.join(", "))
 }
 
 /// The tenant's user, whom the key's holder names.

@@ -15,7 +15,7 @@ use toolbay_api::{
     ToolError, plugin::NativePlugin, tool,
 };
 use toolbay_rhai::RhaiRunner;
-use toolbay_runtime::{Actor, Control, ControlOptions, Toolbay, control::KeyWanted, store::Role};
+use toolbay_runtime::{Actor, Control, ControlOptions, Store, Toolbay, control::KeyWanted, store::Role};
 use toolbay_server::{Server, ServerOptions};
 use toolbay_store::{SqlStore, StoreOptions};
 
@@ -23,6 +23,7 @@ use toolbay_store::{SqlStore, StoreOptions};
 pub struct Host {
     pub address: SocketAddr,
     pub control: Control,
+    pub store: Arc<SqlStore>,
     pub admin: String,
     pub operator: String,
     pub acme: String,
@@ -53,7 +54,8 @@ impl Host {
         let store = Arc::new(SqlStore::open(&url, StoreOptions::default()).await.expect("a store"));
         let bay = bay();
         bay.register(Scope::Global, shop()).await.expect("shop is registered");
-        let control = Control::open(bay, store, ControlOptions::default()).await.expect("control");
+        let control =
+            Control::open(bay, Arc::clone(&store) as Arc<dyn Store>, ControlOptions::default()).await.expect("control");
         let host = Actor::host("test");
         for name in ["acme", "rival"] {
             control.create_tenant(&host, &TenantId::new(name).unwrap()).await.expect("a tenant");
@@ -70,7 +72,8 @@ impl Host {
             let _ = stopped.await;
         }));
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().expect("a client");
-        Self { address, control, admin, operator, acme, rival, stop: Some(stop), served, client, _folder: folder }
+        let stop = Some(stop);
+        Self { address, control, store, admin, operator, acme, rival, stop, served, client, _folder: folder }
     }
 
     pub fn url(&self, path: &str) -> String {
