@@ -26,8 +26,7 @@ use toolbay::{
 };
 
 /// A red dot: a PNG of one pixel.
-const PNG: &str =
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg==";
+const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg==";
 /// Silence: a WAV without samples.
 const WAV: &str = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQAAAAA=";
 /// The picture as a file of a plugin.
@@ -144,14 +143,18 @@ fn contents() -> Result<Vec<NativePlugin>, Box<dyn Error>> {
             let shown = document("test://embedded-resource", "text/plain", "This is an embedded resource content.");
             Ok(ToolOutput::showing(vec![shown]))
         }))?,
-        alone(showing_tool("test_multiple_content_types", "Shows several things", async |_: Nothing, _: ToolContext| {
-            let data = r#"{"test":"data","value":123}"#;
-            Ok(ToolOutput::showing(vec![
-                Content::text("Multiple content types test:"),
-                image(),
-                document("test://mixed-content-resource", "application/json", data),
-            ]))
-        }))?,
+        alone(showing_tool(
+            "test_multiple_content_types",
+            "Shows several things",
+            async |_: Nothing, _: ToolContext| {
+                let data = r#"{"test":"data","value":123}"#;
+                Ok(ToolOutput::showing(vec![
+                    Content::text("Multiple content types test:"),
+                    image(),
+                    document("test://mixed-content-resource", "application/json", data),
+                ]))
+            },
+        ))?,
         alone(tool("test_error_handling", "Fails", async |_: Nothing, _: ToolContext| -> Result<(), _> {
             Err(ToolError::failed("This tool intentionally returns an error for testing"))
         }))?,
@@ -280,47 +283,66 @@ fn asking() -> Result<Vec<NativePlugin>, ToolError> {
         asks("test_elicitation_sep1034_defaults", "values", form("Please change what is not right", defaults()))?,
         asks("test_elicitation_sep1330_enums", "choices", form("Please choose", choices()))?,
         asks("test_streaming_elicitation", "confirm", sure())?,
-        alone(tool("test_input_required_result_elicitation", "Asks for a name", async |_: Nothing, cx: ToolContext| {
-            match cx.ask_form("user_name", "What is your name?", name_form("name")).await? {
+        alone(tool(
+            "test_input_required_result_elicitation",
+            "Asks for a name",
+            async |_: Nothing, cx: ToolContext| match cx
+                .ask_form("user_name", "What is your name?", name_form("name"))
+                .await?
+            {
                 FormAnswer::Accepted(fields) => Ok(format!("Hello, {}!", fields["name"].as_str().unwrap_or_default())),
                 _ => text("Hello!"),
-            }
-        }))?,
+            },
+        ))?,
         asks(
             "test_input_required_result_sampling",
             "capital_question",
             generate("What is the capital of France?", 100),
         )?,
         asks("test_input_required_result_list_roots", "client_roots", Question::Roots)?,
-        alone(tool("test_input_required_result_request_state", "Asks and knows it", async |_: Nothing, cx: ToolContext| {
-            Ok(format!("state-ok: {}", said(&ask_one(&cx, "confirm", form("Please confirm", sure_form())).await?)))
-        }))?,
+        alone(tool(
+            "test_input_required_result_request_state",
+            "Asks and knows it",
+            async |_: Nothing, cx: ToolContext| {
+                Ok(format!("state-ok: {}", said(&ask_one(&cx, "confirm", form("Please confirm", sure_form())).await?)))
+            },
+        ))?,
         asks("test_input_required_result_tampered_state", "confirm", sure())?,
-        alone(tool("test_input_required_result_multiple_inputs", "Asks thrice at once", async |_: Nothing, cx: ToolContext| {
-            let questions = [
-                ("user_name", form("What is your name?", name_form("name"))),
-                ("greeting", generate("Generate a greeting", 50)),
-                ("client_roots", Question::Roots),
-            ];
-            let answers = cx.ask(questions.map(|(name, question)| (name.to_owned(), question)).into()).await?;
-            Ok(answers.values().map(said).collect::<Vec<_>>().join("; "))
-        }))?,
+        alone(tool(
+            "test_input_required_result_multiple_inputs",
+            "Asks thrice at once",
+            async |_: Nothing, cx: ToolContext| {
+                let questions = [
+                    ("user_name", form("What is your name?", name_form("name"))),
+                    ("greeting", generate("Generate a greeting", 50)),
+                    ("client_roots", Question::Roots),
+                ];
+                let answers = cx.ask(questions.map(|(name, question)| (name.to_owned(), question)).into()).await?;
+                Ok(answers.values().map(said).collect::<Vec<_>>().join("; "))
+            },
+        ))?,
         alone(tool("test_input_required_result_multi_round", "Asks twice", async |_: Nothing, cx: ToolContext| {
             let name = cx.ask_form("step1", "Step 1: What is your name?", name_form("name")).await?;
             let color = cx.ask_form("step2", "Step 2: What is your favorite color?", name_form("color")).await?;
             Ok(format!("{}; {}", said(&Answer::Form(name)), said(&Answer::Form(color))))
         }))?,
-        alone(tool("test_input_required_result_capabilities", "Asks what it can", async |_: Nothing, cx: ToolContext| {
-            let all = [
-                ("name", form("What is your name?", name_form("name"))),
-                ("greeting", generate("Generate a greeting", 50)),
-            ];
-            let can = all.into_iter().filter(|(_, question)| cx.can_ask(question.kind()));
-            let answers = cx.ask(can.map(|(name, question)| (name.to_owned(), question)).collect()).await?;
-            Ok(answers.values().map(said).collect::<Vec<_>>().join("; "))
-        }))?,
+        alone(tool(
+            "test_input_required_result_capabilities",
+            "Asks what it can",
+            async |_: Nothing, cx: ToolContext| {
+                let all = [
+                    ("name", form("What is your name?", name_form("name"))),
+                    ("greeting", generate("Generate a greeting", 50)),
+                ];
+                let can = all.into_iter().filter(|(_, question)| cx.can_ask(question.kind()));
+                let answers = cx.ask(can.map(|(name, question)| (name.to_owned(), question)).collect()).await?;
+                Ok(answers.values().map(said).collect::<Vec<_>>().join("; "))
+            },
+        ))?,
         alone(tool("test_missing_capability", "Needs the client's model", async |_: Nothing, cx: ToolContext| {
-            Ok(json!({ "can": cx.can_ask(QuestionKind::Generate), "said": said(&ask_one(&cx, "hello", generate("Hello", 10)).await?) }))
+            Ok(
+                json!({ "can": cx.can_ask(QuestionKind::Generate), "said": said(&ask_one(&cx, "hello", generate("Hello", 10)).await?) }),
+            )
         }))?,
     ])
 }
@@ -461,7 +483,8 @@ fn resources() -> Result<NativePlugin, Box<dyn Error>> {
     });
     let text = "This is the content of the static text resource.".as_bytes();
     let assets = [("text.txt", text), ("dot.png", PNG_BYTES)];
-    let assets: Assets = assets.map(|(name, bytes)| (name.to_owned(), toolbay::Asset::new(bytes.to_vec()))).into_iter().collect();
+    let assets: Assets =
+        assets.map(|(name, bytes)| (name.to_owned(), toolbay::Asset::new(bytes.to_vec()))).into_iter().collect();
     let mut plugin = NativePlugin::new("library", "1.0.0", "Things to read")?.tool(by_id).assets(assets);
     for (name, declaration) in all {
         let name = toolbay::ToolName::new(name)?;
@@ -495,7 +518,10 @@ fn changing(bay: &Toolbay) -> Result<Vec<NativePlugin>, Box<dyn Error>> {
     let a_tool = || Ok(alone(tool("extra_tool", "Comes and goes", async |_: Nothing, _: ToolContext| text("here")))?);
     let a_prompt = || {
         let messages = vec![PromptMessage { role: Speaker::User, text: "Here.".to_owned() }];
-        prompt("extra_prompt", PromptDeclaration { description: "Comes and goes".to_owned(), messages, ..PromptDeclaration::default() })
+        prompt(
+            "extra_prompt",
+            PromptDeclaration { description: "Comes and goes".to_owned(), messages, ..PromptDeclaration::default() },
+        )
     };
     Ok(vec![alone(extra("test_trigger_tool_change", a_tool))?, alone(extra("test_trigger_prompt_change", a_prompt))?])
 }

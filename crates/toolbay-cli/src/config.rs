@@ -73,7 +73,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use toolbay::{
     Ability, AbilityName, Activation, Annotations, Breaker, ErrorKind, Isolation, Limits, LimitsRequest, LoadError,
-    Operation, PermissionSet, PluginName, Quota, TenantId, TierPolicy, ToolName, ToolbayBuilder,
+    Operation, PermissionSet, PluginName, Quota, SecretChain, TenantId, TierPolicy, ToolName, ToolbayBuilder,
+    mcp_client::HttpPolicy,
 };
 
 use crate::{
@@ -372,6 +373,16 @@ impl Config {
             }
         }
         Ok(builder)
+    }
+
+    /// Where MCP servers may be that are called.
+    pub(crate) fn mcp_http(&self) -> Result<HttpPolicy, CliError> {
+        self.http.mcp().map_err(|problem| CliError::usage(format!("--config: http.{problem}")))
+    }
+
+    /// The secrets that are for everybody.
+    pub(crate) fn secrets(&self) -> Result<Option<SecretChain>, CliError> {
+        self.secrets.provider().map_err(|problem| CliError::usage(format!("--config: secrets.{problem}")))
     }
 
     /// The plugins that the file speaks of.

@@ -15,6 +15,7 @@ use toolbay::{
     Failed, FileKv, HealthWatch, Isolation, LoadReport, Loaded, PluginName, ReloadOptions, Scope, Session, SyncReport,
     TenantId, TierPolicy, TieredRunner, Toolbay, ToolbayBuilder,
     load::is_plugin,
+    mcp_client::McpRunner,
     watch,
     worker::{WorkerConfig, WorkerRunner},
 };
@@ -172,7 +173,9 @@ fn build(options: &HostOptions, config: &Config) -> Result<Toolbay, CliError> {
 /// A Toolbay as options and file say, before it is put together.
 pub(crate) fn builder(options: &HostOptions, config: &Config) -> Result<ToolbayBuilder, CliError> {
     let limits = options.limits.apply_to(config.limits());
-    let mut builder = config.apply_to(Toolbay::builder().limits(limits).runner(runner(options, config)?))?;
+    let servers = McpRunner::default().with_http(config.mcp_http()?);
+    let runners = Toolbay::builder().limits(limits).runner(runner(options, config)?).runner(servers);
+    let mut builder = config.apply_to(runners)?;
     if options.deterministic {
         builder = builder.deterministic();
     }

@@ -24,7 +24,8 @@ struct Marks {
 
 impl Marks {
     fn of(session: &Session) -> Self {
-        let tools = digest(session.tools().iter().map(|info| serde_json::to_string(&*info.definition).unwrap_or_default()));
+        let tools =
+            digest(session.tools().iter().map(|info| serde_json::to_string(&*info.definition).unwrap_or_default()));
         let prompts = digest(session.prompts().iter().map(|info| format!("{info:?}")));
         let resources = session.resources();
         let resources = digest(resources.iter().map(|info| format!("{} {:?}", info.name, info.declaration)));
@@ -130,11 +131,7 @@ pub(crate) async fn tell_newer(session: Session, sink: SubscriptionSink) {
 }
 
 /// Tells a client of a revision before 2026-07-28, which is told of lists without asking, until it is gone.
-pub(crate) async fn tell_older(
-    session: Session,
-    peer: rmcp::Peer<RoleServer>,
-    watched: Watched,
-) {
+pub(crate) async fn tell_older(session: Session, peer: rmcp::Peer<RoleServer>, watched: Watched) {
     let mut eyes = Eyes::open(session, watched);
     while let Some(news) = eyes.next().await {
         let mut is_there = true;

@@ -177,7 +177,8 @@ impl Peer for Exchange {
 
     async fn ask(&self, questions: Questions) -> Result<Answers, ToolError> {
         let lacking = self.lacks(&questions);
-        let missing_error = || input_required("this client has not said that it answers such questions; use one that does");
+        let missing_error =
+            || input_required("this client has not said that it answers such questions; use one that does");
         match (&self.asking, lacking) {
             (Asking::Inline(_), Some(_)) => Err(missing_error()),
             (Asking::InRounds(rounds), Some(missing)) => {
@@ -235,7 +236,11 @@ fn look_up(rounds: &mut Rounds, questions: Questions) -> Result<Answers, ToolErr
         rounds.open.clear();
         return Err(bad_question("there are too many of them in one call"));
     }
-    if rounds.open.is_empty() { Ok(answers) } else { Err(input_required("the tool has questions to be answered first")) }
+    if rounds.open.is_empty() {
+        Ok(answers)
+    } else {
+        Err(input_required("the tool has questions to be answered first"))
+    }
 }
 
 fn input_required(message: &'static str) -> ToolError {

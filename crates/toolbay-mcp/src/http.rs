@@ -215,8 +215,7 @@ pub async fn serve_http(
     let _stop_in_any_case = endpoint.stop.clone().drop_guard();
     let closing = CancellationToken::new();
     let HttpOptions { max_connections, header_timeout, .. } = endpoint.options;
-    let served =
-        accept::serve(listener, router, accept::Bounds { max_connections, header_timeout }, closing.clone());
+    let served = accept::serve(listener, router, accept::Bounds { max_connections, header_timeout }, closing.clone());
     let end = async {
         shutdown.await;
         closing.cancel();

@@ -14,7 +14,10 @@
 //! - [`http`]: many clients of many tenants over streamable HTTP; [`auth`]: who they are.
 //! - [`error`]: why serving ended or never began.
 
-#![allow(deprecated, reason = "sampling, roots and logging, which SEP-2577 deprecates, are what clients of 2025-11-25 speak")]
+#![allow(
+    deprecated,
+    reason = "sampling, roots and logging, which SEP-2577 deprecates, are what clients of 2025-11-25 speak"
+)]
 
 pub mod auth;
 mod changes;

@@ -21,8 +21,8 @@ pub(crate) fn definition(info: &ResourceInfo) -> Resource {
 /// Many resources of one form, as a client lists them.
 pub(crate) fn template(info: &ResourceInfo) -> ResourceTemplate {
     let declared = &info.declaration;
-    let mut template =
-        ResourceTemplate::new(declared.uri.clone(), info.name.to_string()).with_description(declared.description.clone());
+    let mut template = ResourceTemplate::new(declared.uri.clone(), info.name.to_string())
+        .with_description(declared.description.clone());
     template.mime_type.clone_from(&declared.mime_type);
     template
 }
@@ -43,7 +43,10 @@ pub(crate) fn find(session: &Session, uri: &str) -> Option<(ResourceInfo, Vec<(S
 /// The address is the client's own; no more of it is given back than one can have.
 pub(crate) fn not_found(uri: &str) -> ErrorData {
     let uri: String = uri.chars().take(2_000).collect();
-    ErrorData::resource_not_found("there is no such resource; resources/list has those that there are", Some(json!({ "uri": uri })))
+    ErrorData::resource_not_found(
+        "there is no such resource; resources/list has those that there are",
+        Some(json!({ "uri": uri })),
+    )
 }
 
 /// The file that the resource is.

@@ -138,11 +138,7 @@ impl ServerHandler for McpServer {
         });
     }
 
-    async fn set_level(
-        &self,
-        params: SetLevelRequestParams,
-        _: RequestContext<RoleServer>,
-    ) -> Result<(), ErrorData> {
+    async fn set_level(&self, params: SetLevelRequestParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
         *self.client.level.lock().unwrap_or_else(PoisonError::into_inner) = params.level;
         Ok(())
     }
@@ -274,11 +270,7 @@ impl ServerHandler for McpServer {
         Ok(())
     }
 
-    async fn subscribe(
-        &self,
-        params: SubscribeRequestParams,
-        _: RequestContext<RoleServer>,
-    ) -> Result<(), ErrorData> {
+    async fn subscribe(&self, params: SubscribeRequestParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
         if resources::find(&self.session, &params.uri).is_none() {
             return Err(resources::not_found(&params.uri));
         }
@@ -318,9 +310,7 @@ impl ServerHandler for McpServer {
                 ErrorData::invalid_params("prompts/get takes a string `name` and an object `arguments`", None)
             }
             "resources/read" => ErrorData::invalid_params("resources/read takes a string `uri`", None),
-            "completion/complete" => {
-                ErrorData::invalid_params("completion/complete takes `ref` and `argument`", None)
-            }
+            "completion/complete" => ErrorData::invalid_params("completion/complete takes `ref` and `argument`", None),
             "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
                 ErrorData::invalid_params("the list takes an optional string `cursor`", None)
             }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rmcp::{
     ErrorData,
     model::{
-        AudioContent, CallToolResult, ContentBlock, JsonObject, MetaObject, PaginatedRequestParams, ProtocolVersion, Tool,
-        ToolAnnotations,
+        AudioContent, CallToolResult, ContentBlock, JsonObject, MetaObject, PaginatedRequestParams, ProtocolVersion,
+        Tool, ToolAnnotations,
     },
 };
 use serde_json::{Value, json};
@@ -90,7 +90,8 @@ pub(crate) fn result(reply: Reply, revision: Revision, info: impl FnOnce() -> Op
     let mut result = match reply.result {
         Ok(output) => {
             let said = output.content.is_empty().then(|| ContentBlock::text(output.to_text()));
-            let mut result = CallToolResult::success(said.into_iter().chain(output.content.into_iter().map(block)).collect());
+            let mut result =
+                CallToolResult::success(said.into_iter().chain(output.content.into_iter().map(block)).collect());
             // Text and structure say the same twice, so a value that is no object is structured only for the clients
             // that would check it against the schema they were shown.
             let structured = output.data.is_object()

@@ -10,8 +10,8 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    CallId, CancelFlag, Content, ErrorKind, Execution, HookPoint, Limit, Limits, Peer, ToolContext, ToolContextParts, ToolError,
-    ToolName, ToolOutput,
+    CallId, CancelFlag, Content, ErrorKind, Execution, HookPoint, Limit, Limits, Peer, ToolContext, ToolContextParts,
+    ToolError, ToolName, ToolOutput,
     hook::{AfterToolCall, AfterToolCallOutcome, BeforeToolCall, BeforeToolCallOutcome, ErrorOrigin, OnError},
 };
 

@@ -184,9 +184,9 @@ fn is_address(uri: &str) -> bool {
     let is_scheme = scheme.bytes().next().is_some_and(|first| first.is_ascii_alphabetic())
         && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'.' | b'-'));
     let is_text = !rest.is_empty()
-        && rest.bytes().all(|byte| {
-            byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'|')
-        });
+        && rest
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'|'));
     let mut open = rest.split('{');
     let first = open.next().unwrap_or_default();
     let in_pairs = !first.contains('}')

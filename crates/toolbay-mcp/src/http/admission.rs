@@ -51,8 +51,7 @@ impl Admission {
         if tenants.len() >= MAX_KNOWN && !tenants.contains_key(tenant) {
             tenants.retain(|_, count| count.in_flight > 0 || count.since + WINDOW > now);
         }
-        let count =
-            tenants.entry(tenant.clone()).or_insert(Count { in_flight: 0, since: now, requests: 0 });
+        let count = tenants.entry(tenant.clone()).or_insert(Count { in_flight: 0, since: now, requests: 0 });
         if now >= count.since + WINDOW {
             (count.since, count.requests) = (now, 0);
         }

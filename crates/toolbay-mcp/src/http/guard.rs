@@ -72,6 +72,7 @@ pub(super) async fn guard(State(allowed): State<Arc<Allowed>>, request: Request,
 
 fn refused(header: &str) -> Response {
     tracing::warn!(header, "refused an HTTP request: the header names no address of this server");
-    let text = format!("the {header} header must name localhost, 127.0.0.1, [::1] or a name that the server is given\n");
+    let text =
+        format!("the {header} header must name localhost, 127.0.0.1, [::1] or a name that the server is given\n");
     (StatusCode::FORBIDDEN, text).into_response()
 }

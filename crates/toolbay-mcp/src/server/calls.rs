@@ -126,9 +126,8 @@ impl McpServer {
         let session = &self.session;
         let rounds = Revision::of(context.protocol_version().as_ref()) == Revision::AnyValue;
         // As the client sent them, before anything looks at them: a state is for this very call.
-        let purpose = rounds.then(|| {
-            Purpose::new(session.tenant(), session.user(), work.method, work.subject, &work.arguments)
-        });
+        let purpose =
+            rounds.then(|| Purpose::new(session.tenant(), session.user(), work.method, work.subject, &work.arguments));
         let (exchange, mut told) = match &purpose {
             Some(purpose) => {
                 let given = work.state.as_deref().map(|state| self.seal.open(purpose, state)).transpose()?;
