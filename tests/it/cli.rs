@@ -1,7 +1,8 @@
 //! The command line, as a user meets it: the real binary, its output and its status.
 //!
 //! `help` holds the texts; `plugins` new, check and tools; `calls` and `batch` the call; `code` programs; `config` the configuration
-//! file; `operators` what tells of plugins and keeps up with them; `agents` and `serving` the long-running commands.
+//! file; `operators` what tells of plugins and keeps up with them; `agents` and `serving` the long-running commands;
+//! `servers` MCP servers as plugins.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +20,7 @@ mod config;
 mod help;
 mod operators;
 mod plugins;
+mod servers;
 mod serving;
 
 use std::{

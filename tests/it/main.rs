@@ -37,6 +37,7 @@ mod scopes;
 mod services;
 mod settings;
 mod shipped_tools;
+mod shown;
 mod support;
 mod tidy;
 mod tiers;

@@ -40,11 +40,12 @@ fn file(env: &[(&str, &str)]) -> ServerFile {
     ServerFile { command: Some(python()), args, env, ..ServerFile::default() }
 }
 
-/// With its whole path, since the server gets no `PATH`.
+/// The interpreter itself with its whole path: the server gets no `PATH`, and what stands in front of an interpreter may be
+/// a script that sets variables of its own.
 fn python() -> String {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("python3")).find(|it| it.is_file());
-    found.expect("python3, which scripts/test needs too").display().to_string()
+    let asked = std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
+    let output = asked.expect("python3, which scripts/test needs too");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 #[tokio::test]

@@ -77,7 +77,12 @@ async fn greeter() -> Toolbay {
         let form = form();
         async move { cx.ask_form("name", "Your name?", form).await.map(|_| "hello twice") }
     });
-    let argument = PromptArgument { name: "who".into(), values: vec!["Ada".into(), "Bob".into()], required: true, description: None };
+    let argument = PromptArgument {
+        name: "who".into(),
+        values: vec!["Ada".into(), "Bob".into()],
+        required: true,
+        description: None,
+    };
     let prompt = PromptDeclaration {
         description: "Says hello".into(),
         arguments: vec![argument],
@@ -91,12 +96,13 @@ async fn greeter() -> Toolbay {
         ..ResourceDeclaration::default()
     };
     let assets: Assets = [("guide.md".to_owned(), Asset::new(b"# Greet".to_vec()))].into_iter().collect();
-    let plugin = NativePlugin::new("greeter", "1.0.0", "Greets").unwrap().tool(greet).tool(greet_both).assets(assets).with(
-        |manifest| {
-            manifest.prompts.insert(ToolName::new("hello").unwrap(), prompt);
-            manifest.resources.insert(ToolName::new("guide").unwrap(), guide);
-        },
-    );
+    let plugin =
+        NativePlugin::new("greeter", "1.0.0", "Greets").unwrap().tool(greet).tool(greet_both).assets(assets).with(
+            |manifest| {
+                manifest.prompts.insert(ToolName::new("hello").unwrap(), prompt);
+                manifest.resources.insert(ToolName::new("guide").unwrap(), guide);
+            },
+        );
     bay.register(Scope::Global, plugin).await.unwrap();
     bay
 }
@@ -132,7 +138,12 @@ async fn state_of(client: &Client, tool: &str, arguments: Value) -> String {
     }
 }
 
-async fn answered(client: &Client, tool: &str, arguments: Value, state: &str) -> Result<CallToolResponse, ServiceError> {
+async fn answered(
+    client: &Client,
+    tool: &str,
+    arguments: Value,
+    state: &str,
+) -> Result<CallToolResponse, ServiceError> {
     let answer = json!({ "action": "accept", "content": { "name": "Eve" } });
     let params = params(tool, arguments)
         .with_input_responses([("name".to_owned(), answer)].into_iter().collect())
@@ -239,13 +250,15 @@ async fn a_client_hears_of_its_own_tenants_changes_and_of_no_others() {
             let mut subscription = client.listen(filter).await.unwrap();
             add_tool(&bay, other).await;
             add_tool(&bay, own).await;
-            let first = subscription.next().await.unwrap();
+            let first = tokio::time::timeout(std::time::Duration::from_secs(10), subscription.next()).await;
+            let first = first.expect("it is told").unwrap();
             assert!(format!("{first:?}").contains("ToolListChanged"), "{first:?}");
             continue;
         }
         add_tool(&bay, other).await;
         add_tool(&bay, own).await;
-        assert_eq!(heard.recv().await, Some("tools changed"));
+        let told = tokio::time::timeout(std::time::Duration::from_secs(10), heard.recv()).await;
+        assert_eq!(told.expect("it is told"), Some("tools changed"));
         assert!(heard.try_recv().is_err(), "once, and not for the other tenant");
         drop(client);
     }

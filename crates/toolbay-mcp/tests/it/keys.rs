@@ -18,7 +18,8 @@ use tokio::{
 };
 use toolbay_api::{PermissionSet, TenantId, async_trait};
 use toolbay_mcp::{
-    Authenticate, Bearer, HttpOptions, JwtIssuer, JwtOptions, Principal, Refused, StaticKeys, keyed_http_router, serve_http,
+    Authenticate, Bearer, HttpOptions, JwtIssuer, JwtOptions, Principal, Refused, StaticKeys, keyed_http_router,
+    serve_http,
 };
 use toolbay_runtime::Toolbay;
 
@@ -136,8 +137,9 @@ async fn without_a_good_key_there_is_a_challenge_and_nothing_else() {
 #[tokio::test]
 async fn the_address_names_no_tenant_where_there_are_keys() {
     let server = Keyed::start(&toolbay().await, Arc::new(two_keys()), HttpOptions::default()).await;
-    let answer =
-        server.send("POST", "/tenants/acme/mcp", &[("authorization", &format!("Bearer {GLOBEX}"))], &list_message()).await;
+    let answer = server
+        .send("POST", "/tenants/acme/mcp", &[("authorization", &format!("Bearer {GLOBEX}"))], &list_message())
+        .await;
     assert_eq!(status(&answer), 404);
 }
 
@@ -150,9 +152,8 @@ async fn a_session_is_worth_nothing_with_another_key() {
     let begun = server.send("POST", "/mcp", &[("authorization", &acme)], &initialize.to_string()).await;
     let id = begun.lines().find_map(|line| line.strip_prefix("mcp-session-id: ")).unwrap().to_owned();
     let ping = json!({"jsonrpc": "2.0", "id": 2, "method": "ping"}).to_string();
-    let with = async |key: &str| {
-        server.send("POST", "/mcp", &[("authorization", key), ("mcp-session-id", &id)], &ping).await
-    };
+    let with =
+        async |key: &str| server.send("POST", "/mcp", &[("authorization", key), ("mcp-session-id", &id)], &ping).await;
     assert_eq!(status(&with(&globex).await), 404);
     assert_eq!(status(&with(&acme).await), 200);
     let end = server.send("DELETE", "/mcp", &[("authorization", &globex), ("mcp-session-id", &id)], "").await;
@@ -276,7 +277,10 @@ async fn a_missing_scope_is_said_and_the_metadata_says_where_to_get_tokens() {
     assert_eq!(status(&answer), 403, "{answer}");
     let metadata = "resource_metadata=\"https://tools.example.com/.well-known/oauth-protected-resource/mcp\"";
     let said = challenge(&answer);
-    assert!(said.contains("insufficient_scope") && said.contains("scope=\"tools\"") && said.contains(metadata), "{said}");
+    assert!(
+        said.contains("insufficient_scope") && said.contains("scope=\"tools\"") && said.contains(metadata),
+        "{said}"
+    );
     assert_eq!(status(&server.list_with(&token(|claims| claims["scope"] = json!("tools more"))).await), 200);
     let document = server.send("GET", "/.well-known/oauth-protected-resource/mcp", &[], "").await;
     let body: Value = serde_json::from_str(document.split("\r\n\r\n").nth(1).unwrap()).unwrap();
