@@ -41,6 +41,7 @@ mod scopes;
 mod services;
 mod settings;
 mod shipped_tools;
+mod shown;
 mod support;
 mod tidy;
 mod tiers;

@@ -78,7 +78,7 @@ use serde_json::{Map, Value};
 use toolbay::{
     Ability, AbilityName, Activation, Annotations, Breaker, CodeLoading, ErrorKind, Isolation, Limits, LimitsRequest,
     LoadError, Loading, Operation, PermissionSet, PluginName, Quota, SecretChain, TenantId, TierPolicy, ToolName,
-    ToolbayBuilder,
+    ToolbayBuilder, mcp_client::HttpPolicy,
 };
 
 use crate::{
@@ -416,6 +416,16 @@ impl Config {
             }
         }
         Ok(builder)
+    }
+
+    /// Where MCP servers may be that are called.
+    pub(crate) fn mcp_http(&self) -> Result<HttpPolicy, CliError> {
+        self.http.mcp().map_err(|problem| CliError::usage(format!("--config: http.{problem}")))
+    }
+
+    /// The secrets that are for everybody.
+    pub(crate) fn secrets(&self) -> Result<Option<SecretChain>, CliError> {
+        self.secrets.provider().map_err(|problem| CliError::usage(format!("--config: secrets.{problem}")))
     }
 
     /// The plugins that the file speaks of.

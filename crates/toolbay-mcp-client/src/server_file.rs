@@ -194,12 +194,15 @@ impl ServerFile {
         self.values().filter_map(Value::secret).collect()
     }
 
-    /// What a plugin has to be granted to come to the server: `process:start:PROGRAM`, or `http:POST:HOST[:PORT]`.
+    /// What a plugin has to be granted to come to the server: `process:start:PROGRAM`, or `http:POST:HOST[:PORT]`, and
+    /// `http-plain:POST:HOST[:PORT]` where the way is not encrypted.
     #[must_use]
     pub fn action(&self) -> String {
         if let Some(url) = self.url.as_deref().and_then(|url| url::Url::parse(url).ok()) {
             let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-            return format!("http:POST:{}{port}", url.host_str().unwrap_or_default());
+            let scheme = if url.scheme() == "https" { "http" } else { "http-plain" };
+            let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+            return format!("{scheme}:POST:{host}{port}");
         }
         format!("process:start:{}", self.command.as_deref().unwrap_or_default())
     }
