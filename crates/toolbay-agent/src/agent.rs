@@ -178,7 +178,14 @@ impl Agent {
     async fn run_in(&self, run: Run, messages: Vec<Message>) -> Result<AgentReply, AgentError> {
         run.observe(RunEvent::RunStarted { tenant: run.tenant().clone() });
         let mut failure = None;
-        let (stepper, begun) = match run.before_agent_run(messages.clone()).await {
+        run.name_model(self.model.id());
+        let begin = async {
+            match run.agent_startup().await {
+                Gate::Go(()) => run.before_agent_run(messages.clone()).await,
+                Gate::Stop(stop) => Gate::Stop(stop),
+            }
+        };
+        let (stepper, begun) = match begin.await {
             Gate::Go(messages) => {
                 let mut drive = drive::Drive::new(self, run.clone(), messages);
                 failure = drive.finish().await.err();
@@ -197,6 +204,7 @@ impl Agent {
                 Gate::Stop(stop) => reply.withhold(stop),
             }
         }
+        run.agent_shutdown(reply.outcome.is_completed()).await;
         run.observe(RunEvent::RunFinished {
             outcome: reply.outcome.to_string(),
             text: reply.text.clone(),

@@ -7,12 +7,14 @@
 //!
 //! - [`model`]: the `Model` trait and its error; [`scripted`]: a model that says what it was told to say.
 //! - [`bounds`]: what a run may use, and how it can end.
+//! - [`lowering`]: schemas of parameters as providers take them.
 //! - [`stepper`]: the loop as a value without I/O.
 //! - [`agent`]: the driver.
 //! - `provider` (feature `providers`): real models over HTTP.
 
 pub mod agent;
 pub mod bounds;
+pub mod lowering;
 pub mod model;
 #[cfg(feature = "providers")]
 pub mod provider;

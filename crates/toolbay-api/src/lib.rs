@@ -17,7 +17,7 @@
 //! - [`host`]: the plugin's only way out; [`reach`]: what a host lends through it, HTTP and secrets.
 //! - [`plugin`]: `Plugin`, `Runner`, `Package`; [`callback`]: a plugin's callbacks; [`manifest`]: what a plugin says of itself.
 //! - [`event`]: events and who listens to them; [`service`](mod@service): what native plugins lend each other.
-//! - [`hook`]: points, inputs, outcomes; [`message`]: the conversation that hooks and models see.
+//! - [`hook`]: points, inputs, outcomes; [`interception`]: what hooks see and say under a public contract; [`message`]: the conversation that hooks and models see.
 //! - [`limits`], [`permission`], [`callers`], [`error`], [`result`](mod@result).
 
 pub mod ability;
@@ -29,6 +29,7 @@ pub mod error;
 pub mod event;
 pub mod hook;
 pub mod host;
+pub mod interception;
 pub mod limits;
 pub mod manifest;
 pub mod message;

@@ -218,6 +218,7 @@ impl Host for CallHost {
             of_error_hook: self.of_error_hook,
             redactor: self.redactor.clone(),
             origin: self.origin,
+            let_through: None,
         };
         road::travel(&run, trip).await.result
     }

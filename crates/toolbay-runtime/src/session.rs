@@ -10,6 +10,7 @@ use toolbay_api::{Caller, PermissionSet, RunId, TenantId};
 
 use crate::{
     catalog::ToolInfo,
+    contract::Contract,
     meter::Meter,
     observe::Observer,
     reply::Reply,
@@ -29,6 +30,7 @@ pub struct Session {
     tenant_grants: Arc<PermissionSet>,
     tenant_limits: Option<Arc<toolbay_api::LimitsRequest>>,
     observer: Option<Arc<dyn Observer>>,
+    contract: Option<Arc<dyn Contract>>,
     meter: Arc<Meter>,
 }
 
@@ -45,6 +47,7 @@ impl Session {
             conversation: None,
             rights: Arc::default(),
             observer: None,
+            contract: None,
             meter,
         }
     }
@@ -83,6 +86,14 @@ impl Session {
         self
     }
 
+    /// Puts the session's runs under a public hook contract, which composes what the hooks say in place of the order that
+    /// they have otherwise. Handlers of events are not under it: they belong to no run.
+    #[must_use]
+    pub fn with_contract(mut self, contract: Arc<dyn Contract>) -> Self {
+        self.contract = Some(contract);
+        self
+    }
+
     /// The tools that the user may see now, in alphabetical order.
     #[must_use]
     pub fn tools(&self) -> Vec<ToolInfo> {
@@ -109,17 +120,19 @@ impl Session {
         let shared = self.toolbay.ports();
         // Before the view: an older generation only waits longer.
         let generation = self.toolbay.registry().generation();
+        let caller = Arc::new(Caller {
+            tenant: self.tenant.clone(),
+            user: self.user.clone(),
+            conversation: self.conversation.clone(),
+            run: RunId::random(),
+            trace: None,
+        });
+        let composition = self.contract.as_ref().map(|contract| contract.begin(&caller));
         Run::new(
             generation,
             run::Inner {
                 view: self.view(),
-                caller: Arc::new(Caller {
-                    tenant: self.tenant.clone(),
-                    user: self.user.clone(),
-                    conversation: self.conversation.clone(),
-                    run: RunId::random(),
-                    trace: None,
-                }),
+                caller,
                 rights: Arc::clone(&self.rights),
                 tenant_grants: Arc::clone(&self.tenant_grants),
                 tenant_limits: self.tenant_limits.clone(),
@@ -133,6 +146,8 @@ impl Session {
                 secrets: shared.tenant_secrets.get(&self.tenant).or(shared.secrets.as_ref()).cloned(),
                 audit: shared.audit.clone(),
                 observer: self.observer.clone(),
+                composition,
+                model: std::sync::OnceLock::new(),
                 tools: std::sync::OnceLock::new(),
                 calls: AtomicU64::new(0),
                 bay: self.toolbay.clone(),

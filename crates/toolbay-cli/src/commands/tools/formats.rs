@@ -1,24 +1,37 @@
 //! Tools as others write them down. One function for each form, so that a form can change with its API alone.
 
 use serde_json::{Map, Value, json};
-use toolbay::{Annotations, Scope, ToolInfo};
+use toolbay::{Annotations, Scope, ToolInfo, lowering::Lowered};
 
 /// An entry of `tools` in OpenAI's chat completions.
-pub(super) fn openai(tool: &ToolInfo) -> Value {
-    json!({ "type": "function", "function": {
+pub(super) fn openai(tool: &ToolInfo, lowered: &Lowered) -> Value {
+    let mut function = json!({
         "name": tool.provider_name,
         "description": tool.definition.description,
-        "parameters": parameters(tool),
-    } })
+        "parameters": lowered.schema,
+    });
+    if let (true, Some(function)) = (lowered.strict, function.as_object_mut()) {
+        function.insert("strict".to_owned(), true.into());
+    }
+    json!({ "type": "function", "function": function })
 }
 
 /// An entry of `tools` in Anthropic's messages.
-pub(super) fn anthropic(tool: &ToolInfo) -> Value {
+pub(super) fn anthropic(tool: &ToolInfo, lowered: &Lowered) -> Value {
     json!({
         "name": tool.provider_name,
         "description": tool.definition.description,
-        "input_schema": parameters(tool),
+        "input_schema": lowered.schema,
     })
+}
+
+/// An entry of `functionDeclarations` in a Gemini request. A function without parameters has none.
+pub(super) fn gemini(tool: &ToolInfo, lowered: &Lowered) -> Value {
+    let mut function = json!({ "name": tool.provider_name, "description": tool.definition.description });
+    if let (Some(_), Some(function)) = (lowered.schema.get("properties"), function.as_object_mut()) {
+        function.insert("parameters".to_owned(), lowered.schema.clone());
+    }
+    function
 }
 
 /// An entry of `tools` in MCP's `tools/list`.
