@@ -155,7 +155,7 @@ fn corrupted(parameters: &Value, arguments: &Value) -> Vec<(Value, String)> {
     for key in parameters["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         let mut arguments = arguments.clone();
         if arguments.as_object_mut().unwrap().shift_remove(key).is_some() {
-            wrong.push((arguments, String::new()));
+            wrong.push((arguments, format!("/{}", key.replace('~', "~0").replace('/', "~1"))));
         }
     }
     for (key, value) in arguments.as_object().unwrap() {

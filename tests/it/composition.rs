@@ -216,7 +216,7 @@ proptest! {
 /// A script hook with these permissions asked for, at a host that grants `granted`.
 async fn scripted(answer: &str, point: &str, permissions: &str, granted: PermissionSet) -> String {
     let source = format!(
-        "const PLUGIN = #{{ name: \"guard\", version: \"1.0.0\", author: \"Acme\", permissions: [{permissions}],\n\
+        "const PLUGIN = #{{ name: \"guard\", version: \"1.0.0\", description: \"d\", author: \"Acme\", permissions: [{permissions}],\n\
          hooks: #{{ {point}: #{{}} }} }};\nfn {point}(input, cx) {{ {answer} }}"
     );
     let bay = toolbay::builder().grants(granted).build().unwrap();

@@ -17,6 +17,7 @@ use tracing::Instrument;
 
 use crate::{
     bounds::{Bounds, RunOutcome},
+    budget::{DayLimits, Exhausted, Price, Prices},
     model::{Model, ModelError},
     stepper::{RunEnd, Stepper, StepperConfig, StepperError},
 };
@@ -33,6 +34,10 @@ pub struct AgentConfig {
     pub model_retries: u32,
     /// The longest wait before such a request; a provider that asks for more ends the attempts.
     pub max_retry_wait: Duration,
+    /// What models cost.
+    pub prices: Prices,
+    /// What a tenant may spend in a day, over all runs that know the same ledger.
+    pub day: Option<DayLimits>,
 }
 
 impl Default for AgentConfig {
@@ -42,6 +47,8 @@ impl Default for AgentConfig {
             exclusive: None,
             model_retries: 2,
             max_retry_wait: Duration::from_secs(30),
+            prices: Prices::default(),
+            day: None,
         }
     }
 }
@@ -86,6 +93,10 @@ pub struct AgentReply {
     pub tool_calls: u32,
     /// Tokens used.
     pub tokens: Tokens,
+    /// What they cost, in millionths of the price table's currency, where it knows the model.
+    pub cost_micros: Option<u64>,
+    /// What ran out, if something did; the run may have gone on without it.
+    pub exhausted: Option<Exhausted>,
     /// The whole conversation, to go on from with [`Agent::run_messages`]. Every tool call in it has its reply.
     pub messages: Vec<Message>,
 }
@@ -97,6 +108,12 @@ pub enum AgentError {
     /// The conversation is empty.
     #[error("there is nothing to answer: give at least one message")]
     NoMessages,
+    /// Cost is bounded, and the price table does not know the model.
+    #[error("the price of the model {model:?} is not known, and the run's cost is bounded: add it to the price table")]
+    NoPrice {
+        /// The model.
+        model: String,
+    },
     /// The model could not be asked.
     #[error("{error}")]
     Model {
@@ -159,7 +176,7 @@ impl Agent {
     /// neither is an error.
     ///
     /// # Errors
-    /// [`AgentError::NoMessages`]; [`AgentError::Model`] where the model could not be asked and no error hook had
+    /// [`AgentError::NoMessages`]; [`AgentError::NoPrice`]; [`AgentError::Model`] where the model could not be asked and no error hook had
     /// feedback for it.
     ///
     /// # Cancel safety
@@ -169,10 +186,23 @@ impl Agent {
         if messages.is_empty() {
             return Err(AgentError::NoMessages);
         }
+        let day = self.config.day.as_ref().and_then(|day| day.budget.max_cost_micros);
+        if self.config.stepper.bounds.max_cost_micros.or(day).is_some() && self.price().is_none() {
+            return Err(AgentError::NoPrice { model: self.model.id().to_owned() });
+        }
         let run = self.session.run();
         let span = tracing::info_span!("agent_run", run = %run.id(), tenant = %run.tenant(), model = self.model.id());
         // Boxed: the future holds a step, its hooks and its calls, and would weigh down whoever awaits it.
         self.run_in(run, messages).boxed().instrument(span).await
+    }
+
+    /// What the model's tokens cost.
+    fn price(&self) -> Option<Price> {
+        self.config.stepper.price.or_else(|| self.config.prices.of(self.model.id()))
+    }
+
+    fn stepper_config(&self) -> StepperConfig {
+        StepperConfig { price: self.price(), ..self.config.stepper.clone() }
     }
 
     async fn run_in(&self, run: Run, messages: Vec<Message>) -> Result<AgentReply, AgentError> {
@@ -230,6 +260,8 @@ impl AgentReply {
             steps: stepper.steps(),
             tool_calls: stepper.tool_calls(),
             tokens: stepper.tokens(),
+            cost_micros: stepper.cost_micros(),
+            exhausted: stepper.exhausted().cloned(),
             messages: stepper.into_messages(),
         }
     }

@@ -174,6 +174,12 @@ impl Run {
         self.observe(RunEvent::PluginQuarantined { plugin: plugin.clone(), seconds: duration.as_secs(), cause });
     }
 
+    /// The host's clock.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.inner.clock
+    }
+
     pub(crate) fn model(&self) -> &str {
         self.inner.model.get().map_or("unknown", String::as_str)
     }

@@ -4,12 +4,16 @@
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use toolbay_api::{ErrorKind, Message, ModelRequest, ModelResponse, ToolCall, ToolDefinition, ToolError, ToolName};
+use tokio::time::Instant;
+use toolbay_api::{
+    ErrorKind, Message, ModelRequest, ModelResponse, ToolCall, ToolDefinition, ToolError, ToolName, message::Tokens,
+};
 use toolbay_runtime::{Gate, Reply, Run, RunEvent, Stop, ToolInfo};
 
 use crate::{
     agent::Agent,
     bounds::RunOutcome,
+    budget::{Exhausted, Spending, day_of},
     model::{Model, ModelError},
     stepper::{Next, Stepper, StepperError, ToolReply},
 };
@@ -22,6 +26,10 @@ pub(super) struct Drive<'a> {
     run: Run,
     stepper: Stepper,
     model_error: Option<ModelError>,
+    /// Tokens that the day's ledger knows of.
+    counted: Tokens,
+    /// Since when time is not counted there.
+    began: Instant,
 }
 
 /// Why a run came to nothing.
@@ -39,8 +47,10 @@ struct Batch {
 impl<'a> Drive<'a> {
     pub(super) fn new(agent: &'a Agent, run: Run, messages: Vec<Message>) -> Self {
         let tools = run.tools().iter().map(for_the_model).collect();
-        let stepper = Stepper::new(agent.config.stepper.clone(), messages, tools);
-        Self { agent, run, stepper, model_error: None }
+        let names = run.tools().iter().map(|tool| (tool.provider_name.to_string(), tool.definition.name.to_string()));
+        let names = names.collect();
+        let stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
+        Self { agent, run, stepper, model_error: None, counted: Tokens::default(), began: Instant::now() }
     }
 
     /// Runs until the stepper is done or the time is up.
@@ -53,8 +63,12 @@ impl<'a> Drive<'a> {
                 self.stepper.stop(RunOutcome::ModelFailed);
                 return Err(Failure::Loop(error));
             }
-            Err(_elapsed) => self.stepper.stop(RunOutcome::TimeLimit),
+            Err(_elapsed) => {
+                let allowed = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                self.stepper.run_out(RunOutcome::TimeLimit, Exhausted::of_run("milliseconds", allowed, allowed));
+            }
         }
+        self.tell_the_ledger().await;
         self.model_error.take().map_or(Ok(()), |error| Err(Failure::Model(error)))
     }
 
@@ -65,7 +79,10 @@ impl<'a> Drive<'a> {
     async fn steps(&mut self) -> Result<(), StepperError> {
         loop {
             match self.stepper.next() {
-                Next::CallModel { step, request } => self.ask(step, request).await?,
+                Next::CallModel { step, request } => {
+                    self.ask(step, request).await?;
+                    self.tell_the_ledger().await;
+                }
                 Next::RunTools { step, calls } => self.call(step, calls).await?,
                 Next::Done(_) => return Ok(()),
             }
@@ -73,6 +90,10 @@ impl<'a> Drive<'a> {
     }
 
     async fn ask(&mut self, step: u32, request: ModelRequest) -> Result<(), StepperError> {
+        if let Err(exhausted) = self.spend(Spending { steps: 1, ..Spending::default() }).await {
+            self.stepper.run_out(RunOutcome::DayLimit, exhausted);
+            return Ok(());
+        }
         self.run.observe(RunEvent::StepStarted { step });
         let request = match self.run.before_model_call(step, request).await {
             Gate::Go(request) => request,
@@ -106,6 +127,30 @@ impl<'a> Drive<'a> {
         let ModelResponse { text, tool_calls, tokens, .. } = self.stepper.model_replied(response)?;
         self.run.observe(RunEvent::ModelReplied { step, text, tool_calls, tokens });
         Ok(())
+    }
+
+    /// Spends of the tenant's day, if it has a budget.
+    async fn spend(&self, spending: Spending) -> Result<(), Exhausted> {
+        let Some(day) = &self.agent.config.day else { return Ok(()) };
+        let today = day_of(self.run.clock().now());
+        day.ledger.spend(self.run.tenant(), today, &spending, Some(&day.budget)).await
+    }
+
+    /// Adds to the tenant's day what is known only afterwards: tokens, cost and time.
+    async fn tell_the_ledger(&mut self) {
+        let Some(day) = &self.agent.config.day else { return };
+        let (known, now) = (self.stepper.tokens(), Instant::now());
+        let tokens = Tokens {
+            input: known.input.saturating_sub(self.counted.input),
+            output: known.output.saturating_sub(self.counted.output),
+        };
+        let cost_micros = self.agent.price().map_or(0, |price| price.of(tokens));
+        let wall_time = now.saturating_duration_since(self.began);
+        (self.counted, self.began) = (known, now);
+        let spending = Spending { tokens, cost_micros, wall_time, ..Spending::default() };
+        let today = day_of(self.run.clock().now());
+        // Without a budget nothing can run out.
+        let _ = day.ledger.spend(self.run.tenant(), today, &spending, None).await;
     }
 
     async fn failed(&mut self, step: u32, error: ModelError) -> Result<(), StepperError> {
@@ -144,6 +189,7 @@ impl<'a> Drive<'a> {
     async fn call(&mut self, step: u32, calls: Vec<ToolCall>) -> Result<(), StepperError> {
         let most = self.stepper.bounds().max_parallel_tool_calls.max(1);
         for Batch { calls, .. } in self.batches(calls) {
+            let calls = self.affordable(calls).await?;
             let run = self.run.clone();
             let mut replies = stream::iter(calls.into_iter().map(|call| {
                 let (run, id) = (run.clone(), call.id.clone());
@@ -166,6 +212,24 @@ impl<'a> Drive<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The calls that the tenant's day has room for; the others are answered.
+    async fn affordable(&mut self, calls: Vec<ToolCall>) -> Result<Vec<ToolCall>, StepperError> {
+        let mut affordable = Vec::with_capacity(calls.len());
+        for call in calls {
+            let name = self.tool(&call.name).map_or_else(|| call.name.clone(), |tool| tool.definition.name.to_string());
+            match self.spend(Spending { tool: Some(name), ..Spending::default() }).await {
+                Ok(()) => affordable.push(call),
+                Err(exhausted) => self.stepper.tool_replied(ToolReply {
+                    call_id: call.id,
+                    text: format!("not called: {exhausted}. Go on without it."),
+                    is_error: true,
+                    needs_repair: false,
+                })?,
+            }
+        }
+        Ok(affordable)
     }
 
     /// The calls in their order, cut where one must run alone.
