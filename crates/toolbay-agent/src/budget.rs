@@ -35,7 +35,8 @@ impl Price {
     /// ```
     #[must_use]
     pub fn of(self, tokens: Tokens) -> u64 {
-        let cost = u128::from(self.input) * u128::from(tokens.input) + u128::from(self.output) * u128::from(tokens.output);
+        let cost =
+            u128::from(self.input) * u128::from(tokens.input) + u128::from(self.output) * u128::from(tokens.output);
         u64::try_from(cost.div_ceil(1_000_000)).unwrap_or(u64::MAX)
     }
 }

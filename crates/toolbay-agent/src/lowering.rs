@@ -12,7 +12,7 @@ mod gemini;
 mod nulls;
 mod strict;
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -45,8 +45,9 @@ pub struct Lowered {
     pub strict: bool,
     /// What is different from the tool's own schema.
     pub changes: Vec<Change>,
-    /// Places in `schema` whose value may be null because the tool's own may be absent.
-    optional: BTreeSet<String>,
+    /// Places in `schema` whose value may be null because the tool's own may be absent, and whether null stands for nothing
+    /// else there.
+    optional: BTreeMap<String, bool>,
 }
 
 /// One thing that is different in a lowered schema.
@@ -116,7 +117,7 @@ pub fn lower(parameters: &Value, dialect: Dialect) -> Lowered {
         }
         Dialect::Gemini => {
             let schema = gemini::lower(&root, &mut report);
-            Lowered { schema, strict: false, changes: report.changes, optional: BTreeSet::new() }
+            Lowered { schema, strict: false, changes: report.changes, optional: BTreeMap::new() }
         }
         Dialect::OpenAiStrict => match strict::lower(&root, &mut report) {
             Ok((schema, optional)) => Lowered { schema, strict: true, changes: report.changes, optional },
@@ -207,7 +208,7 @@ fn rooted(parameters: &Value, report: &mut Report) -> Value {
 }
 
 fn plain(schema: Value, report: Report) -> Lowered {
-    Lowered { schema, strict: false, changes: report.changes, optional: BTreeSet::new() }
+    Lowered { schema, strict: false, changes: report.changes, optional: BTreeMap::new() }
 }
 
 /// Anthropic takes keys of letters, digits, `_`, `.` and `-`, 64 at most.

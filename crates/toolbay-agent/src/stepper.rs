@@ -20,6 +20,9 @@ use crate::{
     budget::{self, Exhausted, Price},
 };
 
+/// What a call is answered with that the run did not wait for.
+const UNFINISHED: &str = "the run ended before this call was finished; it may have had an effect or none";
+
 /// What stays the same over a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -293,7 +296,7 @@ impl Stepper {
     /// A run that is over stays as it is, but for one case: a hook's stop outweighs a bound that was reached by the
     /// same reply.
     pub fn stop(&mut self, outcome: RunOutcome) {
-        self.answer_open_calls("the run ended before this call was finished; it may have had an effect or none");
+        self.answer_open_calls(UNFINISHED);
         let outweighs = matches!(outcome, RunOutcome::Stopped { .. })
             && self.end().is_some_and(|end| matches!(end.outcome, RunOutcome::RepairLimit | RunOutcome::ToolCallLimit));
         if outweighs {
@@ -307,13 +310,18 @@ impl Stepper {
         if matches!(self.phase, Phase::Done(_)) {
             return;
         }
-        let said = format!("the run ended: {exhausted}");
-        self.answer_open_calls(&said);
+        let said = exhausted.to_string();
+        self.answer_open_calls(&format!("{UNFINISHED} ({said})"));
         // Beside a reply of a tool, since providers take other messages only in some places.
+        let replies = self.messages.iter().rev().map_while(|message| match message {
+            Message::Tool { text, .. } => Some(text),
+            _ => None,
+        });
+        let is_told = replies.into_iter().any(|text| text.contains(&said));
         if let Some(Message::Tool { text, .. }) = self.messages.last_mut()
-            && *text != said
+            && !is_told
         {
-            text.push_str("\n");
+            text.push_str("\nthe run ends here: ");
             text.push_str(&said);
         }
         self.exhausted.get_or_insert(exhausted);
@@ -441,7 +449,12 @@ impl Stepper {
             (max_tokens, input.saturating_add(output), "tokens", RunOutcome::TokenLimit),
             (max_input_tokens, input, "input tokens", RunOutcome::InputTokenLimit),
             (max_output_tokens, output, "output tokens", RunOutcome::OutputTokenLimit),
-            (max_cost_micros, self.cost_micros().unwrap_or(u64::MAX), "millionths of the currency", RunOutcome::CostLimit),
+            (
+                max_cost_micros,
+                self.cost_micros().unwrap_or(u64::MAX),
+                "millionths of the currency",
+                RunOutcome::CostLimit,
+            ),
         ];
         sums.into_iter().find_map(|(max, used, what, outcome)| {
             let max = max.filter(|max| used >= *max)?;

@@ -80,6 +80,7 @@ impl<'a> Drive<'a> {
         loop {
             match self.stepper.next() {
                 Next::CallModel { step, request } => {
+                    self.tell_the_ledger().await;
                     self.ask(step, request).await?;
                     self.tell_the_ledger().await;
                 }

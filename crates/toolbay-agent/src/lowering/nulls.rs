@@ -1,6 +1,6 @@
 //! Nulls that stand for what is absent: put in and taken out by the places that strict mode made them for.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
@@ -10,10 +10,10 @@ use super::step;
 const MAX_DEPTH: usize = 128;
 
 /// `arguments` without the nulls at `optional` places of `schema`.
-pub(super) fn without(mut arguments: Value, schema: &Value, optional: &BTreeSet<String>) -> Value {
+pub(super) fn without(mut arguments: Value, schema: &Value, optional: &BTreeMap<String, bool>) -> Value {
     if !optional.is_empty() {
-        let drop = |object: &mut Map<String, Value>, key: &str| {
-            if object.get(key).is_some_and(Value::is_null) {
+        let drop = |object: &mut Map<String, Value>, key: &str, stands_for_nothing: bool| {
+            if stands_for_nothing && object.get(key).is_some_and(Value::is_null) {
                 // `shift_remove` keeps the order of the others, which the model chose.
                 object.shift_remove(key);
             }
@@ -24,9 +24,9 @@ pub(super) fn without(mut arguments: Value, schema: &Value, optional: &BTreeSet<
 }
 
 /// `arguments` with nulls at those places where nothing stands.
-pub(super) fn with(mut arguments: Value, schema: &Value, optional: &BTreeSet<String>) -> Value {
+pub(super) fn with(mut arguments: Value, schema: &Value, optional: &BTreeMap<String, bool>) -> Value {
     if !optional.is_empty() {
-        let put = |object: &mut Map<String, Value>, key: &str| {
+        let put = |object: &mut Map<String, Value>, key: &str, _: bool| {
             object.entry(key).or_insert(Value::Null);
         };
         walk(&mut arguments, schema, "", optional, 0, &put);
@@ -38,9 +38,9 @@ fn walk(
     value: &mut Value,
     root: &Value,
     pointer: &str,
-    optional: &BTreeSet<String>,
+    optional: &BTreeMap<String, bool>,
     depth: usize,
-    act: &dyn Fn(&mut Map<String, Value>, &str),
+    act: &dyn Fn(&mut Map<String, Value>, &str, bool),
 ) {
     let Some(node) = root.pointer(pointer).filter(|_| depth < MAX_DEPTH) else { return };
     if let Some(reference) = node.get("$ref").and_then(Value::as_str) {
@@ -59,8 +59,8 @@ fn walk(
             let Some(properties) = node.get("properties").and_then(Value::as_object) else { return };
             for key in properties.keys() {
                 let place = step(&format!("{pointer}/properties"), key);
-                if optional.contains(&place) {
-                    act(object, key);
+                if let Some(stands_for_nothing) = optional.get(&place) {
+                    act(object, key, *stands_for_nothing);
                 }
                 if let Some(child) = object.get_mut(key) {
                     walk(child, root, &place, optional, depth + 1, act);

@@ -1,6 +1,6 @@
 //! OpenAI's strict mode: every object closed, every key required, what may be absent may be null instead.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -47,7 +47,7 @@ const MAX_KEYS: usize = 5_000;
 
 struct Strict<'a> {
     report: &'a mut Report,
-    optional: BTreeSet<String>,
+    optional: BTreeMap<String, bool>,
     keys: usize,
 }
 
@@ -55,8 +55,8 @@ struct Strict<'a> {
 ///
 /// # Errors
 /// What the mode has no words for.
-pub(super) fn lower(root: &Value, report: &mut Report) -> Result<(Value, BTreeSet<String>), Change> {
-    let mut strict = Strict { report, optional: BTreeSet::new(), keys: 0 };
+pub(super) fn lower(root: &Value, report: &mut Report) -> Result<(Value, BTreeMap<String, bool>), Change> {
+    let mut strict = Strict { report, optional: BTreeMap::new(), keys: 0 };
     let mut schema = strict.node(root, "", "", 0)?;
     for name in ["$defs", "definitions"] {
         let Some(definitions) = root.get(name).and_then(Value::as_object) else { continue };
@@ -200,10 +200,13 @@ impl Strict<'_> {
             let mut value = self.node(child, &from, &inside, level + 1)?;
             if may_be_absent && !may_be_null(child) {
                 value = if wrapped { json!({ "anyOf": [value, { "type": "null" }] }) } else { or_null(value) };
-                self.optional.insert(to);
-            } else if wrapped {
-                // It takes null as it is, by way of a reference or an alternative: the tool reads a null as a null.
-                value = json!({ "anyOf": [value, { "type": "null" }] });
+                self.optional.insert(to, true);
+            } else if may_be_absent {
+                // The tool takes a null here, and gets it: what it stands for is not ours to say.
+                if wrapped {
+                    value = json!({ "anyOf": [value, { "type": "null" }] });
+                }
+                self.optional.insert(to, false);
             }
             inner.insert(key.clone(), value);
         }
