@@ -19,6 +19,7 @@ use crate::{
     bounds::{Bounds, RunOutcome},
     budget::{DayLimits, Exhausted, Price, Prices},
     model::{Model, ModelError},
+    search::ToolSearch,
     stepper::{RunEnd, Stepper, StepperConfig, StepperError},
 };
 
@@ -34,6 +35,9 @@ pub struct AgentConfig {
     pub model_retries: u32,
     /// The longest wait before such a request; a provider that asks for more ends the attempts.
     pub max_retry_wait: Duration,
+    /// Where a tenant has many tools: a search in their place. Without the [tools](crate::search::tools) that it takes the
+    /// model is given all.
+    pub search: Option<ToolSearch>,
     /// What models cost.
     pub prices: Prices,
     /// What a tenant may spend in a day, over all runs that know the same ledger.
@@ -47,6 +51,7 @@ impl Default for AgentConfig {
             exclusive: None,
             model_retries: 2,
             max_retry_wait: Duration::from_secs(30),
+            search: None,
             prices: Prices::default(),
             day: None,
         }

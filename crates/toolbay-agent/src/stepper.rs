@@ -195,6 +195,13 @@ impl Stepper {
         self
     }
 
+    /// Gives the model one tool more from its next request on. What it has already stays as it is.
+    pub fn offer(&mut self, tool: ToolDefinition) {
+        if self.tools.iter().all(|known| known.name != tool.name) {
+            self.tools.push(tool);
+        }
+    }
+
     /// What to do next. Asking again before telling anything gives the same answer.
     #[allow(clippy::should_implement_trait, reason = "an iterator would end; this waits for what it is told")]
     pub fn next(&mut self) -> Next {

@@ -22,6 +22,8 @@ mod lowering;
 mod provider;
 #[path = "it/scripted.rs"]
 mod scripted;
+#[path = "it/search.rs"]
+mod search;
 #[path = "it/stepper.rs"]
 mod stepper;
 #[path = "it/support.rs"]

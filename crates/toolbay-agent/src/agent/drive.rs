@@ -15,6 +15,7 @@ use crate::{
     bounds::RunOutcome,
     budget::{Exhausted, Spending, day_of},
     model::{Model, ModelError},
+    search::{DESCRIBE_TOOL, SEARCH_TOOLS, is_search},
     stepper::{Next, Stepper, StepperError, ToolReply},
 };
 
@@ -46,7 +47,7 @@ struct Batch {
 
 impl<'a> Drive<'a> {
     pub(super) fn new(agent: &'a Agent, run: Run, messages: Vec<Message>) -> Self {
-        let tools = run.tools().iter().map(for_the_model).collect();
+        let tools = given(agent, &run).into_iter().map(for_the_model).collect();
         let names = run.tools().iter().map(|tool| (tool.provider_name.to_string(), tool.definition.name.to_string()));
         let names = names.collect();
         let stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
@@ -199,6 +200,7 @@ impl<'a> Drive<'a> {
             .buffer_unordered(most);
             while let Some((call_id, mut reply)) = replies.next().await {
                 let stop = reply.stop.take();
+                self.offer_what_was_described(&reply);
                 self.stepper.tool_replied(ToolReply {
                     call_id,
                     text: reply.model_text(),
@@ -251,6 +253,15 @@ impl<'a> Drive<'a> {
             || self.agent.config.exclusive.as_ref().is_some_and(|tools| tools.matches(tool.definition.name.as_str()))
     }
 
+    /// A tool that was described can be called from the next request on.
+    fn offer_what_was_described(&mut self, reply: &Reply) {
+        let described = reply.result.as_ref().ok().filter(|_| *reply.tool == *DESCRIBE_TOOL);
+        let name = described.and_then(|output| output.data.get("name")?.as_str());
+        if let Some(tool) = name.and_then(|name| self.tool(name)).map(for_the_model) {
+            self.stepper.offer(tool);
+        }
+    }
+
     /// Whether the model wrote the call wrongly. A tool's own `NotFound` is no such thing, so an unknown tool is told
     /// by the list of tools.
     fn needs_repair(&self, reply: &Reply) -> bool {
@@ -262,6 +273,19 @@ impl<'a> Drive<'a> {
 
     fn tool(&self, name: &str) -> Option<&ToolInfo> {
         self.run.tools().iter().find(|tool| tool.definition.name == *name || &*tool.provider_name == name)
+    }
+}
+
+/// The tools that the model gets at first: all, or where there are too many the search and those that are pinned.
+fn given<'a>(agent: &Agent, run: &'a Run) -> Vec<&'a ToolInfo> {
+    let tools = run.tools();
+    let can = |name: &str| tools.iter().any(|tool| tool.definition.name == *name);
+    match &agent.config.search {
+        Some(search) if tools.len() > search.over && can(SEARCH_TOOLS) && can(DESCRIBE_TOOL) => {
+            let is_given = |name: &str| is_search(name) || search.pinned.matches(name);
+            tools.iter().filter(|tool| is_given(tool.definition.name.as_str())).collect()
+        }
+        _ => tools.iter().collect(),
     }
 }
 
