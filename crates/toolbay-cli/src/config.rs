@@ -35,6 +35,18 @@
 //! failed_checks = 3                 # health checks in a row, for everybody
 //! check_interval_ms = 30_000        # how often servers ask plugins whether they are well; 0: never
 //!
+//! [budget]                          # what one run of `toolbay agent` may use; its options go before
+//! max_steps = 32
+//! max_tool_calls = 128
+//! max_calls_per_tool = { "mail.*" = 3 } # by glob
+//! max_tokens = 200_000               # of requests and replies; max_input_tokens and max_output_tokens bound each
+//! max_cost = 0.25                    # by the prices below; a model without a price does not run then
+//! max_wall_time_ms = 300_000
+//!
+//! [prices."gpt-4o*"]                # what a million tokens cost, by model or glob
+//! input = 2.5
+//! output = 10
+//!
 //! [callbacks]
 //! timeout_ms = 10_000               # how long each callback of a plugin may take
 //!
@@ -72,13 +84,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use toolbay::{
-    Ability, AbilityName, Activation, Annotations, Breaker, ErrorKind, Isolation, Limits, LimitsRequest, LoadError,
-    Operation, PermissionSet, PluginName, Quota, TenantId, TierPolicy, ToolName, ToolbayBuilder,
+    Ability, AbilityName, Activation, Annotations, Bounds, Breaker, ErrorKind, Isolation, Limits, LimitsRequest, LoadError,
+    Operation, PermissionSet, PluginName, Prices, Quota, TenantId, TierPolicy, ToolName, ToolbayBuilder,
 };
 
 use crate::{
     exit::CliError,
     outside::{HttpSection, SecretsSection},
+    spending::{self, BudgetSection, PriceSection},
 };
 
 /// More is no configuration written by hand.
@@ -106,6 +119,10 @@ pub(crate) struct Config {
     isolation: IsolationSection,
     /// When a plugin that fails is not called for a while.
     breaker: BreakerSection,
+    /// What one run of an agent may use.
+    budget: BudgetSection,
+    /// What a million tokens of a model cost, by model or glob.
+    prices: BTreeMap<String, PriceSection>,
     /// Plugins' callbacks.
     callbacks: CallbacksSection,
     /// Interfaces that plugins provide, by name.
@@ -301,6 +318,13 @@ impl Config {
     /// Whether to go on without worker processes where the system cannot have them.
     pub(crate) fn allows_in_process(&self) -> bool {
         self.isolation.allow_in_process
+    }
+
+    /// What one run of an agent may use, and what models cost.
+    pub(crate) fn spending(&self) -> Result<(Bounds, Prices), CliError> {
+        let usage = |problem: String| CliError::usage(format!("--config: {problem}"));
+        let bounds = self.budget.bounds(Bounds::default()).map_err(|problem| usage(format!("budget.{problem}")))?;
+        Ok((bounds, spending::prices(&self.prices).map_err(|problem| usage(format!("prices.{problem}")))?))
     }
 
     /// Hands everything but the limits to `builder`.
