@@ -16,10 +16,12 @@ static ALLOCATOR: toolbay::rhai::MeteredAllocator = toolbay::rhai::MeteredAlloca
 
 mod abilities;
 mod activation;
+mod agent_hooks;
 mod arguments;
 mod bfcl;
 mod callers;
 mod cli;
+mod composition;
 mod control;
 mod denials;
 mod documents;

@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 use toolbay_api::{
     Assets, CallId, ErrorKind, Grants, Host, HttpSendContext, Limit, Limits, LogLevel, Scope, SecretName, ServiceQuery,
-    ToolError, ToolOutput, async_trait,
+    ToolDefinition, ToolError, ToolOutput, async_trait,
 };
 
 use crate::{
@@ -231,6 +231,7 @@ impl Host for CallHost {
             origin: self.origin,
             // Whoever is outside knows nothing of this call: it could not tell its progress or its questions from the outer one's.
             peer: None,
+            let_through: None,
         };
         road::travel(&run, trip).await.result
     }
@@ -238,6 +239,12 @@ impl Host for CallHost {
     fn tools(&self) -> Vec<String> {
         let tools = self.run.view().tools(&self.run.inner().rights, Some(&self.owner));
         tools.into_iter().map(|tool| String::from(tool.definition.name.clone())).collect()
+    }
+
+    fn catalog(&self) -> Vec<(Arc<str>, Arc<ToolDefinition>)> {
+        let inner = self.run.inner();
+        let tools = inner.tools.get_or_init(|| inner.view.tools(&inner.rights, None));
+        tools.iter().map(|tool| (Arc::clone(&tool.provider_name), Arc::clone(&tool.definition))).collect()
     }
 
     async fn emit(&self, name: &str, payload: Value) -> Result<(), ToolError> {

@@ -8,6 +8,7 @@
 //! - `road`: the road of a tool call, one function. Beside it, one file a step: `view` (look-up), `gates` (hooks),
 //!   [`schema`], [`meter`], [`quarantine`], `callers` (whom a tool allows), `call_host` (what a plugin
 //!   can reach), `shape`.
+//! - [`contract`]: the port through which a public hook contract composes what hooks say.
 //! - [`lifecycle`]: a plugin's states; `callbacks`: its callbacks; `waves`: folders in the order of what requires what;
 //!   `lives`: failures and plugins on their way out; `generation`: when nobody sees those any more; [`shutdown`]: the end.
 //! - `abilities`: what the host declares and plugins provide.
@@ -47,6 +48,7 @@ mod waves;
 pub mod activation;
 pub mod audit;
 pub mod clock;
+pub mod contract;
 pub mod control;
 pub mod events;
 pub mod evolution;
@@ -78,6 +80,7 @@ pub use audit::{AuditRecord, AuditSink, DenialRecord, EventRecord, TracingAudit}
 pub use catalog::{PluginInfo, RegisterOptions, ToolInfo};
 pub use checks::HealthWatch;
 pub use clock::{Clock, SystemClock};
+pub use contract::{Composition, Contract};
 pub use control::{
     Actor, Control, ControlOptions, ControlStatus, Install, KeyWanted, NewKey, OnceKey, Principal, StoreAudit,
     StoreRelay, StoredSecrets, Upload, Uploaded,

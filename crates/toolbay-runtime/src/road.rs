@@ -20,6 +20,7 @@ use crate::{
     call_host::CallHost,
     callers,
     catalog::{HookEntry, Owner, ToolEntry},
+    contract::Passed,
     events::Origin,
     gates::{Asking, Stop, Undecided},
     guarded::{Failure, guarded, now},
@@ -52,6 +53,8 @@ pub(crate) struct Trip {
     pub(crate) origin: Origin,
     /// The program that made it, where that can be told and asked.
     pub(crate) peer: Option<Arc<dyn Peer>>,
+    /// The arguments that a hook contract let through, once it has.
+    pub(crate) let_through: Option<Value>,
 }
 
 impl Trip {
@@ -69,6 +72,7 @@ impl Trip {
             redactor: Redactor::default(),
             origin: Origin::CALL,
             peer: None,
+            let_through: None,
         }
     }
 
@@ -174,7 +178,8 @@ pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
                     note_health(run, entry, started, result.as_ref().err());
                     drop(trial);
                     // The audit keeps the raw result, so it is copied where a hook may yet replace it.
-                    raw = (run.inner().audit.is_some() && entered > 0).then(|| result.clone());
+                    let may_be_replaced = entered > 0 || trip.let_through.is_some();
+                    raw = (run.inner().audit.is_some() && may_be_replaced).then(|| result.clone());
                     result
                 }
                 Err(Turned::Answered(output)) => shaped(entry, &effective_limits(run, entry), output),
@@ -300,13 +305,20 @@ async fn hooks_in(
 ) -> Result<Value, Turned> {
     let arguments = std::mem::take(&mut trip.arguments);
     let hooks = run.view().hooks_around_tools();
-    if hooks.is_empty() {
+    if hooks.is_empty() && run.composition().is_none() {
         return Ok(arguments);
     }
     // Hooks are shown no more than a tool would be: the caller, not the hook, is told of what is too much.
     let limits = effective_limits(run, entry);
     shape::check(&arguments, Limit::Arguments, limits.max_argument_bytes, limits.max_nesting)
         .map_err(Turned::Refused)?;
+    if run.composition().is_some() {
+        return match run.contract_pre_tool_call(entry, trip, arguments, decisions).await {
+            Passed::Go(arguments) => Ok(trip.let_through.insert(arguments).clone()),
+            Passed::Refused(error) => Err(Turned::Refused(error)),
+            Passed::Stopped(stop) => Err(Turned::Stopped(stop)),
+        };
+    }
     let definition = &entry.info.definition;
     let mut input = BeforeToolCall {
         call: trip.call.clone(),
@@ -371,6 +383,12 @@ async fn hooks_out(
     result: Result<ToolOutput, ToolError>,
     decisions: &mut Vec<Decision>,
 ) -> (Result<ToolOutput, ToolError>, Option<Stop>) {
+    if run.composition().is_some() {
+        return match &trip.let_through {
+            Some(arguments) => run.contract_post_tool_call(entry, trip, arguments.clone(), result, decisions).await,
+            None => (result, None),
+        };
+    }
     let Some(hooks) = run.view().hooks_around_tools().get(..entered).filter(|hooks| !hooks.is_empty()) else {
         return (result, None);
     };

@@ -32,6 +32,8 @@ pub use toolbay_agent::*;
 pub use toolbay_api::*;
 pub use toolbay_runtime::*;
 
+#[cfg(feature = "agent-hooks")]
+pub use toolbay_contract as agent_hooks;
 #[cfg(feature = "http")]
 pub use toolbay_http as http;
 #[cfg(feature = "keyring")]
