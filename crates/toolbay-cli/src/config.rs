@@ -362,11 +362,6 @@ impl Config {
         self.isolation.allow_in_process
     }
 
-    /// Who keeps the host's secrets, where the file says so.
-    pub(crate) fn secrets(&self) -> Result<Option<SecretChain>, CliError> {
-        provider("secrets", &self.secrets)
-    }
-
     /// What one run of an agent may use, and what models cost.
     pub(crate) fn spending(&self) -> Result<(Bounds, Prices), CliError> {
         let usage = |problem: String| CliError::usage(format!("--config: {problem}"));
