@@ -1,5 +1,5 @@
 //! Registry indexes: a JSON file that names packages beside it, with versions and checksums, and what of it a host loads.
-//! [`write`] makes one from a folder.
+//! [`mod@write`] makes one from a folder.
 
 pub mod write;
 

@@ -1,5 +1,5 @@
 //! The host's handle on everything: what is registered, the runners that load plugins, and what the host decides about
-//! them. [`opening`] takes plugins from their files.
+//! them. `opening` takes plugins from their files.
 
 mod opening;
 

@@ -265,6 +265,7 @@ fn the_file_and_the_command_line_say_when_code_is_compiled() {
     let desk = Desk::with(&[
         ("all/one.rhai", &plugin("one", "1", "")),
         ("all/two.rhai", &plugin("two", "let x = ;", "auto_load: false,")),
+        ("ill/ill.rhai", &ILL.replace("author:", "auto_load: false, author:").replace("{ 1 }", "{ let x = ; }")),
         ("lazy.toml", "[loading]\ncode = \"at-first-use\"\n"),
         ("eager.toml", "[loading]\ncode = \"at-once\"\n"),
         ("one.toml", "[plugins.one]\nauto_load = true\n"),
@@ -292,4 +293,7 @@ fn the_file_and_the_command_line_say_when_code_is_compiled() {
     let ran = desk.run(&["call", "two.say", "--tools", "all", "--json"]).ends(1);
     assert_eq!(ran.json()["error"]["kind"], json!("Unavailable"));
     assert!(ran.stderr.contains("two.rhai:3:24"), "the operator sees where: {}", ran.stderr);
+    // A callback needs the code, and what came of it is in the table.
+    let ran = desk.run(&["plugins", "--tools", "ill"]).ends(0);
+    assert!(ran.stdout.contains("does not compile: ill.rhai:3:24"), "{}", ran.stdout);
 }
