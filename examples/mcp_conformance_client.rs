@@ -106,7 +106,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for loopback in ["127.0.0.0/8", "::1/128"] {
         http.addresses.allow(loopback.parse()?);
     }
-    let mut options = LinkOptions { label: "suite".into(), http, answerer: Some(Arc::new(Agreeable)), ..LinkOptions::default() };
+    let mut options =
+        LinkOptions { label: "suite".into(), http, answerer: Some(Arc::new(Agreeable)), ..LinkOptions::default() };
     if let Ok(revision) = std::env::var("MCP_CONFORMANCE_PROTOCOL_VERSION") {
         options.revisions = Revisions::Only(revision);
     }

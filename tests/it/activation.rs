@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use expect_test::expect;
 use serde_json::{Value, json};
 use toolbay::{
-    Activation, CallbackContext, ErrorKind, Event, EventContext, PermissionSet, Plugin, PluginMetadata, PluginName,
-    RegisterOptions, ReloadOptions, Scope, Subscription, TenantId, Tool, ToolContext, ToolError, Toolbay,
-    ToolbayBuilder, plugin::NativePlugin, tool,
+    Activation, CallbackContext, ErrorKind, Event, EventContext, Hook, HookPoint, HookRegistration, PermissionSet,
+    Plugin, PluginMetadata, PluginName, RegisterOptions, ReloadOptions, Scope, Subscription, TenantId, Tool,
+    ToolContext, ToolError, Toolbay, ToolbayBuilder, plugin::NativePlugin, tool,
 };
 
 use crate::support::{Nothing, names, outcome, plugin_that_says, tenant};
@@ -451,4 +451,82 @@ async fn a_tenants_own_plugin_keeps_the_configuration_that_it_cannot_do_without(
     let error = bay.put_config(&acme(), &plugin("teller"), None).unwrap_err();
     assert!(error.to_string().contains("/size"), "{error}");
     assert_eq!(config_of(&bay, "acme").await, json!({ "size": 1 }));
+}
+
+/// The teller with a hook, so that it is protected for what it does.
+struct Guard(Teller);
+
+#[async_trait]
+impl Plugin for Guard {
+    fn metadata(&self) -> &PluginMetadata {
+        self.0.metadata()
+    }
+
+    fn tools(&self) -> Vec<Arc<dyn Tool>> {
+        self.0.tools()
+    }
+
+    fn hooks(&self) -> Vec<HookRegistration> {
+        vec![HookRegistration::new("guard", [HookPoint::BeforeToolCall], Passes)]
+    }
+}
+
+struct Passes;
+
+impl Hook for Passes {}
+
+#[tokio::test]
+async fn a_tenant_configures_no_plugin_that_guards_unless_the_operator_lets_it() {
+    let size = || Some(json!({ "size": 5 }));
+    let decided = Activation { config: Some(json!({ "size": 3 })), ..Activation::default() };
+    let bay = Toolbay::builder().activation(acme(), plugin("teller"), decided).build().unwrap();
+    bay.register(Scope::Global, Guard(Teller::new())).await.unwrap();
+    let error = bay.put_config(&acme(), &plugin("teller"), size()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::PermissionDenied);
+    assert_eq!(config_of(&bay, "acme").await["size"], json!(3), "what the operator says for the tenant holds");
+    // To take something away is to go back to what the operator says.
+    bay.put_config(&acme(), &plugin("teller"), None).unwrap();
+    assert_eq!(config_of(&bay, "acme").await["size"], Value::Null);
+
+    let mut allowed = Vec::new();
+    for (of_builder, protected, of_options, guards) in [
+        (None, None, None, true),
+        (None, None, None, false),
+        (None, Some(true), None, false),
+        (None, Some(false), None, true),
+        (Some(true), None, None, true),
+        (Some(false), None, None, false),
+        (Some(false), None, Some(true), true),
+        (Some(true), None, Some(false), false),
+    ] {
+        let builder = Toolbay::builder();
+        let builder = match of_builder {
+            Some(yes) => builder.tenants_configure(plugin("teller"), yes),
+            None => builder,
+        };
+        let bay = builder.build().unwrap();
+        let options = RegisterOptions { protected, tenants_configure: of_options, ..RegisterOptions::default() };
+        let registered: Arc<dyn Plugin> = if guards { Arc::new(Guard(Teller::new())) } else { Arc::new(Teller::new()) };
+        bay.register_with(Scope::Global, registered, options).await.unwrap();
+        allowed.push(bay.put_config(&acme(), &plugin("teller"), size()).is_ok());
+    }
+    assert_eq!(allowed, [false, true, false, true, true, false, true, false]);
+    // Protected by nothing but that the operator speaks of it: tenants configure it as any other.
+    let bay = host(Toolbay::builder().plugin_config(plugin("teller"), json!({ "size": 1 })), Teller::new()).await;
+    assert!(bay.plugins(&Scope::Global)[0].protected);
+    bay.put_config(&acme(), &plugin("teller"), size()).unwrap();
+    // A tenant's own guard is its own.
+    let bay = Toolbay::builder().build().unwrap();
+    bay.register(tenant("acme"), Guard(Teller::new())).await.unwrap();
+    bay.put_config(&acme(), &plugin("teller"), size()).unwrap();
+}
+
+#[tokio::test]
+async fn a_variable_speaks_to_a_field_with_a_dot_and_to_one_without_a_type_as_text() {
+    let schema = json!({ "type": "object", "properties": { "host.name": { "type": "integer" }, "any": {} } });
+    let inner = Teller::new().inner.with(|metadata| metadata.config_schema = Some(schema));
+    let variables = [("TELLER__HOST_NAME", "7"), ("TELLER__ANY", "7")].map(|(name, value)| (name.into(), value.into()));
+    let builder = Toolbay::builder().plugin_environment("", variables);
+    let bay = host(builder, Teller { inner, ..Teller::new() }).await;
+    assert_eq!(config_of(&bay, "acme").await, json!({ "host.name": 7, "any": "7" }));
 }

@@ -1,7 +1,8 @@
 //! The command line, as a user meets it: the real binary, its output and its status.
 //!
 //! `help` holds the texts; `plugins` new, check and tools; `calls` and `batch` the call; `code` programs; `config` the configuration
-//! file; `databases` what looks after them; `looking_after` tenants, keys and what they have of plugins; `operators` what tells of plugins and keeps up with them; `agents` and `serving` the long-running commands.
+//! file; `databases` what looks after them; `looking_after` tenants, keys and what they have of plugins; `operators` what tells of
+//! plugins and keeps up with them; `agents` and `serving` the long-running commands; `servers` MCP servers as plugins.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +22,7 @@ mod help;
 mod looking_after;
 mod operators;
 mod plugins;
+mod servers;
 mod serving;
 
 use std::{

@@ -44,6 +44,24 @@ async fn every_rhai_sample_is_a_plugin_that_loads() {
     assert!(seen > 0, "there are no samples: is the fence still called rhai?");
 }
 
+#[test]
+fn every_json_sample_is_json_and_every_server_file_can_be_read() {
+    let mut servers = 0;
+    for (name, text) in documents() {
+        for (line, block) in blocks(&text, "json") {
+            let parsed: Result<serde_json::Value, _> = serde_json::from_str(&block);
+            let value = parsed.unwrap_or_else(|error| panic!("{name}:{line}: {error}"));
+            // The others are configurations of other programs.
+            if name.ends_with("mcp.md") && (value.get("command").is_some() || value.get("url").is_some()) {
+                let read = toolbay::mcp_client::ServerFile::parse(block.as_bytes());
+                assert!(read.is_ok(), "{name}:{line}: {}", read.unwrap_err());
+                servers += 1;
+            }
+        }
+    }
+    assert_eq!(servers, 3);
+}
+
 /// A console block: lines `$ toolbay ...`, below each the output that it must print (nothing: any) or `? STATUS`.
 #[test]
 fn every_console_sample_prints_what_it_shows() {

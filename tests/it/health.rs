@@ -344,3 +344,15 @@ async fn a_plugin_is_stopped_when_its_health_check_is_done() {
     assert!(begun.elapsed() >= Duration::from_secs(5), "{:?}", begun.elapsed());
     checking.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_tenants_own_plugin_is_asked_whether_it_is_well_too() {
+    let bay = Toolbay::builder().build().unwrap();
+    let (ours, theirs) = (Moody::new(), Moody::new());
+    theirs.is_ill.store(true, Ordering::SeqCst);
+    bay.register(Scope::Global, ours).await.unwrap();
+    bay.register(tenant("acme"), theirs).await.unwrap();
+    bay.check_health().await;
+    let checked = |scope: &Scope| bay.health(scope)[0].last_check.as_ref().map(|(_, outcome)| outcome.is_ok());
+    assert_eq!((checked(&Scope::Global), checked(&tenant("acme"))), (Some(true), Some(false)));
+}

@@ -113,3 +113,34 @@ async fn what_is_not_asked_granted_by_the_host_and_granted_by_the_tenant_is_deni
         );
     }
 }
+
+#[tokio::test]
+async fn a_store_in_files_holds_no_more_than_what_is_used_of_late_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileKv::open(folder.path()).unwrap();
+    let space = |number: usize| KvSpace {
+        tenant: TenantId::new(format!("tenant-{number}")).unwrap(),
+        plugin: PluginName::new("todo").unwrap(),
+        own: false,
+    };
+    let quota = KvQuota::default();
+    for number in 0..600 {
+        store.set(&space(number), "n", json!(number).into(), quota, 0).await.unwrap();
+        assert!(store.held() <= 256, "{}", store.held());
+    }
+    for number in (0..600).rev() {
+        assert_eq!(store.get(&space(number), "n", 0).await.unwrap(), Some(json!(number)));
+    }
+    assert!(store.held() <= 256, "{}", store.held());
+    // Work at one space from all sides while others push it out loses nothing.
+    let mut all = tokio::task::JoinSet::new();
+    for number in 0..400 {
+        let (store, one, other) = (store.clone(), space(1_000), space(number));
+        all.spawn(async move {
+            store.set(&one, &format!("k{number}"), json!(number).into(), quota, 0).await.unwrap();
+            store.get(&other, "n", 0).await.unwrap();
+        });
+    }
+    all.join_all().await;
+    assert_eq!(store.list(&space(1_000), "", "", 1_000, 0).await.unwrap().len(), 400);
+}

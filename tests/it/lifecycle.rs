@@ -738,3 +738,24 @@ async fn a_context_that_outlives_its_call_keeps_no_plugin_from_being_stopped_and
     let error = cx.host().call_tool("other.what", json!({})).await.unwrap_err();
     assert_eq!(error.to_string(), "Cancelled: the run that this belongs to has ended");
 }
+
+#[tokio::test]
+async fn a_tenant_whose_plugins_fail_makes_no_other_tenants_failure_unknown() {
+    let bay = toolbay::builder().build().unwrap();
+    let fail = async |scope: &Scope, name: &str| {
+        let source = format!(
+            "const PLUGIN = #{{ name: \"{name}\", version: \"1.0.0\", description: \"Fails\", tools: #{{ say: #{{ description: \"Says\" }} }} }};\n\
+             fn say(args) {{ 1 }}\nfn on_start(cx) {{ throw \"no\"; }}"
+        );
+        bay.load_source(scope.clone(), &format!("{name}.rhai"), &source).await.unwrap_err();
+    };
+    let (acme, globex) = (Scope::tenant("acme").unwrap(), Scope::tenant("globex").unwrap());
+    fail(&globex, "only").await;
+    for number in 0..1_100 {
+        fail(&acme, &format!("p{number}")).await;
+    }
+    assert_eq!(bay.statuses(&globex).len(), 1);
+    let of_acme = bay.statuses(&acme);
+    assert_eq!(of_acme.len(), 100, "its own last ones");
+    assert!(of_acme.iter().any(|status| status.name.as_str() == "p1099"));
+}

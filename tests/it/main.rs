@@ -16,11 +16,14 @@ static ALLOCATOR: toolbay::rhai::MeteredAllocator = toolbay::rhai::MeteredAlloca
 
 mod abilities;
 mod activation;
+mod agent_hooks;
 mod arguments;
 mod bfcl;
 mod callers;
 mod cli;
+mod composition;
 mod control;
+mod denials;
 mod documents;
 mod events;
 mod health;
@@ -40,6 +43,7 @@ mod scopes;
 mod services;
 mod settings;
 mod shipped_tools;
+mod shown;
 mod support;
 mod tidy;
 mod tiers;

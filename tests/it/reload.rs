@@ -657,3 +657,39 @@ async fn assets_that_the_operator_puts_in_the_place_of_a_plugins_own_are_a_chang
     assert_eq!(bay.reload(Scope::Global, &path, STRICT).await.unwrap().generation, 3);
     assert_eq!(bay.reload(Scope::Global, &path, STRICT).await.unwrap().generation, 3);
 }
+
+#[tokio::test]
+async fn a_right_that_users_must_have_now_and_a_schema_that_takes_all_or_nothing_are_told_apart_by_whom_they_break() {
+    let object = |a: Value| json!({ "type": "object", "properties": { "a": a } });
+    let mut told = Vec::new();
+    for (of_result, (old, new)) in [
+        (false, (json!(true), json!(false))),
+        (false, (json!(false), json!({ "type": "string" }))),
+        (true, (json!(false), json!(true))),
+        (true, (json!({ "type": "string" }), json!(true))),
+    ] {
+        let definition = |a: Value| {
+            let mut definition = ToolDefinition::new("t", "A test's", object(json!({}))).unwrap();
+            *(if of_result { definition.output.insert(json!({})) } else { &mut definition.parameters }) = object(a);
+            definition
+        };
+        told.push(breaks(definition(old), definition(new)).await);
+    }
+    assert_eq!(told, [true, false, true, true]);
+    let plain = ToolDefinition::new("t", "A test's", object(json!({}))).unwrap();
+    let mut guarded = plain.clone();
+    guarded.required_permissions = PermissionSet::parse(["billing:write"]).unwrap();
+    assert!(breaks(plain.clone(), guarded.clone()).await, "who lacks the right called it before");
+    assert!(!breaks(guarded, plain).await);
+}
+
+/// Whether a plugin with the tool `new` is refused in the place of one with `old`.
+async fn breaks(old: ToolDefinition, new: ToolDefinition) -> bool {
+    let plugin = |version: &str, definition: ToolDefinition| {
+        Arc::new(NativePlugin::new("p", version, "A test's").unwrap().tool(Fixed(definition)))
+    };
+    let bay = Toolbay::builder().build().unwrap();
+    bay.register_with(Scope::Global, plugin("1.0.0", old), RegisterOptions::default()).await.unwrap();
+    let replaced = bay.replace(Scope::Global, plugin("1.1.0", new), RegisterOptions::default(), STRICT).await;
+    replaced.is_err_and(|error| error.kind == ErrorKind::Conflict)
+}

@@ -7,13 +7,14 @@ use serde_json::Value;
 use crate::support::project;
 
 /// The floors of ARCHITECTURE.md: a crate may use those on lower floors only.
-const FLOORS: [(&str, u32); 17] = [
+const FLOORS: [(&str, u32); 18] = [
     ("toolbay-api", 0),
     ("toolbay-http", 1),
     ("toolbay-keyring", 1),
     ("toolbay-runtime", 1),
     ("toolbay-rhai", 1),
     ("toolbay-agent", 2),
+    ("toolbay-contract", 2),
     ("toolbay-mcp", 2),
     ("toolbay-server", 2),
     ("toolbay-store", 2),

@@ -127,7 +127,7 @@ async def check_stdio(checks, binary, tools):
 async def serving(binary, *arguments):
     """Runs `toolbay serve` and gives the address that it says it listens on."""
     process = await asyncio.create_subprocess_exec(
-        binary, "serve", "--port", "0", *arguments, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        binary, "serve", "--keyless", "--port", "0", *arguments, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
     said = []
 

@@ -12,6 +12,14 @@ pub struct Readme;
 pub struct Sandbox;
 
 #[cfg(doctest)]
+#[doc = include_str!("../../docs/agent.md")]
+pub struct AgentDocument;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/hooks.md")]
+pub struct Hooks;
+
+#[cfg(doctest)]
 #[doc = include_str!("../../docs/plugins.md")]
 pub struct Plugins;
 

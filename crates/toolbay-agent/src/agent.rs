@@ -17,7 +17,9 @@ use tracing::Instrument;
 
 use crate::{
     bounds::{Bounds, RunOutcome},
+    budget::{DayLimits, Exhausted, Price, Prices},
     model::{Model, ModelError},
+    search::ToolSearch,
     stepper::{RunEnd, Stepper, StepperConfig, StepperError},
 };
 
@@ -33,6 +35,13 @@ pub struct AgentConfig {
     pub model_retries: u32,
     /// The longest wait before such a request; a provider that asks for more ends the attempts.
     pub max_retry_wait: Duration,
+    /// Where a tenant has many tools: a search in their place. Without the [tools](crate::search::tools) that it takes the
+    /// model is given all.
+    pub search: Option<ToolSearch>,
+    /// What models cost.
+    pub prices: Prices,
+    /// What a tenant may spend in a day, over all runs that know the same ledger.
+    pub day: Option<DayLimits>,
 }
 
 impl Default for AgentConfig {
@@ -42,6 +51,9 @@ impl Default for AgentConfig {
             exclusive: None,
             model_retries: 2,
             max_retry_wait: Duration::from_secs(30),
+            search: None,
+            prices: Prices::default(),
+            day: None,
         }
     }
 }
@@ -86,6 +98,10 @@ pub struct AgentReply {
     pub tool_calls: u32,
     /// Tokens used.
     pub tokens: Tokens,
+    /// What they cost, in millionths of the price table's currency, where it knows the model.
+    pub cost_micros: Option<u64>,
+    /// What ran out, if something did; the run may have gone on without it.
+    pub exhausted: Option<Exhausted>,
     /// The whole conversation, to go on from with [`Agent::run_messages`]. Every tool call in it has its reply.
     pub messages: Vec<Message>,
 }
@@ -97,6 +113,12 @@ pub enum AgentError {
     /// The conversation is empty.
     #[error("there is nothing to answer: give at least one message")]
     NoMessages,
+    /// Cost is bounded, and the price table does not know the model.
+    #[error("the price of the model {model:?} is not known, and the run's cost is bounded: add it to the price table")]
+    NoPrice {
+        /// The model.
+        model: String,
+    },
     /// The model could not be asked.
     #[error("{error}")]
     Model {
@@ -159,7 +181,7 @@ impl Agent {
     /// neither is an error.
     ///
     /// # Errors
-    /// [`AgentError::NoMessages`]; [`AgentError::Model`] where the model could not be asked and no error hook had
+    /// [`AgentError::NoMessages`]; [`AgentError::NoPrice`]; [`AgentError::Model`] where the model could not be asked and no error hook had
     /// feedback for it.
     ///
     /// # Cancel safety
@@ -169,16 +191,36 @@ impl Agent {
         if messages.is_empty() {
             return Err(AgentError::NoMessages);
         }
+        let day = self.config.day.as_ref().and_then(|day| day.budget.max_cost_micros);
+        if self.config.stepper.bounds.max_cost_micros.or(day).is_some() && self.price().is_none() {
+            return Err(AgentError::NoPrice { model: self.model.id().to_owned() });
+        }
         let run = self.session.run();
         let span = tracing::info_span!("agent_run", run = %run.id(), tenant = %run.tenant(), model = self.model.id());
         // Boxed: the future holds a step, its hooks and its calls, and would weigh down whoever awaits it.
         self.run_in(run, messages).boxed().instrument(span).await
     }
 
+    /// What the model's tokens cost.
+    fn price(&self) -> Option<Price> {
+        self.config.stepper.price.or_else(|| self.config.prices.of(self.model.id()))
+    }
+
+    fn stepper_config(&self) -> StepperConfig {
+        StepperConfig { price: self.price(), ..self.config.stepper.clone() }
+    }
+
     async fn run_in(&self, run: Run, messages: Vec<Message>) -> Result<AgentReply, AgentError> {
         run.observe(RunEvent::RunStarted { tenant: run.tenant().clone() });
         let mut failure = None;
-        let (stepper, begun) = match run.before_agent_run(messages.clone()).await {
+        run.name_model(self.model.id());
+        let begin = async {
+            match run.agent_startup().await {
+                Gate::Go(()) => run.before_agent_run(messages.clone()).await,
+                Gate::Stop(stop) => Gate::Stop(stop),
+            }
+        };
+        let (stepper, begun) = match begin.await {
             Gate::Go(messages) => {
                 let mut drive = drive::Drive::new(self, run.clone(), messages);
                 failure = drive.finish().await.err();
@@ -197,6 +239,7 @@ impl Agent {
                 Gate::Stop(stop) => reply.withhold(stop),
             }
         }
+        run.agent_shutdown(reply.outcome.is_completed()).await;
         run.observe(RunEvent::RunFinished {
             outcome: reply.outcome.to_string(),
             text: reply.text.clone(),
@@ -222,6 +265,8 @@ impl AgentReply {
             steps: stepper.steps(),
             tool_calls: stepper.tool_calls(),
             tokens: stepper.tokens(),
+            cost_micros: stepper.cost_micros(),
+            exhausted: stepper.exhausted().cloned(),
             messages: stepper.into_messages(),
         }
     }

@@ -1,6 +1,6 @@
 //! What one run may use, and how it can end.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,16 @@ pub struct Bounds {
     /// Tokens of all requests and replies, as the provider counts them; `None`: no bound. It is checked after each
     /// reply, so the last reply may overshoot it.
     pub max_tokens: Option<u64>,
+    /// Tokens of all requests, checked like [`max_tokens`](Self::max_tokens).
+    pub max_input_tokens: Option<u64>,
+    /// Tokens of all replies, checked like [`max_tokens`](Self::max_tokens).
+    pub max_output_tokens: Option<u64>,
+    /// Cost in millionths of the currency of the [price table](crate::budget::Prices), checked like
+    /// [`max_tokens`](Self::max_tokens). A run with a model that the table does not know is not begun then.
+    pub max_cost_micros: Option<u64>,
+    /// Calls of the tools whose names match a glob, by glob: `"mail.*" = 3`. Calls beyond it are not made but answered with an
+    /// error, and the run goes on. A tool that matches several is counted for each.
+    pub max_calls_per_tool: BTreeMap<String, u32>,
 }
 
 impl Default for Bounds {
@@ -38,6 +48,10 @@ impl Default for Bounds {
             max_repairs: 12,
             max_repair_steps_in_a_row: 3,
             max_tokens: None,
+            max_input_tokens: None,
+            max_output_tokens: None,
+            max_cost_micros: None,
+            max_calls_per_tool: BTreeMap::new(),
         }
     }
 }
@@ -68,6 +82,14 @@ pub enum RunOutcome {
     TimeLimit,
     /// [`Bounds::max_tokens`] was reached.
     TokenLimit,
+    /// [`Bounds::max_input_tokens`] was reached.
+    InputTokenLimit,
+    /// [`Bounds::max_output_tokens`] was reached.
+    OutputTokenLimit,
+    /// [`Bounds::max_cost_micros`] was reached.
+    CostLimit,
+    /// The tenant's [budget of the day](crate::budget::DayBudget) is used up.
+    DayLimit,
     /// [`Bounds::max_repairs`] or [`Bounds::max_repair_steps_in_a_row`] was reached.
     RepairLimit,
     /// The model could not be asked.
@@ -87,6 +109,10 @@ impl RunOutcome {
             Self::ToolCallLimit => "tool_call_limit",
             Self::TimeLimit => "time_limit",
             Self::TokenLimit => "token_limit",
+            Self::InputTokenLimit => "input_token_limit",
+            Self::OutputTokenLimit => "output_token_limit",
+            Self::CostLimit => "cost_limit",
+            Self::DayLimit => "day_limit",
             Self::RepairLimit => "repair_limit",
             Self::ModelFailed => "model_failed",
         }

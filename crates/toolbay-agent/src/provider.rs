@@ -31,6 +31,7 @@ pub struct Provider {
     target: Target,
     client: Client,
     continuity: Continuity,
+    strict_tools: bool,
 }
 
 impl Provider {
@@ -49,7 +50,8 @@ impl Provider {
     /// `Auth` where the key is not there, with the variable to set; `Config` where the provider cannot be told or an
     /// address is none.
     pub fn from_env(model: &str) -> Result<Self, ModelError> {
-        Self::connect(Target::from_lookup(model, |name| std::env::var(name).ok())?, ProviderConfig::default().timeout)
+        let ProviderConfig { timeout, strict_tools, .. } = ProviderConfig::default();
+        Self::connect(Target::from_lookup(model, |name| std::env::var(name).ok())?, timeout, strict_tools)
     }
 
     /// A model with key and address as given; the environment is not looked at.
@@ -57,12 +59,12 @@ impl Provider {
     /// # Errors
     /// As [`from_env`](Self::from_env).
     pub fn new(config: ProviderConfig) -> Result<Self, ModelError> {
-        let timeout = config.timeout;
-        Self::connect(Target::from_config(config)?, timeout)
+        let (timeout, strict_tools) = (config.timeout, config.strict_tools);
+        Self::connect(Target::from_config(config)?, timeout, strict_tools)
     }
 
     /// Makes the client. No connection is made before the first request.
-    fn connect(target: Target, timeout: std::time::Duration) -> Result<Self, ModelError> {
+    fn connect(target: Target, timeout: std::time::Duration, strict_tools: bool) -> Result<Self, ModelError> {
         let web = WebConfig::default().with_timeout(timeout).with_connect_timeout(timeout.min(config::CONNECT_TIMEOUT));
         let auth = resolver::AuthData::from_single(target.key.to_string());
         let mut settings = resolver::ProviderConfig::from(auth);
@@ -74,7 +76,7 @@ impl Provider {
             ModelError::new(ModelErrorKind::Config, "the HTTP client could not be made: see the log")
                 .with_source(error.to_string())
         })?;
-        Ok(Self { target, client, continuity: Continuity::default() })
+        Ok(Self { target, client, continuity: Continuity::default(), strict_tools })
     }
 }
 
@@ -96,9 +98,10 @@ impl Model for Provider {
         options.max_tokens = request.max_output_tokens;
         options.temperature = request.temperature;
         let place = self.continuity.place(&request.messages);
-        let chat = request::chat_request(request, self.target.adapter, &self.continuity);
+        let schemas = request::Schemas::of(&request.tools, self.target.adapter, self.strict_tools);
+        let chat = request::chat_request(request, &schemas, self.target.adapter, &self.continuity);
         let model = ModelIden::new(self.target.adapter, self.target.name.as_str());
-        match self.client.exec_chat(model, chat, Some(&options)).await {
+        let response = match self.client.exec_chat(model, chat, Some(&options)).await {
             Ok(reply) => {
                 self.continuity.keep(place, &reply.content);
                 response::model_response(reply, &self.target)
@@ -107,6 +110,7 @@ impl Model for Provider {
                 fallback::read(&response_body).ok_or_else(|| failure::not_understood(&self.target, &cause))
             }
             Err(error) => Err(failure::model_error(&error, &self.target)),
-        }
+        };
+        response.map(|response| schemas.restored(response))
     }
 }

@@ -7,13 +7,21 @@
 mod calls;
 mod history;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use toolbay_api::{
     Message, ModelRequest, ModelResponse, ToolCall, ToolDefinition,
     message::{FinishReason, Tokens},
 };
 
-use crate::bounds::{Bounds, RunOutcome};
+use crate::{
+    bounds::{Bounds, RunOutcome},
+    budget::{self, Exhausted, Price},
+};
+
+/// What a call is answered with that the run did not wait for.
+const UNFINISHED: &str = "the run ended before this call was finished; it may have had an effect or none";
 
 /// What stays the same over a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +35,8 @@ pub struct StepperConfig {
     pub max_output_tokens: Option<u32>,
     /// The sampling temperature.
     pub temperature: Option<f64>,
+    /// What the model's tokens cost, where it is known.
+    pub price: Option<Price>,
 }
 
 /// What a driver does next.
@@ -121,6 +131,14 @@ pub struct Stepper {
     tokens: Tokens,
     /// The tool-call bound was reached: the model's next reply is its last.
     last_words: bool,
+    /// Qualified names of tools by the names that the model uses.
+    #[serde(default)]
+    names: BTreeMap<String, String>,
+    /// Calls made, by the globs of [`Bounds::max_calls_per_tool`].
+    #[serde(default)]
+    per_tool: BTreeMap<String, u32>,
+    #[serde(default)]
+    exhausted: Option<Exhausted>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -164,6 +182,23 @@ impl Stepper {
             repair_steps: 0,
             tokens: Tokens::default(),
             last_words: false,
+            names: BTreeMap::new(),
+            per_tool: BTreeMap::new(),
+            exhausted: None,
+        }
+    }
+
+    /// Says what the tools are called that the model knows by other names: bounds on single tools go by these.
+    #[must_use]
+    pub fn with_qualified_names(mut self, names: BTreeMap<String, String>) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// Gives the model one tool more from its next request on. What it has already stays as it is.
+    pub fn offer(&mut self, tool: ToolDefinition) {
+        if self.tools.iter().all(|known| known.name != tool.name) {
+            self.tools.push(tool);
         }
     }
 
@@ -172,8 +207,13 @@ impl Stepper {
     pub fn next(&mut self) -> Next {
         if self.phase == Phase::Ready {
             if self.steps >= self.config.bounds.max_steps {
-                let reached = if self.last_words { RunOutcome::ToolCallLimit } else { RunOutcome::StepLimit };
-                self.finish(reached);
+                let (reached, what, allowed) = match self.config.bounds {
+                    Bounds { max_tool_calls, .. } if self.last_words => {
+                        (RunOutcome::ToolCallLimit, "tool calls", max_tool_calls)
+                    }
+                    Bounds { max_steps, .. } => (RunOutcome::StepLimit, "steps", max_steps),
+                };
+                self.run_out(reached, Exhausted::of_run(what, allowed.into(), allowed.into()));
             } else {
                 self.steps += 1;
                 self.phase = Phase::Asked;
@@ -263,13 +303,48 @@ impl Stepper {
     /// A run that is over stays as it is, but for one case: a hook's stop outweighs a bound that was reached by the
     /// same reply.
     pub fn stop(&mut self, outcome: RunOutcome) {
-        self.answer_open_calls("the run ended before this call was finished; it may have had an effect or none");
+        self.answer_open_calls(UNFINISHED);
         let outweighs = matches!(outcome, RunOutcome::Stopped { .. })
             && self.end().is_some_and(|end| matches!(end.outcome, RunOutcome::RepairLimit | RunOutcome::ToolCallLimit));
         if outweighs {
             self.phase = Phase::Ready;
         }
         self.finish(outcome);
+    }
+
+    /// Ends the run since something ran out, and says so in the conversation, for whoever takes it up again.
+    pub fn run_out(&mut self, outcome: RunOutcome, exhausted: Exhausted) {
+        if matches!(self.phase, Phase::Done(_)) {
+            return;
+        }
+        let said = exhausted.to_string();
+        self.answer_open_calls(&format!("{UNFINISHED} ({said})"));
+        // Beside a reply of a tool, since providers take other messages only in some places.
+        let replies = self.messages.iter().rev().map_while(|message| match message {
+            Message::Tool { text, .. } => Some(text),
+            _ => None,
+        });
+        let is_told = replies.into_iter().any(|text| text.contains(&said));
+        if let Some(Message::Tool { text, .. }) = self.messages.last_mut()
+            && !is_told
+        {
+            text.push_str("\nthe run ends here: ");
+            text.push_str(&said);
+        }
+        self.exhausted.get_or_insert(exhausted);
+        self.finish(outcome);
+    }
+
+    /// What ran out, if something did.
+    #[must_use]
+    pub fn exhausted(&self) -> Option<&Exhausted> {
+        self.exhausted.as_ref()
+    }
+
+    /// What the tokens cost so far, in millionths of the currency, where the price is known.
+    #[must_use]
+    pub fn cost_micros(&self) -> Option<u64> {
+        self.config.price.map(|price| price.of(self.tokens))
     }
 
     /// Counts tokens of a reply that does not go into the conversation.
@@ -334,30 +409,85 @@ impl Stepper {
 
     /// Opens the calls of a reply as far as the bounds allow them; the others are answered at once.
     fn open(&mut self, calls: &[ToolCall]) {
-        let bounds = &self.config.bounds;
-        let out_of_tokens =
-            bounds.max_tokens.is_some_and(|max| self.tokens.input.saturating_add(self.tokens.output) >= max);
-        let left = bounds.max_tool_calls.saturating_sub(self.tool_calls);
-        let allowed = if out_of_tokens { 0 } else { left as usize };
-        let refusal = if out_of_tokens {
-            "not called: the run's tokens are used up".to_owned()
-        } else {
-            let max = bounds.max_tool_calls;
-            format!("not called: the run's limit of {max} tool calls is used up. Answer now with what you have.")
-        };
-        let slots = calls.iter().enumerate().map(|(index, call)| {
-            let refused = index >= allowed;
-            Slot { reply: refused.then(|| error_reply(call, refusal.clone())), call: call.clone(), refused }
-        });
-        self.phase = Phase::Calling(slots.collect());
-        self.tool_calls += u32::try_from(calls.len().min(allowed)).unwrap_or(u32::MAX);
-        if out_of_tokens {
+        if let Some((outcome, exhausted)) = self.spent_too_much() {
+            let refusal = format!("not called: {exhausted}");
+            let refused = |call: &ToolCall| Slot {
+                reply: Some(error_reply(call, refusal.clone())),
+                call: call.clone(),
+                refused: true,
+            };
+            self.phase = Phase::Calling(calls.iter().map(refused).collect());
             // None is open; this only puts the refusals into the conversation.
             self.answer_open_calls("");
-            return self.finish(RunOutcome::TokenLimit);
+            self.exhausted = Some(exhausted);
+            return self.finish(outcome);
         }
-        if allowed == 0 {
+        let max = self.config.bounds.max_tool_calls;
+        let mut slots = Vec::with_capacity(calls.len());
+        for call in calls {
+            let mut slot = Slot { call: call.clone(), reply: None, refused: false };
+            if let Some(exhausted) = self.tool_is_used_up(&call.name) {
+                slot.reply = Some(error_reply(call, format!("not called: {exhausted}. Go on without it.")));
+                self.exhausted = Some(exhausted);
+            } else if self.tool_calls >= max {
+                let exhausted = Exhausted::of_run("tool calls", max.into(), u64::from(max) + 1);
+                let text = format!("not called: {exhausted}. Answer now with what you have.");
+                slot.reply = Some(error_reply(call, text));
+                slot.refused = true;
+                self.exhausted = Some(exhausted);
+            } else {
+                self.tool_calls += 1;
+                self.count(&call.name);
+            }
+            slots.push(slot);
+        }
+        let none_is_open = slots.iter().all(|slot| slot.reply.is_some());
+        self.phase = Phase::Calling(slots);
+        if none_is_open {
             self.close_step();
+        }
+    }
+
+    /// Which of the sums that a reply adds to is reached.
+    fn spent_too_much(&self) -> Option<(RunOutcome, Exhausted)> {
+        let Bounds { max_tokens, max_input_tokens, max_output_tokens, max_cost_micros, .. } = self.config.bounds;
+        let Tokens { input, output } = self.tokens;
+        let sums = [
+            (max_tokens, input.saturating_add(output), "tokens", RunOutcome::TokenLimit),
+            (max_input_tokens, input, "input tokens", RunOutcome::InputTokenLimit),
+            (max_output_tokens, output, "output tokens", RunOutcome::OutputTokenLimit),
+            (
+                max_cost_micros,
+                self.cost_micros().unwrap_or(u64::MAX),
+                "millionths of the currency",
+                RunOutcome::CostLimit,
+            ),
+        ];
+        sums.into_iter().find_map(|(max, used, what, outcome)| {
+            let max = max.filter(|max| used >= *max)?;
+            Some((outcome, Exhausted::of_run(what, max, used)))
+        })
+    }
+
+    fn qualified<'a>(&'a self, name: &'a str) -> &'a str {
+        self.names.get(name).map_or(name, String::as_str)
+    }
+
+    fn tool_is_used_up(&self, name: &str) -> Option<Exhausted> {
+        let name = self.qualified(name);
+        let mut bounds = self.config.bounds.max_calls_per_tool.iter();
+        bounds.find_map(|(glob, max)| {
+            let used = self.per_tool.get(glob).copied().unwrap_or_default();
+            let is_over = used >= *max && budget::matches(glob, name);
+            is_over.then(|| Exhausted::of_run(format!("calls of {glob}"), (*max).into(), u64::from(used) + 1))
+        })
+    }
+
+    fn count(&mut self, name: &str) {
+        let name = self.qualified(name).to_owned();
+        let globs = self.config.bounds.max_calls_per_tool.keys().filter(|glob| budget::matches(glob, &name)).cloned();
+        for glob in globs.collect::<Vec<_>>() {
+            *self.per_tool.entry(glob).or_default() += 1;
         }
     }
 
@@ -372,7 +502,13 @@ impl Stepper {
         self.repair_steps = if repairs == 0 { 0 } else { self.repair_steps + 1 };
         let bounds = &self.config.bounds;
         if self.repairs > bounds.max_repairs || self.repair_steps > bounds.max_repair_steps_in_a_row {
-            self.finish(RunOutcome::RepairLimit);
+            let exhausted = if self.repairs > bounds.max_repairs {
+                Exhausted::of_run("calls that had to be repaired", bounds.max_repairs.into(), self.repairs.into())
+            } else {
+                let (allowed, used) = (bounds.max_repair_steps_in_a_row.into(), self.repair_steps.into());
+                Exhausted::of_run("steps in a row with calls that had to be repaired", allowed, used)
+            };
+            self.run_out(RunOutcome::RepairLimit, exhausted);
         } else if self.last_words {
             self.finish(RunOutcome::ToolCallLimit);
         } else {

@@ -9,15 +9,21 @@
     reason = "a test that cannot go on says so by panicking; the helpers beside the test functions are tests too"
 )]
 
+#[path = "it/budgets.rs"]
+mod budgets;
 #[path = "it/driver.rs"]
 mod driver;
 #[path = "it/hooks.rs"]
 mod hooks;
+#[path = "it/lowering.rs"]
+mod lowering;
 #[cfg(feature = "providers")]
 #[path = "it/provider.rs"]
 mod provider;
 #[path = "it/scripted.rs"]
 mod scripted;
+#[path = "it/search.rs"]
+mod search;
 #[path = "it/stepper.rs"]
 mod stepper;
 #[path = "it/support.rs"]

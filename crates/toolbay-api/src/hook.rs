@@ -15,6 +15,7 @@ use crate::{
     context::Caller,
     error::ToolError,
     host::Host,
+    interception::Interception,
     message::{Message, ModelRequest, ModelResponse},
     names::{CallId, ToolName},
     result::ToolOutput,
@@ -141,6 +142,8 @@ pub struct HookContext<'a> {
     pub deadline: std::time::Instant,
     /// Makes the host of the plugin that the hook belongs to, when it is asked for.
     pub hosts: &'a (dyn HookHosts + 'a),
+    /// The moment as a public contract describes it, where the run is under one.
+    pub interception: Option<&'a Interception>,
 }
 
 /// Gives a hook its plugin's [`Host`]. Made by the runtime.
@@ -155,6 +158,29 @@ impl HookContext<'_> {
     pub fn host(&self) -> Arc<dyn Host> {
         self.hosts.host()
     }
+}
+
+/// The input of [`Hook::agent_startup`].
+#[derive(Debug, Clone, Serialize)]
+pub struct AgentStartup {
+    /// The tools that the run will have, in alphabetical order.
+    pub tools: Vec<ToolName>,
+}
+
+/// The outcome of [`Hook::agent_startup`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentStartupOutcome {
+    /// Begin.
+    Continue,
+    /// Do not begin.
+    Stop(String),
+}
+
+/// The input of [`Hook::agent_shutdown`].
+#[derive(Debug, Clone, Serialize)]
+pub struct AgentShutdown {
+    /// How the run ended: `completed` or `error`.
+    pub reason: String,
 }
 
 /// The input of [`Hook::before_agent_run`].
@@ -373,6 +399,17 @@ pub enum OnErrorOutcome {
 #[allow(unused_variables, reason = "the defaults take what the points give and do nothing with it")]
 #[allow(clippy::missing_errors_doc, reason = "the errors are the same for all and stand at the trait")]
 pub trait Hook: Send + Sync {
+    /// Before anything else of an agent's run. Asked only under a public contract, of every hook that its registration's
+    /// [`lifecycle`](HookRegistration::lifecycle) does not except.
+    async fn agent_startup(&self, input: &AgentStartup, cx: &HookContext<'_>) -> HookResult<AgentStartupOutcome> {
+        Ok(AgentStartupOutcome::Continue)
+    }
+
+    /// After everything else of an agent's run, however it ended. As [`agent_startup`](Self::agent_startup).
+    async fn agent_shutdown(&self, input: &AgentShutdown, cx: &HookContext<'_>) -> HookResult<()> {
+        Ok(())
+    }
+
     /// Before the first step.
     async fn before_agent_run(
         &self,
@@ -440,6 +477,22 @@ pub enum FailurePolicy {
     Open,
 }
 
+/// Whether a hook is asked at the two ends of an agent's run, which exist under a public contract only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// At [`Hook::agent_startup`].
+    pub startup: bool,
+    /// At [`Hook::agent_shutdown`].
+    pub shutdown: bool,
+}
+
+impl Default for Lifecycle {
+    /// At both. A hook that does not care consents.
+    fn default() -> Self {
+        Self { startup: true, shutdown: true }
+    }
+}
+
 /// A hook together with where, when and for what it stands.
 #[derive(Clone)]
 pub struct HookRegistration {
@@ -455,6 +508,8 @@ pub struct HookRegistration {
     pub on_failure: Option<FailurePolicy>,
     /// The tools that it is asked about at the tool-call points.
     pub tools: ToolMatcher,
+    /// Whether it stands at the two ends of a run that only a public contract knows.
+    pub lifecycle: Lifecycle,
     /// The code.
     pub hook: Arc<dyn Hook>,
 }
@@ -473,6 +528,7 @@ impl HookRegistration {
             timeout: Duration::from_secs(1),
             on_failure: None,
             tools: ToolMatcher::default(),
+            lifecycle: Lifecycle::default(),
             hook: Arc::new(hook),
         }
     }

@@ -10,6 +10,7 @@ use crate::{
     error::{ErrorKind, ToolError},
     result::ToolOutput,
     service::ServiceQuery,
+    tool::ToolDefinition,
 };
 
 /// How much a log line matters.
@@ -112,6 +113,12 @@ pub trait Host: Send + Sync {
     /// The qualified names of the tools that the call's user may see, in alphabetical order. Needs no grant: to call one
     /// does.
     fn tools(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The tools that the user of the call's run may see and call from outside of plugins, each under the name that models
+    /// know it by, as they were when the run began. For native plugins that help a model to find its tools.
+    fn catalog(&self) -> Vec<(Arc<str>, Arc<ToolDefinition>)> {
         Vec::new()
     }
 

@@ -18,7 +18,7 @@
 //! - [`plugin`]: `Plugin`, `Runner`, `Package`; [`declared`]: what is known of one before its code is compiled; [`callback`]: a plugin's callbacks; [`manifest`]: what a plugin says of itself.
 //! - [`event`]: events and who listens to them; [`service`](mod@service): what native plugins lend each other.
 //! - [`route`]: HTTP routes of native plugins.
-//! - [`hook`]: points, inputs, outcomes; [`message`]: the conversation that hooks and models see.
+//! - [`hook`]: points, inputs, outcomes; [`interception`]: what hooks see and say under a public contract; [`message`]: the conversation that hooks and models see.
 //! - [`peer`]: whoever made a call, to be told and asked; [`content`]: what a tool shows beside data.
 //! - [`limits`], [`permission`], [`callers`], [`error`], [`result`](mod@result).
 
@@ -33,6 +33,7 @@ pub mod error;
 pub mod event;
 pub mod hook;
 pub mod host;
+pub mod interception;
 pub mod limits;
 pub mod manifest;
 pub mod message;

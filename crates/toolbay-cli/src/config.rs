@@ -38,6 +38,18 @@
 //! [loading]
 //! code = "at-first-use"             # when code is compiled that can wait: "as-declared" (by auto_load), "at-once"
 //!
+//! [budget]                          # what one run of `toolbay agent` may use; its options go before
+//! max_steps = 32
+//! max_tool_calls = 128
+//! max_calls_per_tool = { "mail.*" = 3 } # by glob
+//! max_tokens = 200_000               # of requests and replies; max_input_tokens and max_output_tokens bound each
+//! max_cost = 0.25                    # by the prices below; a model without a price does not run then
+//! max_wall_time_ms = 300_000
+//!
+//! [prices."gpt-4o*"]                # what a million tokens cost, by model or glob
+//! input = 2.5
+//! output = 10
+//!
 //! [callbacks]
 //! timeout_ms = 10_000               # how long each callback of a plugin may take
 //!
@@ -76,14 +88,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use toolbay::{
-    Ability, AbilityName, Activation, Annotations, Breaker, CodeLoading, ErrorKind, Isolation, Limits, LimitsRequest,
-    LoadError, Loading, Operation, PermissionSet, PluginName, Quota, SecretChain, TenantId, TierPolicy, ToolName,
-    ToolbayBuilder,
+    Ability, AbilityName, Activation, Annotations, Bounds, Breaker, CodeLoading, ErrorKind, Isolation, Limits,
+    LimitsRequest, LoadError, Loading, Operation, PermissionSet, PluginName, Prices, Quota, SecretChain, TenantId,
+    TierPolicy, ToolName, ToolbayBuilder, mcp_client::HttpPolicy,
 };
 
 use crate::{
     exit::CliError,
     outside::{HttpSection, SecretsSection},
+    spending::{self, BudgetSection, PriceSection},
 };
 
 /// More is no configuration written by hand.
@@ -113,6 +126,10 @@ pub(crate) struct Config {
     breaker: BreakerSection,
     /// When plugins' code is compiled.
     loading: LoadingSection,
+    /// What one run of an agent may use.
+    budget: BudgetSection,
+    /// What a million tokens of a model cost, by model or glob.
+    prices: BTreeMap<String, PriceSection>,
     /// Plugins' callbacks.
     callbacks: CallbacksSection,
     /// Interfaces that plugins provide, by name.
@@ -345,9 +362,11 @@ impl Config {
         self.isolation.allow_in_process
     }
 
-    /// Who keeps the host's secrets, where the file says so.
-    pub(crate) fn secrets(&self) -> Result<Option<SecretChain>, CliError> {
-        provider("secrets", &self.secrets)
+    /// What one run of an agent may use, and what models cost.
+    pub(crate) fn spending(&self) -> Result<(Bounds, Prices), CliError> {
+        let usage = |problem: String| CliError::usage(format!("--config: {problem}"));
+        let bounds = self.budget.bounds(Bounds::default()).map_err(|problem| usage(format!("budget.{problem}")))?;
+        Ok((bounds, spending::prices(&self.prices).map_err(|problem| usage(format!("prices.{problem}")))?))
     }
 
     /// Hands everything but the limits to `builder`.
@@ -416,6 +435,16 @@ impl Config {
             }
         }
         Ok(builder)
+    }
+
+    /// Where MCP servers may be that are called.
+    pub(crate) fn mcp_http(&self) -> Result<HttpPolicy, CliError> {
+        self.http.mcp().map_err(|problem| CliError::usage(format!("--config: http.{problem}")))
+    }
+
+    /// The secrets that are for everybody.
+    pub(crate) fn secrets(&self) -> Result<Option<SecretChain>, CliError> {
+        self.secrets.provider().map_err(|problem| CliError::usage(format!("--config: secrets.{problem}")))
     }
 
     /// The plugins that the file speaks of.

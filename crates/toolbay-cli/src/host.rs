@@ -15,6 +15,7 @@ use toolbay::{
     CodeLoading, Control, Failed, FileKv, HealthWatch, Isolation, LoadReport, Loading, PluginName, ReloadOptions,
     Scope, Session, SyncReport, TenantId, TierPolicy, TieredRunner, Toolbay, ToolbayBuilder,
     control::Following,
+    mcp_client::McpRunner,
     watch,
     worker::{WorkerConfig, WorkerRunner},
 };
@@ -201,8 +202,9 @@ pub(crate) fn at_once() -> Loading {
 /// A Toolbay as options and file say, before it is put together; when code is compiled is up to the command.
 pub(crate) fn builder(options: &HostOptions, config: &Config) -> Result<ToolbayBuilder, CliError> {
     let limits = options.limits.apply_to(config.limits());
-    let mut builder = config.apply_to(Toolbay::builder().limits(limits).runner(runner(options, config)?))?;
-    builder = builder.loading(at_once());
+    let servers = McpRunner::default().with_http(config.mcp_http()?);
+    let runners = Toolbay::builder().limits(limits).runner(runner(options, config)?).runner(servers);
+    let mut builder = config.apply_to(runners)?.loading(at_once());
     if options.deterministic {
         builder = builder.deterministic();
     }

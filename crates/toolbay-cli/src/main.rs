@@ -18,6 +18,7 @@ mod options;
 mod output;
 mod outside;
 mod signals;
+mod spending;
 mod stored;
 mod values;
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 use toolbay::{
     EnvSecrets, FileSecrets, HttpSend, HttpSendContext, SecretChain, ToolError, async_trait,
     http::{HttpClient, HttpLimits, IpNet},
+    mcp_client::HttpPolicy,
 };
 
 /// Plugins' HTTP requests; hosts and methods are granted like everything else.
@@ -26,6 +27,23 @@ pub(crate) struct HttpSection {
 }
 
 impl HttpSection {
+    /// Where MCP servers may be that are called; the error begins with the key.
+    pub(crate) fn mcp(&self) -> Result<HttpPolicy, String> {
+        let mut policy = HttpPolicy::default();
+        for network in self.networks() {
+            policy.addresses.allow(network?);
+        }
+        Ok(policy)
+    }
+
+    fn networks(&self) -> impl Iterator<Item = Result<IpNet, String>> {
+        self.allow_networks.iter().map(|network| {
+            network.parse().map_err(|_| {
+                format!("allow_networks: {network:?} is no network: write an address and its bits, as in 10.0.0.0/8")
+            })
+        })
+    }
+
     /// The client that the section describes; the error begins with the key.
     pub(crate) fn client(&self) -> Result<TimedHttp, String> {
         let mut limits = HttpLimits::default();
@@ -34,11 +52,8 @@ impl HttpSection {
         if self.allow_plain_http {
             builder = builder.allow_plain_http();
         }
-        for network in &self.allow_networks {
-            let parsed = network.parse::<IpNet>();
-            builder = builder.allow_network(parsed.map_err(|_| {
-                format!("allow_networks: {network:?} is no network: write an address and its bits, as in 10.0.0.0/8")
-            })?);
+        for network in self.networks() {
+            builder = builder.allow_network(network?);
         }
         let client = builder.build().map_err(|error| error.to_string())?;
         Ok(TimedHttp { client, timeout: self.timeout_ms.map(Duration::from_millis) })

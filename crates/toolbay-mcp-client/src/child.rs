@@ -53,7 +53,8 @@ pub(crate) fn start(
                     // Read on without an end in any case: a server whose pipe is full would stand still.
                     Ok(_) if number < MAX_LINES => {
                         let text = String::from_utf8_lossy(&line);
-                        let text: String = text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+                        let text: String =
+                            text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
                         tracing::info!(target: "toolbay::mcp", server = %label, "{text}");
                     }
                     Ok(_) => {}

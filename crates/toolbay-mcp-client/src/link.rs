@@ -13,11 +13,10 @@ use std::{
 use rmcp::{
     RoleClient,
     model::{CallToolRequestParams, CallToolResult, JsonObject, PaginatedRequestParams, ProtocolVersion},
-    service::{
-        ClientInitializeError, ClientLifecycleMode, RunningService, ServiceError, serve_client_with_lifecycle,
-    },
+    service::{ClientInitializeError, ClientLifecycleMode, RunningService, ServiceError, serve_client_with_lifecycle},
     transport::{
-        StreamableHttpClientTransport, async_rw::AsyncRwTransport,
+        StreamableHttpClientTransport,
+        async_rw::AsyncRwTransport,
         streamable_http_client::{StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError},
     },
 };

@@ -68,7 +68,8 @@ impl Pins {
         let mut names = BTreeSet::new();
         for pin in &pins.tools {
             if pin.digest != digest(&pin.tool, &pin.description, &pin.parameters, pin.output.as_ref()) {
-                let message = format!("the digest of {} is not that of its definition: approve the tools again", pin.name);
+                let message =
+                    format!("the digest of {} is not that of its definition: approve the tools again", pin.name);
                 return Err(PinsError(message));
             }
             if !names.insert(&pin.name) {
@@ -220,9 +221,9 @@ fn foreign_reference(schema: &Value) -> Option<&str> {
     match schema {
         Value::Object(map) => {
             let is_reference = |key: &str| matches!(key, "$ref" | "$dynamicRef" | "$recursiveRef");
-            let own = map.iter().find_map(|(key, value)| {
-                value.as_str().filter(|text| is_reference(key) && !text.starts_with('#'))
-            });
+            let own = map
+                .iter()
+                .find_map(|(key, value)| value.as_str().filter(|text| is_reference(key) && !text.starts_with('#')));
             own.or_else(|| map.values().find_map(foreign_reference))
         }
         Value::Array(items) => items.iter().find_map(foreign_reference),

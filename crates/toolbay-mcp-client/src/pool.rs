@@ -186,7 +186,9 @@ impl Pool {
     pub(crate) fn tool_error(&self, error: &LinkError) -> ToolError {
         tracing::warn!(target: "toolbay::mcp", server = %self.options.label, %error, "no answer");
         let told = match error {
-            LinkError::TimedOut => ToolError::new(ErrorKind::TimedOut, "the MCP server did not answer in time; try again"),
+            LinkError::TimedOut => {
+                ToolError::new(ErrorKind::TimedOut, "the MCP server did not answer in time; try again")
+            }
             LinkError::Refused(_) => {
                 let message = "the address of the MCP server is not for plugins; tell the operator";
                 ToolError::new(ErrorKind::PermissionDenied, message)
@@ -196,7 +198,8 @@ impl Pool {
                 ToolError::new(ErrorKind::InvalidArguments, message)
             }
             LinkError::SignInNeeded(_) | LinkError::SignInFailed(_) => {
-                unavailable("the MCP server does not accept the plugin's credentials; tell the operator").with_retryable(false)
+                unavailable("the MCP server does not accept the plugin's credentials; tell the operator")
+                    .with_retryable(false)
             }
             LinkError::Error { .. } => ToolError::new(ErrorKind::Dependency, "the MCP server answered with an error"),
             LinkError::Broken(_) => {

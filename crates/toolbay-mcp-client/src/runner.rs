@@ -66,7 +66,8 @@ impl Runner for McpRunner {
             .map_err(|error| config(error.to_string()).in_file(format!("assets/{}", pins::FILE)))?;
         let action = file.action();
         if !manifest.permissions.covers(&action) || !cx.grants.covers(&action) {
-            let message = format!("the plugin needs the permission {action}: it has to ask for it, and the host to grant it");
+            let message =
+                format!("the plugin needs the permission {action}: it has to ask for it, and the host to grant it");
             return Err(LoadError::new(ErrorKind::PermissionDenied, message));
         }
         match &file.url {
@@ -153,7 +154,11 @@ fn output(result: CallToolResult) -> Result<ToolOutput, ToolError> {
     let text = texts.join("\n");
     if result.is_error == Some(true) {
         let said: String = text.chars().take(MAX_FAILURE).collect();
-        return Err(ToolError::failed(if said.is_empty() { "the tool failed and did not say why".to_owned() } else { said }));
+        return Err(ToolError::failed(if said.is_empty() {
+            "the tool failed and did not say why".to_owned()
+        } else {
+            said
+        }));
     }
     let is_text_alone = texts.len() == result.content.len();
     let content: Vec<_> =

@@ -108,7 +108,9 @@ pub enum ReadyAuth {
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Command { command, .. } => f.debug_struct("Command").field("command", command).finish_non_exhaustive(),
+            Self::Command { command, .. } => {
+                f.debug_struct("Command").field("command", command).finish_non_exhaustive()
+            }
             Self::Http { url, .. } => f.debug_struct("Http").field("url", url).finish_non_exhaustive(),
         }
     }
@@ -168,7 +170,9 @@ impl ServerFile {
             }
         }
         match &self.auth {
-            Some(Auth::Bearer(value) | Auth::ClientCredentials { client_secret: value, .. }) if value.secret().is_none() => {
+            Some(Auth::Bearer(value) | Auth::ClientCredentials { client_secret: value, .. })
+                if value.secret().is_none() =>
+            {
                 Err("auth: write secret:NAME in the place of the secret: the file is no place for one".to_owned())
             }
             _ => Ok(()),
@@ -190,12 +194,15 @@ impl ServerFile {
         self.values().filter_map(Value::secret).collect()
     }
 
-    /// What a plugin has to be granted to come to the server: `process:start:PROGRAM`, or `http:POST:HOST[:PORT]`.
+    /// What a plugin has to be granted to come to the server: `process:start:PROGRAM`, or `http:POST:HOST[:PORT]`, and
+    /// `http-plain:POST:HOST[:PORT]` where the way is not encrypted.
     #[must_use]
     pub fn action(&self) -> String {
         if let Some(url) = self.url.as_deref().and_then(|url| url::Url::parse(url).ok()) {
             let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-            return format!("http:POST:{}{port}", url.host_str().unwrap_or_default());
+            let scheme = if url.scheme() == "https" { "http" } else { "http-plain" };
+            let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+            return format!("{scheme}:POST:{host}{port}");
         }
         format!("process:start:{}", self.command.as_deref().unwrap_or_default())
     }

@@ -64,8 +64,8 @@ impl SignIn {
         }
     }
 
-    /// A client that is signed in: with what is kept from last time, where that is still for the server's authorization
-    /// server and nothing else is wanted.
+    /// A client with what is kept from last time, where that is still for the server's authorization server; where nothing
+    /// is, without: the server then says what it wants. One that is signed in anew where that is `wanted`.
     pub(crate) async fn client(
         &self,
         url: &str,
@@ -75,21 +75,28 @@ impl SignIn {
         let (client, policy) = http;
         let mut manager = manager(url, &client, policy).await?;
         manager.set_credential_store(self.store.clone());
-        if wanted.is_some() {
-            self.store.clear().await.map_err(failed)?;
-        } else if manager.initialize_from_store().await.map_err(failed)? {
+        let Some(wanted) = wanted else {
+            // What is kept for another authorization server is not used; then the server's challenge says what to do.
+            manager.initialize_from_store().await.map_err(failed)?;
             return Ok(AuthClient::new(client, manager));
+        };
+        let kept = self.store.load().await.map_err(failed)?;
+        let mut scopes = wanted.scopes.clone();
+        if !scopes.is_empty() {
+            // Those that we had are still needed, for what they were needed for.
+            let had = kept.into_iter().flat_map(|kept| kept.granted_scopes);
+            let more: Vec<_> = had.filter(|scope| !wanted.scopes.contains(scope)).collect();
+            scopes.splice(0..0, more);
         }
+        self.store.clear().await.map_err(failed)?;
         let mut request = AuthorizationRequest::new(&self.redirect_uri).with_client_name(&self.client_name);
         request.client_metadata_url.clone_from(&self.client_metadata_url);
         if let Some((id, secret)) = &self.registered {
             request = request.with_preregistered_client(id);
             request.client_secret = secret.as_ref().map(|secret| secret.expose().to_owned());
         }
-        if let Some(wanted) = wanted {
-            request.challenge.clone_from(&wanted.challenge);
-            request.scopes.clone_from(&wanted.scopes);
-        }
+        request.challenge.clone_from(&wanted.challenge);
+        request.scopes = scopes;
         let mut state = OAuthState::Unauthorized(manager);
         state.start_authorization(request).await.map_err(failed)?;
         let there = state.get_authorization_url().await.map_err(failed)?;

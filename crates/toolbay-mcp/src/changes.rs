@@ -42,6 +42,11 @@ fn digest(all: impl Iterator<Item = String>) -> u64 {
 /// Resources that a client watches, each with its mark when it was told of it last.
 pub(crate) type Watched = Arc<Mutex<Vec<(String, u64)>>>;
 
+/// Those resources, as they are now.
+pub(crate) fn watch(session: &Session, uris: &[String]) -> Watched {
+    Arc::new(Mutex::new(uris.iter().map(|uri| (uri.clone(), mark_of(session, uri))).collect()))
+}
+
 /// The version of what stands at `uri`; 0 where nothing does.
 pub(crate) fn mark_of(session: &Session, uri: &str) -> u64 {
     resources::find(session, uri)
@@ -56,8 +61,8 @@ struct News {
     updated: Vec<String>,
 }
 
-/// A client's eyes.
-struct Eyes {
+/// A client's eyes. To be opened before the client is told that it is heard: else what changes in between is missed.
+pub(crate) struct Eyes {
     session: Session,
     changes: tokio::sync::watch::Receiver<u64>,
     seen: Glimpse,
@@ -66,11 +71,20 @@ struct Eyes {
 }
 
 impl Eyes {
-    fn open(session: Session, watched: Watched) -> Self {
+    pub(crate) fn open(session: Session, watched: Watched) -> Self {
         // In this order: what changes in between is seen twice rather than not at all.
         let changes = session.changes();
         let (seen, marks) = (session.glimpse(), Marks::of(&session));
         Self { session, changes, seen, marks, watched }
+    }
+
+    /// Whether it is these resources that are watched, whatever they are like.
+    pub(crate) fn are_on(&self, watched: &Watched) -> bool {
+        let uris = |watched: &Watched| -> Vec<String> {
+            let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+            watched.iter().map(|(uri, _)| uri.clone()).collect()
+        };
+        Arc::ptr_eq(&self.watched, watched) || uris(&self.watched) == uris(watched)
     }
 
     /// Waits for a change of what the tenant sees. `None` where none can come any more.
@@ -105,11 +119,8 @@ impl Eyes {
 }
 
 /// Tells a client that listens by `subscriptions/listen`, until it is gone.
-pub(crate) async fn tell_newer(session: Session, sink: SubscriptionSink) {
+pub(crate) async fn tell_newer(mut eyes: Eyes, sink: SubscriptionSink) {
     let accepted = sink.accepted().clone();
-    let uris = accepted.resource_subscriptions.clone().unwrap_or_default();
-    let watched = uris.into_iter().map(|uri| (uri.clone(), mark_of(&session, &uri))).collect();
-    let mut eyes = Eyes::open(session, Arc::new(Mutex::new(watched)));
     while let Some(news) = eyes.next().await {
         let mut is_there = true;
         if news.tools && accepted.tools_list_changed == Some(true) {
@@ -131,8 +142,7 @@ pub(crate) async fn tell_newer(session: Session, sink: SubscriptionSink) {
 }
 
 /// Tells a client of a revision before 2026-07-28, which is told of lists without asking, until it is gone.
-pub(crate) async fn tell_older(session: Session, peer: rmcp::Peer<RoleServer>, watched: Watched) {
-    let mut eyes = Eyes::open(session, watched);
+pub(crate) async fn tell_older(mut eyes: Eyes, peer: rmcp::Peer<RoleServer>) {
     while let Some(news) = eyes.next().await {
         let mut is_there = true;
         if news.tools {

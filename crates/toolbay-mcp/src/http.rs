@@ -194,7 +194,7 @@ fn router_behind(door: Door, options: HttpOptions) -> McpRouter {
 impl McpRouter {
     /// The routes for a server of the caller's own, and their end, which that server has to call. Bounds and times of
     /// connections are then that server's.
-    #[must_use]
+    #[must_use = "streams never end by themselves"]
     pub fn into_parts(self) -> (Router, McpEnd) {
         (self.router, McpEnd(self.endpoint))
     }

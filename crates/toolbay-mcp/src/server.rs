@@ -21,9 +21,10 @@ use rmcp::{
     model::{
         CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomRequest,
         CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, Implementation,
-        ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, LoggingLevel,
-        PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
-        SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
+        InitializeRequestParams, InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+        ListToolsResult, LoggingLevel, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse,
+        ServerCapabilities, ServerConfig, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool,
+        UnsubscribeRequestParams,
     },
     service::{NotificationContext, RequestContext, SubscriptionContext},
 };
@@ -31,7 +32,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use toolbay_runtime::{Session, ToolInfo};
 
 use crate::{
-    changes::{self, Watched},
+    changes::{self, Eyes, Watched},
     prompts, resources,
     state::Seal,
     tools::{self, Revision},
@@ -68,6 +69,8 @@ struct Client {
     level: Mutex<LoggingLevel>,
     watched: Watched,
     is_told: AtomicBool,
+    /// Opened before a client is told that it is heard, and taken by what tells it of changes.
+    eyes: Mutex<Option<Eyes>>,
     gone: CancellationToken,
     /// Ends what waits for changes on the client's behalf, when the last clone of the server is dropped.
     _gone_when_dropped: DropGuard,
@@ -87,6 +90,7 @@ impl McpServer {
             level: Mutex::new(LoggingLevel::Info),
             watched: Watched::default(),
             is_told: AtomicBool::new(false),
+            eyes: Mutex::default(),
             _gone_when_dropped: gone.clone().drop_guard(),
             gone,
         };
@@ -96,6 +100,18 @@ impl McpServer {
     /// The tool that a client calls `name`: qualified, as listed, or in the form that model providers accept.
     fn find(&self, name: &str) -> Option<ToolInfo> {
         self.session.tool(name)
+    }
+
+    fn open_eyes(&self, watched: Watched) {
+        let eyes = Eyes::open(self.session.clone(), watched);
+        *self.client.eyes.lock().unwrap_or_else(PoisonError::into_inner) = Some(eyes);
+    }
+
+    /// The eyes that were opened last, where they are on the same resources. Those of another subscription of the same client
+    /// may have seen less: then it is told of a change that it knows.
+    fn eyes(&self, watched: Watched) -> Eyes {
+        let opened = self.client.eyes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        opened.filter(|eyes| eyes.are_on(&watched)).unwrap_or_else(|| Eyes::open(self.session.clone(), watched))
     }
 }
 
@@ -123,17 +139,28 @@ impl ServerHandler for McpServer {
             .with_cache_scope(CacheScope::Private))
     }
 
-    /// A client of an older revision is told of changes from here on without asking for it.
+    async fn initialize(
+        &self,
+        params: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        let answer = self.negotiate_initialize(&params)?;
+        context.peer.set_peer_info(params);
+        self.open_eyes(Arc::clone(&self.client.watched));
+        Ok(answer)
+    }
+
+    /// A client of an older revision is told of changes from `initialize` on without asking for it.
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
         if self.client.is_told.swap(true, Ordering::SeqCst) {
             return;
         }
-        let (session, peer, gone) = (self.session.clone(), context.peer, self.client.gone.clone());
-        let watched = Arc::clone(&self.client.watched);
+        let eyes = self.eyes(Arc::clone(&self.client.watched));
+        let (peer, gone) = (context.peer, self.client.gone.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = gone.cancelled() => {}
-                () = changes::tell_older(session, peer, watched) => {}
+                () = changes::tell_older(eyes, peer) => {}
             }
         });
     }
@@ -257,15 +284,19 @@ impl ServerHandler for McpServer {
             uris.truncate(MAX_WATCHED);
             uris.retain(|uri| resources::find(&self.session, uri).is_some());
         }
+        self.open_eyes(changes::watch(&self.session, accepted.resource_subscriptions.as_deref().unwrap_or_default()));
         Some(accepted)
     }
 
     async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
+        let sink = context.sink().clone();
+        let uris = sink.accepted().resource_subscriptions.clone().unwrap_or_default();
+        let eyes = self.eyes(changes::watch(&self.session, &uris));
         let end = self.client.gone.clone();
         tokio::select! {
             () = context.cancelled() => {}
             () = end.cancelled() => {}
-            () = changes::tell_newer(self.session.clone(), context.sink().clone()) => {}
+            () = changes::tell_newer(eyes, sink) => {}
         }
         Ok(())
     }

@@ -146,6 +146,19 @@ pub(crate) fn check_layer(config: Option<&Value>) -> Result<(), ToolError> {
     shape::check(config, Limit::Arguments, MAX_CONFIG_BYTES, MAX_CONFIG_DEPTH)
 }
 
+/// `Ok` where tenants configure the plugin themselves.
+///
+/// # Errors
+/// `PermissionDenied`.
+pub(crate) fn may_configure(registered: &Registered) -> Result<(), ToolError> {
+    if registered.owner.tenants_configure {
+        return Ok(());
+    }
+    let name = &registered.owner.name;
+    let message = format!("the plugin {name} is protected: tenants do not configure it, unless the operator lets them");
+    Err(ToolError::new(ErrorKind::PermissionDenied, message))
+}
+
 /// The error for a plugin that is not to be switched off.
 pub(crate) fn stays_on(plugin: &PluginName) -> ToolError {
     let message = format!("the plugin {plugin} is protected: it is on for every tenant");
@@ -237,11 +250,17 @@ impl Toolbay {
     /// where the plugin is gone. Runs that began before keep the old one.
     ///
     /// # Errors
-    /// `NotFound` where the tenant has no such plugin; `Config` where it is no object or does not fit the plugin's
-    /// `config_schema`, and then nothing changes; `LimitExceeded` where it is too large.
+    /// `NotFound` where the tenant has no such plugin; `PermissionDenied` where tenants may not configure it, as one that
+    /// guards; `Config` where it is no object or does not fit the plugin's `config_schema`, and then nothing changes;
+    /// `LimitExceeded` where it is too large.
     pub fn put_config(&self, tenant: &TenantId, plugin: &PluginName, config: Option<Value>) -> Result<(), ToolError> {
         match self.visible(tenant, plugin) {
-            Ok(registered) => self.check_config(&registered, config.as_ref())?,
+            Ok(registered) => {
+                if config.is_some() {
+                    may_configure(&registered)?;
+                }
+                self.check_config(&registered, config.as_ref())?;
+            }
             // What is gone needs no configuration any more.
             Err(_) if config.is_none() => {}
             Err(error) => return Err(error),

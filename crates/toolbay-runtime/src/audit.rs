@@ -1,8 +1,10 @@
-//! The audit port: one record for each call, with the raw result and who decided what.
+//! The audit port: one record for each call, with the raw result and who decided what, for each event that was handled, and
+//! for each effect that was denied.
 
 use std::{sync::Arc, time::Duration};
 
-use toolbay_api::{CallId, Caller, Event, HookPoint, ToolError, ToolOutput};
+use semver::Version;
+use toolbay_api::{CallId, Caller, Event, HookPoint, PluginName, Scope, ToolError, ToolOutput};
 
 /// A hook's decision that was not simply to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,9 +57,35 @@ pub struct EventRecord<'a> {
     pub duration: Duration,
 }
 
-/// Takes audit records. Called in place: an implementation queues the record and returns.
+/// An effect that was denied to a plugin where it would have happened: keys, HTTP, secrets, tools, events, services, the
+/// clock and chance. Of one call each denial is recorded once, up to sixteen. No secret that the call has read is in it.
+#[derive(Debug)]
+pub struct DenialRecord<'a> {
+    /// On whose behalf, in which run. `None` where the plugin acts for no tenant, in a callback or a handler of the whole
+    /// host's events.
+    pub caller: Option<&'a Caller>,
+    /// The plugin.
+    pub plugin: &'a PluginName,
+    /// Its version.
+    pub version: &'a Version,
+    /// Where it is registered.
+    pub scope: &'a Scope,
+    /// The call in which it was; the callback's name, or what else it was in, where it was no call.
+    pub call: &'a str,
+    /// Nested in how many tool calls.
+    pub depth: u32,
+    /// What was asked for, up to 256 bytes: `kv:read`, `http:GET:api.example.com`.
+    pub permission: &'a str,
+    /// What the plugin was told, up to 512 bytes: whose yes is missing.
+    pub reason: &'a str,
+    /// Whether no more of this call are recorded, though there may be more.
+    pub is_last: bool,
+}
+
+/// Takes audit records. Called in place: an implementation queues the record and returns. It is called in destructors too,
+/// where a caller gives a call up, and must not panic.
 pub trait AuditSink: Send + Sync {
-    /// One call has ended.
+    /// One call has ended, or its caller has given it up, which is an error of the kind `Cancelled`.
     fn record(&self, record: &AuditRecord<'_>);
 
     /// One handler is done with one event. Without an implementation it is a line in `tracing`, as [`TracingAudit`]
@@ -65,6 +93,23 @@ pub trait AuditSink: Send + Sync {
     fn event(&self, record: &EventRecord<'_>) {
         trace_event(record);
     }
+
+    /// An effect was denied. Without an implementation it is a line in `tracing`, as [`TracingAudit`] writes it.
+    fn denied(&self, record: &DenialRecord<'_>) {
+        trace_denial(record);
+    }
+}
+
+pub(crate) fn trace_denial(record: &DenialRecord<'_>) {
+    let DenialRecord { caller, plugin, version, scope, call, depth, permission, reason, is_last } = record;
+    tracing::info!(
+        target: "toolbay::audit",
+        tenant = caller.map(|caller| tracing::field::display(&caller.tenant)),
+        user = caller.and_then(|caller| caller.user.as_deref()),
+        run = caller.map(|caller| tracing::field::display(caller.run)),
+        call, %plugin, %version, %scope, depth, permission, reason, is_last,
+        "permission denied"
+    );
 }
 
 fn trace_event(record: &EventRecord<'_>) {

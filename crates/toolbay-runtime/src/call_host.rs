@@ -12,12 +12,13 @@ use std::{
 use serde_json::Value;
 use toolbay_api::{
     Assets, CallId, ErrorKind, Grants, Host, HttpSendContext, Limit, Limits, LogLevel, Scope, SecretName, ServiceQuery,
-    ToolError, ToolOutput, async_trait,
+    ToolDefinition, ToolError, ToolOutput, async_trait,
 };
 
 use crate::{
     catalog::Owner,
     chance, clock,
+    denials::{Denials, Denied},
     events::{Emission, Origin},
     kv::{KvSpace, KvValue},
     redact::Redactor,
@@ -43,6 +44,7 @@ pub(crate) struct CallHost {
     origin: Origin,
     /// The configuration, where it has to be made for this call.
     config: OnceLock<Option<Value>>,
+    denials: Denials,
 }
 
 impl CallHost {
@@ -57,7 +59,8 @@ impl CallHost {
     ) -> Self {
         let (logged, of_error_hook, origin) = (AtomicUsize::new(0), false, Origin::CALL);
         let (run, config) = (run.downgrade(), OnceLock::new());
-        Self { run, owner, call, depth, deadline, logged, of_error_hook, redactor, origin, config }
+        let denials = Denials::default();
+        Self { run, owner, call, depth, deadline, logged, of_error_hook, redactor, origin, config, denials }
     }
 
     /// Where events that the call tells of come from.
@@ -73,14 +76,22 @@ impl CallHost {
     }
 
     fn require(&self, action: &str) -> Result<(), ToolError> {
-        chance::check(action, self.run.inner().deterministic)?;
-        self.grants().require(action).inspect_err(|_| {
-            tracing::info!(
-                target: "toolbay::audit",
-                tenant = %self.run.tenant(), plugin = %self.owner.name, call = %self.call, action,
-                "permission denied"
-            );
-        })
+        let allowed = chance::check(action, self.run.inner().deterministic);
+        allowed.and_then(|()| self.grants().require(action)).inspect_err(|error| self.denied(action, error))
+    }
+
+    /// Leaves an audit record where `error` is a denial.
+    fn denied(&self, permission: &str, error: &ToolError) {
+        let inner = self.run.inner();
+        let denied = Denied {
+            audit: inner.audit.as_deref(),
+            caller: Some(&inner.caller),
+            owner: &self.owner,
+            call: self.call.as_str(),
+            depth: self.depth,
+            redactor: Some(&self.redactor),
+        };
+        self.denials.note(&denied, permission, error);
     }
 
     fn grants(&self) -> Grants {
@@ -220,6 +231,7 @@ impl Host for CallHost {
             origin: self.origin,
             // Whoever is outside knows nothing of this call: it could not tell its progress or its questions from the outer one's.
             peer: None,
+            let_through: None,
         };
         road::travel(&run, trip).await.result
     }
@@ -227,6 +239,12 @@ impl Host for CallHost {
     fn tools(&self) -> Vec<String> {
         let tools = self.run.view().tools(&self.run.inner().rights, Some(&self.owner));
         tools.into_iter().map(|tool| String::from(tool.definition.name.clone())).collect()
+    }
+
+    fn catalog(&self) -> Vec<(Arc<str>, Arc<ToolDefinition>)> {
+        let inner = self.run.inner();
+        let tools = inner.tools.get_or_init(|| inner.view.tools(&inner.rights, None));
+        tools.iter().map(|tool| (Arc::clone(&tool.provider_name), Arc::clone(&tool.definition))).collect()
     }
 
     async fn emit(&self, name: &str, payload: Value) -> Result<(), ToolError> {
@@ -240,14 +258,19 @@ impl Host for CallHost {
             redactor: Some(&self.redactor),
             require: &|action| self.require(action),
         };
-        bay.pass_on(bay.told_by_plugin(&self.owner, emission)?).await.map(|_| ())
+        let told = bay.told_by_plugin(&self.owner, emission);
+        // Beside the grant, the manifest's own list of events may say no.
+        let told = told.inspect_err(|error| self.denied(&format!("event:emit:{name}"), error))?;
+        bay.pass_on(told).await.map(|_| ())
     }
 
     fn find_service(&self, query: &ServiceQuery<'_>) -> Result<Arc<dyn Any + Send + Sync>, ToolError> {
         let (allows, require) = (|action: &str| self.grants().allow(action), |action: &str| self.require(action));
         let view = self.run.view();
         let asker = Asker { owner: &self.owner, is_on: &|owner| view.is_on(owner), allows: &allows, require: &require };
+        // Beside the grant, the lender may say no.
         services::find(view.sight(), asker, query)
+            .inspect_err(|error| self.denied(&format!("service:{}", query.name.unwrap_or_default()), error))
     }
 
     async fn http(&self, request: Value) -> Result<Value, ToolError> {
@@ -263,7 +286,8 @@ impl Host for CallHost {
             deadline: self.deadline,
             max_response_bytes: allowed,
         };
-        let answer = sender.send(request, context).await?;
+        // Beside the grants, the sender says no to addresses.
+        let answer = sender.send(request, context).await.inspect_err(|error| self.denied("http", error))?;
         // Base64 is longer than the bytes that the sender bounded, and a script's strings are bounded too.
         match answer.get("body_base64").and_then(Value::as_str) {
             Some(body) if body.len() > allowed => {

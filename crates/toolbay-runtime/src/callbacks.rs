@@ -16,6 +16,7 @@ use crate::{
     call_host::CallHost,
     catalog::{Owner, Registered},
     chance, clock,
+    denials::{Denials, Denied},
     events::{Emission, Origin},
     guarded::{Failure, guarded, now},
     lifecycle::{PluginState, Stage},
@@ -221,6 +222,7 @@ pub(crate) struct TenantlessHost {
     place: &'static str,
     origin: Origin,
     config: Value,
+    denials: Denials,
 }
 
 impl TenantlessHost {
@@ -228,7 +230,7 @@ impl TenantlessHost {
         let for_all = bay.registry().config_for_all(&owner);
         let config = for_all.and_then(|over| owner.config_with(&[&over]).ok());
         let config = config.unwrap_or_else(|| owner.config.clone());
-        Self { bay, owner, place, origin: Origin::OUTSIDE, config }
+        Self { bay, owner, place, origin: Origin::OUTSIDE, config, denials: Denials::default() }
     }
 
     /// Where events that it tells of come from.
@@ -238,23 +240,39 @@ impl TenantlessHost {
     }
 
     fn require(&self, action: &str) -> Result<(), ToolError> {
-        chance::check(action, self.bay.ports().deterministic)?;
-        if self.owner.may(action) {
-            return Ok(());
-        }
-        tracing::info!(target: "toolbay::audit", plugin = %self.owner.name, place = self.place, action, "permission denied");
-        let message =
-            format!("the permission {action} is not granted: the manifest must ask for it and the host give it");
-        Err(ToolError::new(ErrorKind::PermissionDenied, message))
+        let granted = || {
+            let message =
+                format!("the permission {action} is not granted: the manifest must ask for it and the host give it");
+            let denied = || ToolError::new(ErrorKind::PermissionDenied, message);
+            if self.owner.may(action) { Ok(()) } else { Err(denied()) }
+        };
+        let allowed = chance::check(action, self.bay.ports().deterministic);
+        allowed.and_then(|()| granted()).inspect_err(|error| self.denied(action, error))
     }
 
-    fn refuse<T>(&self) -> Result<T, ToolError> {
+    /// Leaves an audit record where `error` is a denial.
+    fn denied(&self, permission: &str, error: &ToolError) {
+        let denied = Denied {
+            audit: self.bay.ports().audit.as_deref(),
+            caller: None,
+            owner: &self.owner,
+            call: self.place,
+            depth: 0,
+            redactor: None,
+        };
+        self.denials.note(&denied, permission, error);
+    }
+
+    /// Says no to what belongs to tenants.
+    fn refuse<T>(&self, action: &str) -> Result<T, ToolError> {
         let message = format!(
             "{} of a plugin for everybody acts for no tenant, so it has no keys, calls no tools and reads no secrets; do it in a tool, or \
              register the plugin for a tenant",
             self.place
         );
-        Err(ToolError::new(ErrorKind::PermissionDenied, message))
+        let error = ToolError::new(ErrorKind::PermissionDenied, message);
+        self.denied(action, &error);
+        Err(error)
     }
 }
 
@@ -284,23 +302,23 @@ impl Host for TenantlessHost {
     }
 
     async fn kv_get(&self, _: &str) -> Result<Option<Value>, ToolError> {
-        self.refuse()
+        self.refuse("kv:read")
     }
 
     async fn kv_set(&self, _: &str, _: Value) -> Result<(), ToolError> {
-        self.refuse()
+        self.refuse("kv:write")
     }
 
     async fn kv_delete(&self, _: &str) -> Result<bool, ToolError> {
-        self.refuse()
+        self.refuse("kv:write")
     }
 
     async fn kv_list(&self, _: &str, _: usize) -> Result<Vec<String>, ToolError> {
-        self.refuse()
+        self.refuse("kv:read")
     }
 
     async fn kv_set_for(&self, _: &str, _: Value, _: Duration) -> Result<(), ToolError> {
-        self.refuse()
+        self.refuse("kv:write")
     }
 
     async fn kv_compare_and_set(
@@ -310,19 +328,19 @@ impl Host for TenantlessHost {
         _: Option<Value>,
         _: Option<Duration>,
     ) -> Result<bool, ToolError> {
-        self.refuse()
+        self.refuse("kv:write")
     }
 
     async fn kv_list_after(&self, _: &str, _: &str, _: usize) -> Result<Vec<String>, ToolError> {
-        self.refuse()
+        self.refuse("kv:read")
     }
 
-    async fn call_tool(&self, _: &str, _: Value) -> Result<ToolOutput, ToolError> {
-        self.refuse()
+    async fn call_tool(&self, tool: &str, _: Value) -> Result<ToolOutput, ToolError> {
+        self.refuse(&format!("tool:call:{tool}"))
     }
 
-    async fn secret(&self, _: &str) -> Result<String, ToolError> {
-        self.refuse()
+    async fn secret(&self, name: &str) -> Result<String, ToolError> {
+        self.refuse(&format!("secret:read:{name}"))
     }
 
     async fn emit(&self, name: &str, payload: Value) -> Result<(), ToolError> {
@@ -335,7 +353,9 @@ impl Host for TenantlessHost {
             redactor: None,
             require: &|action| self.require(action),
         };
-        self.bay.tell(self.bay.told_by_plugin(&self.owner, emission)?).map(|_| ())
+        let told = self.bay.told_by_plugin(&self.owner, emission);
+        let told = told.inspect_err(|error| self.denied(&format!("event:emit:{name}"), error))?;
+        self.bay.pass_on(told).await.map(|_| ())
     }
 
     fn find_service(&self, query: &ServiceQuery<'_>) -> Result<Arc<dyn Any + Send + Sync>, ToolError> {
@@ -343,6 +363,7 @@ impl Host for TenantlessHost {
         let (allows, require) = (|action: &str| self.owner.may(action), |action: &str| self.require(action));
         let asker = Asker { owner: &self.owner, is_on: &|_| true, allows: &allows, require: &require };
         services::find(Sight { global: &global, own: None }, asker, query)
+            .inspect_err(|error| self.denied(&format!("service:{}", query.name.unwrap_or_default()), error))
     }
 
     fn now_ms(&self) -> Result<i64, ToolError> {

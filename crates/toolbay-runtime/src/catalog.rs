@@ -40,6 +40,10 @@ pub struct RegisterOptions {
     /// Whether tenants have a plugin for everybody before they switch it on or off. `None`: as the host says for it, else
     /// they have it. A protected plugin is always on.
     pub enabled_by_default: Option<bool>,
+    /// Whether tenants may set a configuration of their own. `None`: as the host says for it; else they may, unless the
+    /// plugin is protected for more than that the host speaks of it by its name: a tenant that cannot switch off a guard
+    /// must not configure it away.
+    pub tenants_configure: Option<bool>,
     /// Where the plugin was found, for reports.
     pub origin: Option<PathBuf>,
     /// The registry index that named it, where one did.
@@ -99,6 +103,8 @@ pub(crate) struct Owner {
     pub(crate) scope: Scope,
     pub(crate) protected: bool,
     pub(crate) enabled_by_default: bool,
+    /// Whether tenants may set a configuration of their own.
+    pub(crate) tenants_configure: bool,
     pub(crate) vitals: Arc<Vitals>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) asked: Arc<PermissionSet>,

@@ -9,21 +9,48 @@ use crate::catalog::ToolInfo;
 /// An entry of `tools` in OpenAI's chat completions.
 #[must_use]
 pub fn openai(tool: &ToolInfo) -> Value {
-    json!({ "type": "function", "function": {
+    openai_as(tool, parameters(tool), false)
+}
+
+/// The same with parameters in OpenAI's own words, and whether it is to hold the model to them.
+#[must_use]
+pub fn openai_as(tool: &ToolInfo, parameters: Value, strict: bool) -> Value {
+    let mut function = json!({
         "name": tool.provider_name,
         "description": tool.definition.description,
-        "parameters": parameters(tool),
-    } })
+        "parameters": parameters,
+    });
+    if let (true, Some(function)) = (strict, function.as_object_mut()) {
+        function.insert("strict".to_owned(), true.into());
+    }
+    json!({ "type": "function", "function": function })
 }
 
 /// An entry of `tools` in Anthropic's messages.
 #[must_use]
 pub fn anthropic(tool: &ToolInfo) -> Value {
+    anthropic_as(tool, parameters(tool))
+}
+
+/// The same with parameters in Anthropic's own words.
+#[must_use]
+pub fn anthropic_as(tool: &ToolInfo, parameters: Value) -> Value {
     json!({
         "name": tool.provider_name,
         "description": tool.definition.description,
-        "input_schema": parameters(tool),
+        "input_schema": parameters,
     })
+}
+
+/// An entry of `functionDeclarations` in a Gemini request, with parameters in Gemini's own words. A function without
+/// parameters has none.
+#[must_use]
+pub fn gemini_as(tool: &ToolInfo, parameters: Value) -> Value {
+    let mut function = json!({ "name": tool.provider_name, "description": tool.definition.description });
+    if let (Some(_), Some(function)) = (parameters.get("properties"), function.as_object_mut()) {
+        function.insert("parameters".to_owned(), parameters);
+    }
+    function
 }
 
 /// An entry of `tools` in MCP's `tools/list`.

@@ -84,7 +84,13 @@ impl Sitting<'_> {
     /// The hook's context.
     pub(crate) fn context(&self) -> HookContext<'_> {
         let LazyHost { asking, deadline, .. } = &self.hosts;
-        HookContext { caller: asking.run.caller(), step: self.step, deadline: *deadline, hosts: &self.hosts }
+        HookContext {
+            caller: asking.run.caller(),
+            step: self.step,
+            deadline: *deadline,
+            hosts: &self.hosts,
+            interception: None,
+        }
     }
 
     /// When the hook must have answered.
@@ -242,6 +248,9 @@ async fn pass<T: Sync>(asking: Asking<'_>, in_reverse: bool, mut value: T, ask: 
 impl Run {
     /// Leads the conversation past the hooks before the run.
     pub async fn before_agent_run(&self, messages: Vec<Message>) -> Gate<Vec<Message>> {
+        if self.composition().is_some() {
+            return self.contract_input(messages).await;
+        }
         let asking = Asking::new(self, 0, HookPoint::BeforeAgentRun);
         let input = BeforeAgentRun { messages };
         let gate = pass(asking, false, input, |hook, input, cx| {
@@ -259,6 +268,9 @@ impl Run {
 
     /// Leads the run's answer past the hooks after it, in reverse order.
     pub async fn after_agent_run(&self, end: AfterAgentRun) -> Gate<String> {
+        if self.composition().is_some() {
+            return self.contract_output(end).await;
+        }
         let asking = Asking::new(self, end.steps, HookPoint::AfterAgentRun);
         let gate = pass(asking, true, end, |hook, end, cx| {
             async move {
@@ -275,6 +287,9 @@ impl Run {
 
     /// Leads a request past the hooks before the model call.
     pub async fn before_model_call(&self, step: u32, request: ModelRequest) -> Gate<ModelRequest> {
+        if self.composition().is_some() {
+            return self.contract_pre_model_call(step, request).await;
+        }
         let asking = Asking::new(self, step, HookPoint::BeforeModelCall);
         let gate = pass(asking, false, BeforeModelCall { request }, |hook, input, cx| {
             async move {
@@ -291,6 +306,9 @@ impl Run {
 
     /// Leads a model's answer past the hooks after the model call, in reverse order.
     pub async fn after_model_call(&self, step: u32, response: ModelResponse) -> Gate<ModelResponse> {
+        if self.composition().is_some() {
+            return self.contract_post_model_call(step, response).await;
+        }
         let asking = Asking::new(self, step, HookPoint::AfterModelCall);
         let gate = pass(asking, true, AfterModelCall { response }, |hook, input, cx| {
             async move {

@@ -8,6 +8,7 @@
 //! - `road`: the road of a tool call, one function. Beside it, one file a step: `view` (look-up), `gates` (hooks),
 //!   [`schema`], [`meter`], [`quarantine`], `callers` (whom a tool allows), `call_host` (what a plugin
 //!   can reach), `shape`.
+//! - [`contract`]: the port through which a public hook contract composes what hooks say.
 //! - [`lifecycle`]: a plugin's states; `callbacks`: its callbacks; `waves`: folders in the order of what requires what;
 //!   `lives`: failures and plugins on their way out; `generation`: when nobody sees those any more; [`shutdown`]: the end.
 //! - `abilities`: what the host declares and plugins provide.
@@ -25,6 +26,7 @@ mod callers;
 mod catalog;
 mod chance;
 mod checks;
+mod denials;
 mod digest;
 mod expense;
 mod found;
@@ -39,12 +41,14 @@ mod road;
 mod services;
 mod settings;
 mod shape;
+mod shelf;
 mod view;
 mod waves;
 
 pub mod activation;
 pub mod audit;
 pub mod clock;
+pub mod contract;
 pub mod control;
 pub mod events;
 pub mod evolution;
@@ -72,10 +76,11 @@ pub mod store;
 pub mod toolbay;
 
 pub use activation::{Activation, TenantPlugin};
-pub use audit::{AuditRecord, AuditSink, EventRecord, TracingAudit};
+pub use audit::{AuditRecord, AuditSink, DenialRecord, EventRecord, TracingAudit};
 pub use catalog::{PluginInfo, RegisterOptions, ToolInfo};
 pub use checks::HealthWatch;
 pub use clock::{Clock, SystemClock};
+pub use contract::{Composition, Contract};
 pub use control::{
     Actor, Control, ControlOptions, ControlStatus, Install, KeyWanted, NewKey, OnceKey, Principal, StoreAudit,
     StoreRelay, StoredSecrets, Upload, Uploaded,

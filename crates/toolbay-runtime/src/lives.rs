@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -19,6 +19,7 @@ use crate::{
     lifecycle::{Lifecycle, PluginState, PluginStatus},
     registry::{Kept, Removed, required},
     session::Session,
+    shelf::Shelf,
     shutdown::SharedReport,
     toolbay::Toolbay,
 };
@@ -26,15 +27,12 @@ use crate::{
 /// How long each callback may take unless the host says otherwise, and loading a plugin's files.
 pub(crate) const CALLBACK_TIME: Duration = Duration::from_secs(10);
 
-/// Failed plugins that are remembered. Whoever may load plugins chooses their names.
-const MAX_FAILED: usize = 1_000;
-
 /// The part of a host that its plugins' lives need.
 pub(crate) struct Lives {
     callback_timeout: Duration,
     starts: AtomicU64,
     // std's Mutexes: held for a look or a change only.
-    failed: Mutex<VecDeque<Arc<Lifecycle>>>,
+    failed: Mutex<Shelf>,
     /// Taken out, and not stopped yet since a run may see them.
     leaving: Mutex<Vec<Arc<Registered>>>,
     pub(crate) shutdown: Mutex<Option<SharedReport>>,
@@ -76,19 +74,12 @@ impl Lives {
 
     /// Remembers a plugin that failed, in the place of an earlier one of its name.
     pub(crate) fn shelve(&self, life: Arc<Lifecycle>) {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.retain(|other| !is_called(other, life.scope(), life.name()));
-        if failed.len() >= MAX_FAILED {
-            failed.pop_front();
-        }
-        failed.push_back(life);
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).put(life);
     }
 
     /// Forgets a failure: one of that name is there now.
     pub(crate) fn unshelve(&self, scope: &Scope, name: &PluginName) -> Option<Arc<Lifecycle>> {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = failed.iter().position(|life| is_called(life, scope, name))?;
-        failed.remove(at)
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take(scope, name)
     }
 
     pub(crate) fn leaving(&self) -> Vec<Arc<Registered>> {
@@ -96,13 +87,9 @@ impl Lives {
     }
 }
 
-fn is_called(life: &Lifecycle, scope: &Scope, name: &PluginName) -> bool {
-    life.scope() == scope && life.name() == name
-}
-
 impl Toolbay {
     /// How the plugins of `scope` fare, in alphabetical order: those that are registered, those that are on their way out,
-    /// and the last thousand of the host that failed.
+    /// and the last hundred of that scope that failed.
     #[must_use]
     pub fn statuses(&self, scope: &Scope) -> Vec<PluginStatus> {
         let catalog = self.registry().catalog(scope);
@@ -112,7 +99,7 @@ impl Toolbay {
             self.lives().leaving().iter().map(|leaving| &leaving.owner.life).filter(of_scope).map(|l| l.status()),
         );
         let failed = self.lives().failed.lock().unwrap_or_else(PoisonError::into_inner);
-        all.extend(failed.iter().filter(of_scope).map(|life| life.status()));
+        all.extend(failed.of(scope).map(|life| life.status()));
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }

@@ -20,6 +20,7 @@ use crate::{
     call_host::CallHost,
     callers,
     catalog::{HookEntry, Owner, ToolEntry},
+    contract::Passed,
     events::Origin,
     gates::{Asking, Stop, Undecided},
     guarded::{Failure, guarded, now},
@@ -52,6 +53,8 @@ pub(crate) struct Trip {
     pub(crate) origin: Origin,
     /// The program that made it, where that can be told and asked.
     pub(crate) peer: Option<Arc<dyn Peer>>,
+    /// The arguments that a hook contract let through, once it has.
+    pub(crate) let_through: Option<Value>,
 }
 
 impl Trip {
@@ -69,6 +72,7 @@ impl Trip {
             redactor: Redactor::default(),
             origin: Origin::CALL,
             peer: None,
+            let_through: None,
         }
     }
 
@@ -97,28 +101,73 @@ enum Turned {
     Stopped(Stop),
 }
 
+/// A call on the road. Where it is given up on the way, the audit learns of it all the same.
+struct Travelling<'a> {
+    run: &'a Run,
+    entry: Option<&'a Arc<ToolEntry>>,
+    trip: Trip,
+    decisions: Vec<Decision>,
+    started: Instant,
+    has_ended: bool,
+}
+
+impl Travelling<'_> {
+    fn tool(&self) -> Arc<str> {
+        self.entry.map_or_else(|| Arc::from(self.trip.name.as_str()), |entry| entry.info.definition.name.shared())
+    }
+
+    /// Leaves the call's one audit record.
+    fn record(&mut self, raw: Option<&Result<ToolOutput, ToolError>>, reply: &Result<ToolOutput, ToolError>) {
+        self.has_ended = true;
+        let Self { run, entry, trip, decisions, started, .. } = self;
+        let Some(audit) = &run.inner().audit else { return };
+        audit.record(&AuditRecord {
+            caller: run.caller(),
+            call: &trip.call,
+            tool: entry.map_or(&trip.name, |entry| entry.info.definition.name.as_str()),
+            plugin: entry.map(|entry| (entry.owner.name.as_str(), entry.owner.version.to_string())),
+            served_by: entry.and_then(|entry| entry.info.served_by.as_ref()).map(ToolName::as_str),
+            depth: trip.depth,
+            raw,
+            reply,
+            decisions,
+            duration: now().saturating_duration_since(*started),
+        });
+    }
+}
+
+impl Drop for Travelling<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let given_up = ToolError::new(ErrorKind::Cancelled, "the caller gave the call up before it ended");
+            self.record(None, &Err(given_up));
+        }
+    }
+}
+
 /// Takes one call down the road.
 ///
 /// # Cancel safety
-/// Dropping the future gives the permit back and drops the plugin's future; no after-hook and no audit record follows,
-/// since there is no reply.
-pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
+/// Dropping the future gives the permit back and drops the plugin's future; no after-hook follows, since there is no reply.
+/// The audit gets a record with the error `Cancelled`.
+pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
     let started = now();
-    let mut decisions = Vec::new();
+    // 1 look-up: one snapshot for the whole run, the tenant's own first, then global.
+    let entry = run.view().tool(&trip.name);
+    let mut travelling = Travelling { run, entry, trip, decisions: Vec::new(), started, has_ended: false };
+    let Travelling { trip, decisions, .. } = &mut travelling;
     let mut entered = 0;
     let (mut raw, mut stop, mut usage) = (None, None, None);
 
-    // 1 look-up: one snapshot for the whole run, the tenant's own first, then global.
-    let entry = run.view().tool(&trip.name);
     // Held to the end: who waits for the last call of a plugin waits for the hooks around it too.
     let busy = entry.map(|entry| entry.owner.life.enter(trip.depth > 0)).transpose();
     let mut result = match (entry, &busy) {
-        (None, _) => Err(not_found(run, &trip)),
+        (None, _) => Err(not_found(run, trip)),
         (Some(_), Err(error)) => Err(error.clone()),
         (Some(entry), Ok(_)) => {
-            observe_look_up(run, &trip, entry);
+            observe_look_up(run, trip, entry);
             // 2 to 6
-            match admit(run, entry, &mut trip, started, &mut entered, &mut decisions).await {
+            match admit(run, entry, trip, started, &mut entered, decisions).await {
                 Ok(admitted) => {
                     usage = Some(admitted.cx.clone());
                     // 7 plugin, 8 shape
@@ -129,7 +178,8 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
                     note_health(run, entry, started, result.as_ref().err());
                     drop(trial);
                     // The audit keeps the raw result, so it is copied where a hook may yet replace it.
-                    raw = (run.inner().audit.is_some() && entered > 0).then(|| result.clone());
+                    let may_be_replaced = entered > 0 || trip.let_through.is_some();
+                    raw = (run.inner().audit.is_some() && may_be_replaced).then(|| result.clone());
                     result
                 }
                 Err(Turned::Answered(output)) => shaped(entry, &effective_limits(run, entry), output),
@@ -149,12 +199,12 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
     {
         let origin = ErrorOrigin::Tool { call: trip.call.clone(), tool: trip.name.clone() };
         let input = OnError { origin, error: error.clone() };
-        feedback = run.on_error_in(&trip, &input, &mut decisions).await;
+        feedback = run.on_error_in(trip, &input, decisions).await;
     }
 
     // 9 hooks out: those entered, in reverse.
     if let Some(entry) = entry {
-        let (replaced, stopped_after) = hooks_out(run, &trip, entry, entered, result, &mut decisions).await;
+        let (replaced, stopped_after) = hooks_out(run, trip, entry, entered, result, decisions).await;
         result = replaced;
         stop = stop.or(stopped_after);
     }
@@ -164,7 +214,6 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
     feedback = feedback.map(|text: String| trip.redactor.text(&text).into_owned());
 
     // 10 reply, audit.
-    let tool = entry.map_or_else(|| Arc::from(trip.name.as_str()), |entry| entry.info.definition.name.shared());
     let usage = usage.as_ref().map(ToolContext::usage);
     let metadata = CallMetadata {
         duration: now().saturating_duration_since(started),
@@ -173,21 +222,9 @@ pub(crate) async fn travel(run: &Run, mut trip: Trip) -> Reply {
         host_calls: usage.map_or(0, toolbay_api::Usage::host_calls),
         isolation: usage.map_or_else(toolbay_api::Isolation::default, toolbay_api::Usage::isolation),
     };
-    if let Some(audit) = &run.inner().audit {
-        audit.record(&AuditRecord {
-            caller: run.caller(),
-            call: &trip.call,
-            tool: &tool,
-            plugin: entry.map(|entry| (entry.owner.name.as_str(), entry.owner.version.to_string())),
-            served_by: entry.and_then(|entry| entry.info.served_by.as_ref()).map(ToolName::as_str),
-            depth: trip.depth,
-            raw: raw.as_ref().or_else(|| usage.is_some().then_some(&result)),
-            reply: &result,
-            decisions: &decisions,
-            duration: metadata.duration,
-        });
-    }
-    let reply = Reply { call: trip.call, tool, result, metadata, stop, feedback };
+    let call = trip.call.clone();
+    travelling.record(raw.as_ref().or_else(|| usage.is_some().then_some(&result)), &result);
+    let reply = Reply { call, tool: travelling.tool(), result, metadata, stop, feedback };
     if run.is_observed() {
         let (call, tool, result) = (reply.call.clone(), reply.tool.to_string(), Box::new(reply.to_wire()));
         run.observe(RunEvent::ToolCallFinished { call, tool, result });
@@ -268,13 +305,20 @@ async fn hooks_in(
 ) -> Result<Value, Turned> {
     let arguments = std::mem::take(&mut trip.arguments);
     let hooks = run.view().hooks_around_tools();
-    if hooks.is_empty() {
+    if hooks.is_empty() && run.composition().is_none() {
         return Ok(arguments);
     }
     // Hooks are shown no more than a tool would be: the caller, not the hook, is told of what is too much.
     let limits = effective_limits(run, entry);
     shape::check(&arguments, Limit::Arguments, limits.max_argument_bytes, limits.max_nesting)
         .map_err(Turned::Refused)?;
+    if run.composition().is_some() {
+        return match run.contract_pre_tool_call(entry, trip, arguments, decisions).await {
+            Passed::Go(arguments) => Ok(trip.let_through.insert(arguments).clone()),
+            Passed::Refused(error) => Err(Turned::Refused(error)),
+            Passed::Stopped(stop) => Err(Turned::Stopped(stop)),
+        };
+    }
     let definition = &entry.info.definition;
     let mut input = BeforeToolCall {
         call: trip.call.clone(),
@@ -339,6 +383,12 @@ async fn hooks_out(
     result: Result<ToolOutput, ToolError>,
     decisions: &mut Vec<Decision>,
 ) -> (Result<ToolOutput, ToolError>, Option<Stop>) {
+    if run.composition().is_some() {
+        return match &trip.let_through {
+            Some(arguments) => run.contract_post_tool_call(entry, trip, arguments.clone(), result, decisions).await,
+            None => (result, None),
+        };
+    }
     let Some(hooks) = run.view().hooks_around_tools().get(..entered).filter(|hooks| !hooks.is_empty()) else {
         return (result, None);
     };

@@ -17,6 +17,7 @@ use crate::{
     audit::AuditSink,
     catalog::{Owner, ToolInfo},
     clock::Clock,
+    contract::Composition,
     generation::Generation,
     guarded::now,
     kv::{KvQuota, KvStore},
@@ -86,6 +87,9 @@ pub(crate) struct Inner {
     pub(crate) deterministic: bool,
     pub(crate) audit: Option<Arc<dyn AuditSink>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// The hook contract that the run is under.
+    pub(crate) composition: Option<Arc<dyn Composition>>,
+    pub(crate) model: std::sync::OnceLock<String>,
     pub(crate) tools: std::sync::OnceLock<Vec<ToolInfo>>,
     pub(crate) calls: AtomicU64,
     pub(crate) bay: Toolbay,
@@ -111,6 +115,11 @@ impl Run {
     #[must_use]
     pub fn tenant(&self) -> &TenantId {
         &self.inner.caller.tenant
+    }
+
+    /// Says which model the run is with, for records. The first word counts.
+    pub fn name_model(&self, model: &str) {
+        let _ = self.inner.model.set(model.to_owned());
     }
 
     /// The tools that the user may see and call from outside of plugins, in alphabetical order.
@@ -163,6 +172,20 @@ impl Run {
         let cause = error.to_string();
         self.inner.bay.announce_quarantine(tenant, owner, &cause);
         self.observe(RunEvent::PluginQuarantined { plugin: plugin.clone(), seconds: duration.as_secs(), cause });
+    }
+
+    /// The host's clock.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.inner.clock
+    }
+
+    pub(crate) fn model(&self) -> &str {
+        self.inner.model.get().map_or("unknown", String::as_str)
+    }
+
+    pub(crate) fn composition(&self) -> Option<&dyn Composition> {
+        self.inner.composition.as_deref()
     }
 
     pub(crate) fn caller(&self) -> &Arc<Caller> {

@@ -11,6 +11,7 @@ use toolbay_api::{Caller, Peer, PermissionSet, RunId, TenantId};
 
 use crate::{
     catalog::ToolInfo,
+    contract::Contract,
     meter::Meter,
     observe::Observer,
     reply::Reply,
@@ -47,6 +48,7 @@ pub struct Session {
     tenant_grants: Arc<PermissionSet>,
     tenant_limits: Option<Arc<toolbay_api::LimitsRequest>>,
     observer: Option<Arc<dyn Observer>>,
+    contract: Option<Arc<dyn Contract>>,
     meter: Arc<Meter>,
 }
 
@@ -63,6 +65,7 @@ impl Session {
             conversation: None,
             rights: Arc::default(),
             observer: None,
+            contract: None,
             meter,
         }
     }
@@ -104,6 +107,14 @@ impl Session {
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Puts the session's runs under a public hook contract, which composes what the hooks say in place of the order that
+    /// they have otherwise. Handlers of events are not under it: they belong to no run.
+    #[must_use]
+    pub fn with_contract(mut self, contract: Arc<dyn Contract>) -> Self {
+        self.contract = Some(contract);
         self
     }
 
@@ -166,17 +177,19 @@ impl Session {
         let shared = self.toolbay.ports();
         // Before the view: an older generation only waits longer.
         let generation = self.toolbay.registry().generation();
+        let caller = Arc::new(Caller {
+            tenant: self.tenant.clone(),
+            user: self.user.clone(),
+            conversation: self.conversation.clone(),
+            run: RunId::random(),
+            trace: None,
+        });
+        let composition = self.contract.as_ref().map(|contract| contract.begin(&caller));
         Run::new(
             generation,
             run::Inner {
                 view: self.view(),
-                caller: Arc::new(Caller {
-                    tenant: self.tenant.clone(),
-                    user: self.user.clone(),
-                    conversation: self.conversation.clone(),
-                    run: RunId::random(),
-                    trace: None,
-                }),
+                caller,
                 rights: Arc::clone(&self.rights),
                 tenant_grants: Arc::clone(&self.tenant_grants),
                 tenant_limits: self.tenant_limits.clone(),
@@ -190,6 +203,8 @@ impl Session {
                 secrets: shared.tenant_secrets.get(&self.tenant).or(shared.secrets.as_ref()).cloned(),
                 audit: shared.audit.clone(),
                 observer: self.observer.clone(),
+                composition,
+                model: std::sync::OnceLock::new(),
                 tools: std::sync::OnceLock::new(),
                 calls: AtomicU64::new(0),
                 bay: self.toolbay.clone(),

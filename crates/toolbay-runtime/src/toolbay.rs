@@ -84,6 +84,7 @@ pub(crate) struct Policy {
     configs: HashMap<PluginName, Value>,
     environment: Environment,
     enabled_by_default: HashMap<PluginName, bool>,
+    tenants_configure: HashMap<PluginName, bool>,
     breaker: Breaker,
     events: EventBounds,
     loading: Loading,
@@ -338,7 +339,11 @@ impl Toolbay {
         // By shadowing it a tenant could switch off a guard, keep a listener from hearing, or put a service of its own in
         // the place of the host's.
         let stands_for_all = !plugin.hooks().is_empty() || !subscriptions.is_empty() || !services.is_empty();
+        let is_guard = *scope == Scope::Global && options.protected.unwrap_or(stands_for_all);
+        let tenants_configure =
+            options.tenants_configure.or_else(|| policy.tenants_configure.get(&metadata.name).copied());
         let owner = Owner {
+            tenants_configure: *scope != Scope::Global || tenants_configure.unwrap_or(!is_guard),
             enabled_by_default: enabled_by_default || *scope != Scope::Global,
             vitals: Arc::new(Vitals::new(policy.breaker)),
             digest,
@@ -439,6 +444,7 @@ pub struct ToolbayBuilder {
     configs: HashMap<PluginName, Value>,
     environment: Environment,
     enabled_by_default: HashMap<PluginName, bool>,
+    tenants_configure: HashMap<PluginName, bool>,
     activations: HashMap<TenantId, BTreeMap<PluginName, Activation>>,
     breaker: Breaker,
     kv: Arc<dyn KvStore>,
@@ -478,6 +484,7 @@ impl Default for ToolbayBuilder {
             configs: HashMap::new(),
             environment: Environment::default(),
             enabled_by_default: HashMap::new(),
+            tenants_configure: HashMap::new(),
             activations: HashMap::new(),
             breaker: Breaker::default(),
             kv: Arc::new(MemoryKv::default()),
@@ -685,6 +692,15 @@ impl ToolbayBuilder {
         self
     }
 
+    /// Whether tenants may set a configuration of their own of a plugin for everybody. Without it: they may, unless it is
+    /// protected for more than that the host speaks of it by its name, as one with hooks is. What
+    /// [`activation`](Self::activation) says is the host's word, and holds in any case.
+    #[must_use]
+    pub fn tenants_configure(mut self, plugin: PluginName, allowed: bool) -> Self {
+        self.tenants_configure.insert(plugin, allowed);
+        self
+    }
+
     /// What a tenant has decided about a plugin already. A configuration that does not fit keeps the plugin off for it.
     #[must_use]
     pub fn activation(mut self, tenant: TenantId, plugin: PluginName, activation: Activation) -> Self {
@@ -754,6 +770,7 @@ impl ToolbayBuilder {
                 configs: self.configs,
                 environment: self.environment,
                 enabled_by_default: self.enabled_by_default,
+                tenants_configure: self.tenants_configure,
                 breaker: self.breaker,
                 events: self.events,
                 loading: self.loading,

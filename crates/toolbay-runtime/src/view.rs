@@ -34,6 +34,7 @@ pub(crate) struct View {
     configs: HashMap<PluginName, (Arc<Owner>, Option<Value>)>,
     by_point: [Vec<Arc<HookEntry>>; HookPoint::ALL.len()],
     around_tools: Vec<Arc<HookEntry>>,
+    all_hooks: Vec<Arc<HookEntry>>,
     /// The operations of the abilities that the tenant has a provider of, as that one serves them.
     operations: Vec<Arc<ToolEntry>>,
     /// The same by name, and by the name that providers know them by. No tool has either.
@@ -55,6 +56,7 @@ impl View {
             configs: HashMap::new(),
             by_point: Default::default(),
             around_tools: Vec::new(),
+            all_hooks: Vec::new(),
             operations: Vec::new(),
             by_operation: HashMap::new(),
         };
@@ -71,6 +73,7 @@ impl View {
             (hook.registration.priority, tenants_own, hook.owner.sequence)
         });
         for hook in hooks {
+            view.all_hooks.push(Arc::clone(&hook));
             let takes = |point| hook.registration.points.contains(&point);
             if takes(HookPoint::BeforeToolCall) || takes(HookPoint::AfterToolCall) {
                 view.around_tools.push(Arc::clone(&hook));
@@ -94,6 +97,11 @@ impl View {
     /// the way out.
     pub(crate) fn hooks_around_tools(&self) -> &[Arc<HookEntry>] {
         &self.around_tools
+    }
+
+    /// All hooks, in their order.
+    pub(crate) fn all_hooks(&self) -> &[Arc<HookEntry>] {
+        &self.all_hooks
     }
 
     /// The two catalogs.

@@ -34,7 +34,9 @@ enum Sort {
     Away,
     /// Others were in the way; the same transaction may succeed when it is tried again.
     Again,
-    /// A row with this key is there, or one that others refer to is not.
+    /// A row that another refers to is not there: it was taken away since it was looked at, which another try will see.
+    Gone,
+    /// A row with this key is there.
     Taken,
     /// It answered with what cannot be.
     Broken,
@@ -43,7 +45,7 @@ enum Sort {
 impl Fault {
     /// Whether the same transaction may succeed when it is tried again.
     pub(crate) fn is_worth_another_try(&self) -> bool {
-        matches!(self, Self::Database(error) if sort(error) == Sort::Again)
+        matches!(self, Self::Database(error) if matches!(sort(error), Sort::Again | Sort::Gone))
     }
 
     pub(crate) fn into_error(self) -> ToolError {
@@ -53,7 +55,9 @@ impl Fault {
         };
         match sort(&error) {
             Sort::Away | Sort::Again => unavailable().with_source(error),
-            Sort::Taken => conflict("it is there already, or was changed at the same time").with_source(error),
+            Sort::Taken | Sort::Gone => {
+                conflict("it is there already, or was changed at the same time").with_source(error)
+            }
             Sort::Broken => {
                 tracing::error!(target: "toolbay::store", %error, cause = error.source(), "the database failed");
                 ToolError::new(ErrorKind::Internal, "the store failed; the log of the host says why").with_source(error)
@@ -66,7 +70,8 @@ fn sort(error: &sqlx::Error) -> Sort {
     match error {
         sqlx::Error::Database(error) => {
             match error.kind() {
-                Violation::UniqueViolation | Violation::ForeignKeyViolation => return Sort::Taken,
+                Violation::UniqueViolation => return Sort::Taken,
+                Violation::ForeignKeyViolation => return Sort::Gone,
                 _ => {}
             }
             let code = error.code().unwrap_or_default();

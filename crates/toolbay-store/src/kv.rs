@@ -27,15 +27,18 @@ struct Held<'a> {
 impl<'a> Held<'a> {
     /// The space, if it has ever had a value.
     async fn find(link: &mut Link, space: &'a KvSpace) -> Result<Option<Self>, Fault> {
-        // The update that changes nothing is what locks the row, on both databases.
-        let row = link
-            .row(
-                "UPDATE kv_spaces SET keys = keys
-                 WHERE tenant_id = (SELECT id FROM tenants WHERE name = $1) AND plugin_name = $2 AND own = $3
-                 RETURNING keys, bytes, tenant_id",
-                params![space.tenant.as_str(), space.plugin.as_str(), space.own],
-            )
-            .await?;
+        // The update that changes nothing is what locks the row, on both databases; in PostgreSQL the tenant is held before
+        // it, in the order of its removal, since a row that is updated twice has its foreign keys checked again.
+        let sql = if link.is_postgres() {
+            "WITH tenant AS MATERIALIZED (SELECT id FROM tenants WHERE name = $1 FOR KEY SHARE)
+             UPDATE kv_spaces SET keys = keys FROM tenant
+             WHERE tenant_id = tenant.id AND plugin_name = $2 AND own = $3 RETURNING keys, bytes, tenant_id"
+        } else {
+            "UPDATE kv_spaces SET keys = keys
+             WHERE tenant_id = (SELECT id FROM tenants WHERE name = $1) AND plugin_name = $2 AND own = $3
+             RETURNING keys, bytes, tenant_id"
+        };
+        let row = link.row(sql, params![space.tenant.as_str(), space.plugin.as_str(), space.own]).await?;
         row.map(|row| Ok(Self { tenant: row.get(2)?, space, keys: row.get(0)?, bytes: row.get(1)? })).transpose()
     }
 

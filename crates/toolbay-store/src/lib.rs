@@ -4,7 +4,7 @@
 //!
 //! - [`SqlStore`] (`store`): the ports of `toolbay-runtime`, each method handed to the file of its table.
 //! - `db`: connections, transactions and their time; `link`: one connection; `values`: values in and out of it; `fault`: what
-//!   goes wrong. No other file tells the two databases apart, but for three statements.
+//!   goes wrong. No other file tells the two databases apart, but for a handful of statements.
 //! - `migrations`: the schema and its versions, with `migrations/*.sql`.
 //! - `commit`: a change, step by step; `tenants`, `registrations`, `packages`, `keys`, `secrets`, `answers`: its steps.
 //! - `snapshot`, `changes`: what replicas follow.

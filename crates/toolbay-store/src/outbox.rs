@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     audit::cut,
     db::{Db, read, transact},
-    fault::{Fault, damaged, within},
+    fault::{Fault, damaged, not_found, within},
     link::Link,
     page::{after_moment, listed, moment, rows_of},
     store::{known_scope_id, scope_of},
@@ -40,7 +40,7 @@ pub(crate) async fn post(db: &Db, events: &[OutboxEvent]) -> Result<(), ToolErro
         // By number: two that post for several scopes lock them in the same order.
         let mut entries: BTreeMap<Uuid, i64> = ids.values().map(|id| (*id, 0)).collect();
         for (id, count) in &mut entries {
-            *count = lock(&mut link, *id).await?;
+            *count = lock(&mut link, *id).await?.ok_or_else(|| not_found("the tenant was removed"))?;
         }
         for event in events {
             let Some(id) = ids.get(&event.scope) else { continue };
@@ -58,14 +58,25 @@ pub(crate) async fn post(db: &Db, events: &[OutboxEvent]) -> Result<(), ToolErro
     })
 }
 
-/// Holds a scope's row. Gives the number of its events.
-async fn lock(link: &mut Link, scope: Uuid) -> Result<i64, Fault> {
+/// Holds a scope's row. Gives the number of its events; `None` where its tenant was removed meanwhile.
+async fn lock(link: &mut Link, scope: Uuid) -> Result<Option<i64>, Fault> {
+    // The tenant first, as its removal does, and as the foreign keys of what is inserted later would: two that take the
+    // same rows in another order wait for each other.
+    let tenant = if link.is_postgres() {
+        "SELECT 1 FROM tenants WHERE id = $1 FOR KEY SHARE"
+    } else {
+        "SELECT 1 FROM tenants WHERE id = $1"
+    };
+    if link.row(tenant, params![scope]).await?.is_none() {
+        return Ok(None);
+    }
     link.number(
         "INSERT INTO outbox_scopes (tenant_id, entries) VALUES ($1, 0)
          ON CONFLICT (tenant_id) DO UPDATE SET entries = outbox_scopes.entries RETURNING entries",
         params![scope],
     )
     .await
+    .map(Some)
 }
 
 async fn set_entries(link: &mut Link, scope: Uuid, entries: i64) -> Result<(), Fault> {
@@ -145,7 +156,7 @@ async fn take(link: &mut Link, id: Uuid, attempts: u32) -> Result<Option<Taken>,
         return Ok(None);
     };
     let scope: Uuid = found.get(0)?;
-    let entries = lock(link, scope).await?;
+    let Some(entries) = lock(link, scope).await? else { return Ok(None) };
     let gone = link
         .row(
             "DELETE FROM outbox WHERE id = $1 AND attempts = $2 RETURNING key, event, posted_at",
@@ -237,7 +248,7 @@ pub(crate) async fn revive(db: &Db, id: Uuid, now_ms: i64) -> Result<bool, ToolE
             .await?;
         let Some(found) = found else { return Ok(false) };
         let (event, scope) = (OutboxEvent { attempts: 0, ..row(&found)? }, found.get::<Uuid>(6)?);
-        let entries = lock(&mut link, scope).await?;
+        let Some(entries) = lock(&mut link, scope).await? else { return Ok(false) };
         // Somebody else may have been first, while this waited for the scope.
         if link.execute("DELETE FROM dead_events WHERE id = $1", params![id]).await? == 0 {
             return Ok(false);

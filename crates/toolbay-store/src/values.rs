@@ -9,10 +9,10 @@ use sqlx::{
     postgres::{PgArgumentBuffer, PgArguments, PgRow, PgTypeInfo, PgValueRef, types::Oid},
     sqlite::{SqliteArguments, SqliteArgumentsBuffer, SqliteRow, SqliteTypeInfo, SqliteValueRef},
 };
-use toolbay_api::ToolError;
+use toolbay_api::{Limit, ToolError};
 use uuid::Uuid;
 
-use crate::fault::{Fault, damaged, invalid, within};
+use crate::fault::{Fault, damaged, invalid};
 
 /// The oid of PostgreSQL's type json, which is the same in every database.
 const JSON_OID: Oid = Oid(114);
@@ -123,7 +123,9 @@ impl Json {
             return Err(invalid(format!("a value is nested {depth} deep, and {MAX_DEPTH} can be kept")));
         }
         let text = value.to_string();
-        within(max_bytes as u64, text.len() as u64, "bytes of one document")?;
+        if text.len() > max_bytes {
+            return Err(ToolError::limit(Limit::Storage, max_bytes as u64, text.len() as u64));
+        }
         Ok(Self(text))
     }
 

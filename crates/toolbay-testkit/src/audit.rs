@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
-use toolbay_api::Scope;
-use toolbay_runtime::{AuditRecord, AuditSink, EventRecord};
+use toolbay_api::{RunId, Scope};
+use toolbay_runtime::{AuditRecord, AuditSink, DenialRecord, EventRecord};
 
 /// One record, in owned form.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,15 +39,39 @@ pub struct AuditedEvent {
     pub outcome: String,
 }
 
+/// An effect that was denied, in owned form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are those of the record")]
+pub struct AuditedDenial {
+    /// `None` where the plugin acted for no tenant.
+    pub tenant: Option<String>,
+    pub user: Option<String>,
+    pub run: Option<RunId>,
+    pub plugin: String,
+    pub version: String,
+    pub scope: Scope,
+    pub call: String,
+    pub depth: u32,
+    pub permission: String,
+    pub reason: String,
+    pub is_last: bool,
+}
+
 /// Keeps audit records in memory, in the order in which they came.
 #[derive(Debug, Default)]
-pub struct RecordingAudit(Mutex<Vec<Audited>>, Mutex<Vec<AuditedEvent>>);
+pub struct RecordingAudit(Mutex<Vec<Audited>>, Mutex<Vec<AuditedEvent>>, Mutex<Vec<AuditedDenial>>);
 
 impl RecordingAudit {
     /// The records so far.
     #[must_use]
     pub fn records(&self) -> Vec<Audited> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was denied so far.
+    #[must_use]
+    pub fn denials(&self) -> Vec<AuditedDenial> {
+        self.2.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The events that were handled so far.
@@ -82,5 +106,23 @@ impl AuditSink for RecordingAudit {
             outcome: record.result.as_ref().map_or_else(|error| error.kind.name(), |_| "ok").to_owned(),
         };
         self.1.lock().unwrap_or_else(PoisonError::into_inner).push(audited);
+    }
+
+    fn denied(&self, record: &DenialRecord<'_>) {
+        let DenialRecord { caller, plugin, version, scope, call, depth, permission, reason, is_last } = *record;
+        let audited = AuditedDenial {
+            tenant: caller.map(|caller| caller.tenant.to_string()),
+            user: caller.and_then(|caller| caller.user.as_deref()).map(str::to_owned),
+            run: caller.map(|caller| caller.run),
+            plugin: plugin.to_string(),
+            version: version.to_string(),
+            scope: scope.clone(),
+            call: call.to_owned(),
+            depth,
+            permission: permission.to_owned(),
+            reason: reason.to_owned(),
+            is_last,
+        };
+        self.2.lock().unwrap_or_else(PoisonError::into_inner).push(audited);
     }
 }

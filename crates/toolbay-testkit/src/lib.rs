@@ -27,7 +27,7 @@ mod test_host;
 mod tools;
 mod transcript;
 
-pub use audit::{Audited, AuditedEvent, RecordingAudit};
+pub use audit::{Audited, AuditedDenial, AuditedEvent, RecordingAudit};
 pub use cases::{CaseReport, check_cases};
 pub use clock::VirtualClock;
 pub use conformance::Case;

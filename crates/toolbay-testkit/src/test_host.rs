@@ -302,7 +302,7 @@ impl TestHost {
     pub fn hook_context(&self) -> HookContext<'_> {
         self.state().of_context = 0;
         let deadline: Instant = tokio::time::Instant::now().into_std() + self.limits.timeout;
-        HookContext { caller: &self.caller, step: 1, deadline, hosts: self }
+        HookContext { caller: &self.caller, step: 1, deadline, hosts: self, interception: None }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

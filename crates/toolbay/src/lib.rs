@@ -32,20 +32,22 @@ pub use toolbay_agent::*;
 pub use toolbay_api::*;
 pub use toolbay_runtime::*;
 
+#[cfg(feature = "agent-hooks")]
+pub use toolbay_contract as agent_hooks;
 #[cfg(feature = "http")]
 pub use toolbay_http as http;
 #[cfg(feature = "keyring")]
 pub use toolbay_keyring as keyring;
 #[cfg(feature = "mcp")]
 pub use toolbay_mcp as mcp;
+#[cfg(feature = "mcp-client")]
+pub use toolbay_mcp_client as mcp_client;
 #[cfg(feature = "server")]
 pub use toolbay_server as server;
 #[cfg(feature = "sql")]
 pub use toolbay_store as sql;
 #[cfg(feature = "sql")]
 pub use toolbay_store::{SqlStore, StoreOptions};
-#[cfg(feature = "mcp-client")]
-pub use toolbay_mcp_client as mcp_client;
 #[cfg(feature = "watch")]
 pub use toolbay_watch as watch;
 #[cfg(feature = "worker")]

@@ -125,3 +125,45 @@ fn a_reader_that_goes_away_ends_the_run() {
     let ran = desk.run_unread(&["agent", "Hi", "--script", "script.jsonl", "--tools", "kit.rhai"]).ends(0);
     assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
 }
+
+/// A model that waits, calls `kit.whoami` twice and answers, for 10 tokens in and 4 out each time.
+const SPENDER: &str = r#"
+{"tool_calls": [{"name": "kit.whoami", "arguments": {}}], "tokens": {"input": 10, "output": 4}}
+{"tool_calls": [{"name": "kit.spin", "arguments": {}}], "tokens": {"input": 10, "output": 4}}
+{"tool_calls": [{"name": "kit.whoami", "arguments": {}}], "tokens": {"input": 10, "output": 4}}
+{"text": "done", "tokens": {"input": 10, "output": 4}}
+"#;
+
+#[test]
+fn each_budget_of_the_configuration_file_binds_and_says_what_ran_out() {
+    const PRICES: &str = "[prices.\"script*\"]\ninput = 2.0\noutput = 10.0\n";
+    for (low, high, says) in [
+        ("max_steps = 2", "max_steps = 20", "step_limit: the run's limit of 2 steps is used up"),
+        ("max_tool_calls = 1", "max_tool_calls = 20", "tool_call_limit: the run's limit of 1 tool calls is used up"),
+        ("max_tokens = 20", "max_tokens = 2000", "token_limit: the run's limit of 20 tokens is used up"),
+        ("max_input_tokens = 15", "max_input_tokens = 150", "input_token_limit: the run's limit of 15 input tokens"),
+        ("max_output_tokens = 5", "max_output_tokens = 50", "output_token_limit: the run's limit of 5 output tokens"),
+        ("max_cost = 0.0001", "max_cost = 0.1", "cost_limit: the run's limit of 100 millionths of the currency"),
+        ("max_wall_time_ms = 100", "max_wall_time_ms = 60000", "time_limit: the run's limit of 100 milliseconds"),
+    ] {
+        let run = |budget: &str| {
+            let config = format!("[budget]\n{budget}\n[limits]\ntimeout_ms = 1000\n{PRICES}");
+            let desk = Desk::with(&[("script.jsonl", SPENDER), ("toolbay.toml", &config)]);
+            agent(&desk, &["--config", "toolbay.toml", "--isolation", "in-process"])
+        };
+        let ran = run(low).ends(1);
+        assert!(ran.stderr.contains(&format!("error: the run did not complete: {says}")), "{low}: {}", ran.stderr);
+        assert_eq!(run(high).ends(0).stdout, "done\n", "{high}");
+    }
+    let run = |config: &str| {
+        let desk = Desk::with(&[("script.jsonl", SPENDER), ("toolbay.toml", config)]);
+        agent(&desk, &["--config", "toolbay.toml"])
+    };
+    let calls = |most: u32| run(&format!("[budget.max_calls_per_tool]\n\"*.whoami\" = {most}\n")).ends(0).stderr;
+    assert!(calls(1).contains("completed after 4 steps and 2 tool calls"), "{}", calls(1));
+    assert!(calls(2).contains("completed after 4 steps and 3 tool calls"), "{}", calls(2));
+    // The price decides what a cost is, and whether there is one.
+    assert!(run("[budget]\nmax_cost = 0.0001\n").ends(1).stderr.contains("the price of the model"), "no price");
+    run("[budget]\nmax_cost = 0.0001\n[prices.\"script*\"]\ninput = 0.5\noutput = 1\n").ends(0);
+    run("[prices.x]\ninput = -1\noutput = 1\n").refuses(&["prices.\"x\".input", "no amount"]);
+}

@@ -251,3 +251,22 @@ fn test_refuses_what_it_cannot_run() {
     Desk::new().run(&["test", "kit.rhai"]).refuses(&["has no cases"]);
     Desk::new().run(&["test", "."]).refuses(&["no plugin with cases"]);
 }
+
+#[test]
+fn schemas_are_lowered_for_strict_mode_and_gemini_and_what_is_lost_is_told() {
+    let source = r#"const PLUGIN = #{ name: "send", version: "1.0.0", description: "d", author: "a", tools: #{ send: #{
+        description: "Sends.", parameters: #{ type: "object", required: ["to"], properties: #{
+            to: #{ type: "string", minLength: 3 }, level: #{ "enum": [1, 2] } } } } } };
+    fn send(args) { 1 }"#;
+    let desk = Desk::with(&[("t/send.rhai", source)]);
+    let list = |rest: &[&str]| desk.run(&[&["tools", "--tools", "t", "--format"], rest].concat());
+    let strict = list(&["openai", "--strict"]).ends(0);
+    let function = &strict.json()[0]["function"];
+    assert_eq!((&function["strict"], &function["parameters"]["required"]), (&json!(true), &json!(["to", "level"])));
+    assert!(strict.stderr.contains("send: /properties/to/minLength: weakened: not checked"), "{}", strict.stderr);
+    assert_eq!(list(&["openai"]).ends(0).json()[0]["function"]["strict"], json!(null));
+    let gemini = list(&["gemini"]).ends(0);
+    assert_eq!(gemini.json()[0]["parameters"]["properties"]["level"]["description"], "(one of: [1,2])");
+    assert!(gemini.stderr.contains("send: /properties/level/enum: weakened"), "{}", gemini.stderr);
+    list(&["mcp", "--strict"]).refuses(&["--strict is for --format openai"]);
+}

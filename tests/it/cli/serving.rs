@@ -62,7 +62,12 @@ struct Server {
 }
 
 impl Server {
+    /// One without keys.
     fn start(desk: &Desk, args: &[&str]) -> Self {
+        Self::launch(desk, &[&["--keyless"], args].concat())
+    }
+
+    fn launch(desk: &Desk, args: &[&str]) -> Self {
         let child = desk.command(&[&["serve", "--port", "0"], args].concat()).spawn().expect("the binary starts");
         let mut server = Self { child, said: String::new(), address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         let mut lines = BufReader::new(server.child.stderr.take().expect("a pipe"));
@@ -80,12 +85,18 @@ impl Server {
 
     /// The status and the body of what is answered at `path`.
     fn post(&self, path: &str, message: &Value) -> (u16, String) {
+        self.send(path, None, message)
+    }
+
+    /// The same for whoever shows `key`.
+    fn send(&self, path: &str, key: Option<&str>, message: &Value) -> (u16, String) {
+        let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
         let body = message.to_string();
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         write!(
             stream,
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nConnection: close\r\n\
+            "POST {path} HTTP/1.1\r\nHost: {}\r\n{key}Content-Type: application/json\r\nConnection: close\r\n\
              Accept: application/json, text/event-stream\r\nContent-Length: {}\r\n\r\n{body}",
             self.address,
             body.len()
@@ -113,6 +124,59 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The keys that a server shows at its first start: the admin's and the tenant's.
+fn shown_keys(said: &str) -> Vec<String> {
+    said.lines().filter(|line| line.starts_with("tbk_")).map(ToOwned::to_owned).collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn serve_makes_its_keys_once_and_serves_whoever_shows_one() {
+    let desk = Desk::with(&[("all/kit.rhai", super::KIT)]);
+    let start = || Server::launch(&desk, &["--tools", "all", "--tenant", "acme", "--data", "data"]);
+    let server = start();
+    let keys = shown_keys(&server.said);
+    let [admin, tenant] = &keys[..] else { panic!("two keys are shown:\n{}", server.said) };
+    assert!(server.said.contains(&format!("\"Authorization\": \"Bearer {tenant}\"")), "{}", server.said);
+    let whoami = "/api/v1/tools/kit.whoami/call";
+    let called = server.send(whoami, Some(tenant), &json!({ "arguments": {} }));
+    assert!(called.0 == 200 && called.1.contains("\"data\":\"acme\""), "{called:?}");
+    assert_eq!(server.send(whoami, None, &json!({ "arguments": {} })).0, 401);
+    assert_eq!(server.send("/api/v1/tenants", Some(tenant), &json!({ "name": "globex" })).0, 403);
+    assert_eq!(server.send("/api/v1/tenants", Some(admin), &json!({ "name": "globex" })).0, 201);
+    for (key, status) in [(Some(tenant), 200), (Some(admin), 403), (None, 401)] {
+        assert_eq!(server.send("/mcp", key.map(|key| &**key), &initialize()).0, status, "{key:?}");
+    }
+    assert_eq!(server.end_by("-TERM"), Some(0));
+
+    // The keys are shown no second time, and are good still.
+    let server = start();
+    assert_eq!(shown_keys(&server.said), Vec::<String>::new());
+    let called = server.send(whoami, Some(tenant), &json!({ "arguments": {} }));
+    assert!(called.1.contains("\"data\":\"acme\""), "{called:?}");
+    assert_eq!(server.end_by("-TERM"), Some(0));
+
+    // Every call is in the tenant's audit, whose chain is whole.
+    let audit = desk.run(&["audit", "list", "--data", "data", "--tenant", "acme", "--json"]).ends(0).stdout;
+    assert_eq!(audit.matches("\"tool.call\"").count(), 2, "{audit}");
+    desk.run(&["audit", "verify", "--data", "data", "--tenant", "acme"]).ends(0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_command_works_at_a_servers_database_where_it_is_told_so() {
+    let desk = Desk::with(&[("kit.rhai", super::KIT)]);
+    let server = Server::launch(&desk, &["--tools", "kit.rhai", "--tenant", "acme", "--data", "data"]);
+    assert_eq!(server.end_by("-TERM"), Some(0));
+    let whoami = ["call", "kit.whoami", "--tools", "kit.rhai", "--data", "data"];
+    let ran = desk.run(&[&whoami[..], &["--tenant", "acme"]].concat()).ends(0);
+    assert_eq!(ran.stdout.trim(), "acme");
+    // A tenant that nobody made has nothing there.
+    desk.run(&[&whoami[..], &["--tenant", "globex"]].concat()).refuses(&["there is no tenant called globex"]);
+    desk.run(&["call", "kit.whoami", "--data", "data", "--database", "sqlite:x"]).refuses(&["cannot be used with"]);
+    desk.run(&["serve", "--keyless", "--data", "data"]).refuses(&["cannot be used with"]);
 }
 
 #[cfg(unix)]
@@ -145,7 +209,8 @@ fn serve_says_how_to_connect_serves_each_tenant_and_ends_when_asked() {
 fn serve_refuses_to_be_reached_from_elsewhere() {
     let desk = Desk::new();
     for host in ["0.0.0.0", "192.0.2.1", "::"] {
-        desk.run(&["serve", "--host", host, "--port", "0"]).refuses(&["--host: refusing to serve on", "127.0.0.1"]);
+        desk.run(&["serve", "--keyless", "--host", host, "--port", "0"])
+            .refuses(&["--host: refusing to serve on", "127.0.0.1"]);
     }
     desk.run(&["serve", "--host", "example.com"]).refuses(&["write an address such as 127.0.0.1"]);
 }

@@ -270,6 +270,7 @@ pub(super) const CONFIG: &[(&str, &str, &str, &str, bool)] = &[
 ];
 
 const ABILITY: &str = "each_key_of_an_ability_in_the_configuration_file_is_seen";
+const BUDGET: &str = "each_budget_of_the_configuration_file_binds_and_says_what_ran_out";
 
 /// Fields whose tests stand elsewhere: of what, which, and the test's name.
 pub(super) const NAMED: &[(&str, &str, &str)] = &[
@@ -278,12 +279,34 @@ pub(super) const NAMED: &[(&str, &str, &str)] = &[
     ("manifest", "events", "each_field_of_a_scripts_declaration_of_events_changes_what_happens"),
     ("manifest", "requires_services", "what_a_plugin_requires_must_be_lent_to_it_and_its_lender_stays"),
     ("manifest", "tools.*.allowed_callers", "a_plugin_that_a_tool_does_not_list_cannot_call_it_and_the_audit_knows"),
+    ("manifest", "prompts.*.description", "each_field_of_a_prompt_and_of_a_resource_changes_what_is_shown"),
+    ("manifest", "prompts.*.arguments.*.name", "each_field_of_a_prompt_and_of_a_resource_changes_what_is_shown"),
+    ("manifest", "prompts.*.arguments.*.description", "each_field_of_a_prompt_and_of_a_resource_changes_what_is_shown"),
+    ("manifest", "prompts.*.arguments.*.required", "each_field_of_a_prompt_and_of_a_resource_changes_what_is_shown"),
+    ("manifest", "prompts.*.arguments.*.values", "each_field_of_a_prompt_and_of_a_resource_changes_what_is_shown"),
+    ("manifest", "prompts.*.messages.*.role", "each_field_of_a_prompt_and_of_a_resource_changes_what_is_shown"),
+    ("manifest", "prompts.*.messages.*.text", "each_field_of_a_prompt_and_of_a_resource_changes_what_is_shown"),
+    ("manifest", "prompts.*.tool", "each_field_of_a_prompt_and_of_a_resource_changes_what_is_shown"),
+    ("manifest", "resources.*.uri", "each_field_of_a_prompt_and_of_a_resource_changes_what_is_shown"),
+    ("manifest", "resources.*.description", "each_field_of_a_prompt_and_of_a_resource_changes_what_is_shown"),
+    ("manifest", "resources.*.mime_type", "each_field_of_a_prompt_and_of_a_resource_changes_what_is_shown"),
+    ("manifest", "resources.*.asset", "each_field_of_a_prompt_and_of_a_resource_changes_what_is_shown"),
+    ("manifest", "resources.*.tool", "each_field_of_a_prompt_and_of_a_resource_changes_what_is_shown"),
     ("config", "breaker.failures", "the_file_says_how_long_callbacks_may_take_and_when_a_breaker_opens"),
     ("config", "breaker.open_for_ms", "the_file_says_how_long_callbacks_may_take_and_when_a_breaker_opens"),
     ("config", "breaker.failed_checks", "the_file_says_how_often_plugins_are_asked_and_when_they_are_down"),
     ("config", "breaker.check_interval_ms", "the_file_says_how_often_plugins_are_asked_and_when_they_are_down"),
     ("config", "loading.code", "the_file_and_the_command_line_say_when_code_is_compiled"),
     ("config", "plugins.*.auto_load", "the_file_and_the_command_line_say_when_code_is_compiled"),
+    ("config", "budget.max_steps", BUDGET),
+    ("config", "budget.max_tool_calls", BUDGET),
+    ("config", "budget.max_calls_per_tool", BUDGET),
+    ("config", "budget.max_tokens", BUDGET),
+    ("config", "budget.max_input_tokens", BUDGET),
+    ("config", "budget.max_output_tokens", BUDGET),
+    ("config", "budget.max_cost", BUDGET),
+    ("config", "budget.max_wall_time_ms", BUDGET),
+    ("config", "prices", BUDGET),
     ("config", "callbacks.timeout_ms", "the_file_says_how_long_callbacks_may_take_and_when_a_breaker_opens"),
     ("config", "plugins.*.enabled", "the_file_says_which_plugins_tenants_have_and_how_they_are_configured"),
     ("config", "tenants.*.plugins.*.enabled", "the_file_says_which_plugins_tenants_have_and_how_they_are_configured"),

@@ -4,13 +4,18 @@
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use toolbay_api::{ErrorKind, Message, ModelRequest, ModelResponse, ToolCall, ToolDefinition, ToolError, ToolName};
+use tokio::time::Instant;
+use toolbay_api::{
+    ErrorKind, Message, ModelRequest, ModelResponse, ToolCall, ToolDefinition, ToolError, ToolName, message::Tokens,
+};
 use toolbay_runtime::{Gate, Reply, Run, RunEvent, Stop, ToolInfo};
 
 use crate::{
     agent::Agent,
     bounds::RunOutcome,
+    budget::{Exhausted, Spending, day_of},
     model::{Model, ModelError},
+    search::{DESCRIBE_TOOL, SEARCH_TOOLS, is_search},
     stepper::{Next, Stepper, StepperError, ToolReply},
 };
 
@@ -22,6 +27,10 @@ pub(super) struct Drive<'a> {
     run: Run,
     stepper: Stepper,
     model_error: Option<ModelError>,
+    /// Tokens that the day's ledger knows of.
+    counted: Tokens,
+    /// Since when time is not counted there.
+    began: Instant,
 }
 
 /// Why a run came to nothing.
@@ -38,9 +47,11 @@ struct Batch {
 
 impl<'a> Drive<'a> {
     pub(super) fn new(agent: &'a Agent, run: Run, messages: Vec<Message>) -> Self {
-        let tools = run.tools().iter().map(for_the_model).collect();
-        let stepper = Stepper::new(agent.config.stepper.clone(), messages, tools);
-        Self { agent, run, stepper, model_error: None }
+        let tools = given(agent, &run).into_iter().map(for_the_model).collect();
+        let names = run.tools().iter().map(|tool| (tool.provider_name.to_string(), tool.definition.name.to_string()));
+        let names = names.collect();
+        let stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
+        Self { agent, run, stepper, model_error: None, counted: Tokens::default(), began: Instant::now() }
     }
 
     /// Runs until the stepper is done or the time is up.
@@ -53,8 +64,12 @@ impl<'a> Drive<'a> {
                 self.stepper.stop(RunOutcome::ModelFailed);
                 return Err(Failure::Loop(error));
             }
-            Err(_elapsed) => self.stepper.stop(RunOutcome::TimeLimit),
+            Err(_elapsed) => {
+                let allowed = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                self.stepper.run_out(RunOutcome::TimeLimit, Exhausted::of_run("milliseconds", allowed, allowed));
+            }
         }
+        self.tell_the_ledger().await;
         self.model_error.take().map_or(Ok(()), |error| Err(Failure::Model(error)))
     }
 
@@ -65,7 +80,11 @@ impl<'a> Drive<'a> {
     async fn steps(&mut self) -> Result<(), StepperError> {
         loop {
             match self.stepper.next() {
-                Next::CallModel { step, request } => self.ask(step, request).await?,
+                Next::CallModel { step, request } => {
+                    self.tell_the_ledger().await;
+                    self.ask(step, request).await?;
+                    self.tell_the_ledger().await;
+                }
                 Next::RunTools { step, calls } => self.call(step, calls).await?,
                 Next::Done(_) => return Ok(()),
             }
@@ -73,6 +92,10 @@ impl<'a> Drive<'a> {
     }
 
     async fn ask(&mut self, step: u32, request: ModelRequest) -> Result<(), StepperError> {
+        if let Err(exhausted) = self.spend(Spending { steps: 1, ..Spending::default() }).await {
+            self.stepper.run_out(RunOutcome::DayLimit, exhausted);
+            return Ok(());
+        }
         self.run.observe(RunEvent::StepStarted { step });
         let request = match self.run.before_model_call(step, request).await {
             Gate::Go(request) => request,
@@ -106,6 +129,30 @@ impl<'a> Drive<'a> {
         let ModelResponse { text, tool_calls, tokens, .. } = self.stepper.model_replied(response)?;
         self.run.observe(RunEvent::ModelReplied { step, text, tool_calls, tokens });
         Ok(())
+    }
+
+    /// Spends of the tenant's day, if it has a budget.
+    async fn spend(&self, spending: Spending) -> Result<(), Exhausted> {
+        let Some(day) = &self.agent.config.day else { return Ok(()) };
+        let today = day_of(self.run.clock().now());
+        day.ledger.spend(self.run.tenant(), today, &spending, Some(&day.budget)).await
+    }
+
+    /// Adds to the tenant's day what is known only afterwards: tokens, cost and time.
+    async fn tell_the_ledger(&mut self) {
+        let Some(day) = &self.agent.config.day else { return };
+        let (known, now) = (self.stepper.tokens(), Instant::now());
+        let tokens = Tokens {
+            input: known.input.saturating_sub(self.counted.input),
+            output: known.output.saturating_sub(self.counted.output),
+        };
+        let cost_micros = self.agent.price().map_or(0, |price| price.of(tokens));
+        let wall_time = now.saturating_duration_since(self.began);
+        (self.counted, self.began) = (known, now);
+        let spending = Spending { tokens, cost_micros, wall_time, ..Spending::default() };
+        let today = day_of(self.run.clock().now());
+        // Without a budget nothing can run out.
+        let _ = day.ledger.spend(self.run.tenant(), today, &spending, None).await;
     }
 
     async fn failed(&mut self, step: u32, error: ModelError) -> Result<(), StepperError> {
@@ -144,6 +191,7 @@ impl<'a> Drive<'a> {
     async fn call(&mut self, step: u32, calls: Vec<ToolCall>) -> Result<(), StepperError> {
         let most = self.stepper.bounds().max_parallel_tool_calls.max(1);
         for Batch { calls, .. } in self.batches(calls) {
+            let calls = self.affordable(calls).await?;
             let run = self.run.clone();
             let mut replies = stream::iter(calls.into_iter().map(|call| {
                 let (run, id) = (run.clone(), call.id.clone());
@@ -152,6 +200,7 @@ impl<'a> Drive<'a> {
             .buffer_unordered(most);
             while let Some((call_id, mut reply)) = replies.next().await {
                 let stop = reply.stop.take();
+                self.offer_what_was_described(&reply);
                 self.stepper.tool_replied(ToolReply {
                     call_id,
                     text: reply.model_text(),
@@ -166,6 +215,24 @@ impl<'a> Drive<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The calls that the tenant's day has room for; the others are answered.
+    async fn affordable(&mut self, calls: Vec<ToolCall>) -> Result<Vec<ToolCall>, StepperError> {
+        let mut affordable = Vec::with_capacity(calls.len());
+        for call in calls {
+            let name = self.tool(&call.name).map_or_else(|| call.name.clone(), |tool| tool.definition.name.to_string());
+            match self.spend(Spending { tool: Some(name), ..Spending::default() }).await {
+                Ok(()) => affordable.push(call),
+                Err(exhausted) => self.stepper.tool_replied(ToolReply {
+                    call_id: call.id,
+                    text: format!("not called: {exhausted}. Go on without it."),
+                    is_error: true,
+                    needs_repair: false,
+                })?,
+            }
+        }
+        Ok(affordable)
     }
 
     /// The calls in their order, cut where one must run alone.
@@ -186,6 +253,15 @@ impl<'a> Drive<'a> {
             || self.agent.config.exclusive.as_ref().is_some_and(|tools| tools.matches(tool.definition.name.as_str()))
     }
 
+    /// A tool that was described can be called from the next request on.
+    fn offer_what_was_described(&mut self, reply: &Reply) {
+        let described = reply.result.as_ref().ok().filter(|_| *reply.tool == *DESCRIBE_TOOL);
+        let name = described.and_then(|output| output.data.get("name")?.as_str());
+        if let Some(tool) = name.and_then(|name| self.tool(name)).map(for_the_model) {
+            self.stepper.offer(tool);
+        }
+    }
+
     /// Whether the model wrote the call wrongly. A tool's own `NotFound` is no such thing, so an unknown tool is told
     /// by the list of tools.
     fn needs_repair(&self, reply: &Reply) -> bool {
@@ -197,6 +273,19 @@ impl<'a> Drive<'a> {
 
     fn tool(&self, name: &str) -> Option<&ToolInfo> {
         self.run.tools().iter().find(|tool| tool.definition.name == *name || &*tool.provider_name == name)
+    }
+}
+
+/// The tools that the model gets at first: all, or where there are too many the search and those that are pinned.
+fn given<'a>(agent: &Agent, run: &'a Run) -> Vec<&'a ToolInfo> {
+    let tools = run.tools();
+    let can = |name: &str| tools.iter().any(|tool| tool.definition.name == *name);
+    match &agent.config.search {
+        Some(search) if tools.len() > search.over && can(SEARCH_TOOLS) && can(DESCRIBE_TOOL) => {
+            let is_given = |name: &str| is_search(name) || search.pinned.matches(name);
+            tools.iter().filter(|tool| is_given(tool.definition.name.as_str())).collect()
+        }
+        _ => tools.iter().collect(),
     }
 }
 

@@ -21,11 +21,20 @@ pub struct ProviderConfig {
     pub api_key: Option<String>,
     /// The longest time for one request.
     pub timeout: Duration,
+    /// Whether models of OpenAI and of what is compatible with it are held to the schemas of tools by the provider (strict
+    /// mode), for each tool that this mode has words for.
+    pub strict_tools: bool,
 }
 
 impl Default for ProviderConfig {
     fn default() -> Self {
-        Self { model: String::new(), base_url: None, api_key: None, timeout: Duration::from_secs(120) }
+        Self {
+            model: String::new(),
+            base_url: None,
+            api_key: None,
+            timeout: Duration::from_secs(120),
+            strict_tools: false,
+        }
     }
 }
 
@@ -36,6 +45,7 @@ impl fmt::Debug for ProviderConfig {
             .field("base_url", &self.base_url)
             .field("api_key", &self.api_key.as_ref().map(|_| "..."))
             .field("timeout", &self.timeout)
+            .field("strict_tools", &self.strict_tools)
             .finish()
     }
 }

@@ -7,15 +7,46 @@ use genai::{
     chat::{ChatMessage, ChatRequest, ContentPart, MessageContent, Tool, ToolCall as ChatCall, ToolName, ToolResponse},
 };
 use serde_json::{Map, Value, json};
-use toolbay_api::{Message, ModelRequest, ToolCall, ToolDefinition};
+use toolbay_api::{Message, ModelRequest, ModelResponse, ToolCall, ToolDefinition};
 
 use super::continuity::{Continuity, Kept};
+use crate::lowering::{Dialect, Lowered, lower};
 
 /// The longest name of a tool that the strictest provider takes.
 const MAX_NAME_CHARS: usize = 64;
 
-pub(super) fn chat_request(request: ModelRequest, adapter: AdapterKind, continuity: &Continuity) -> ChatRequest {
-    let tools: Vec<_> = request.tools.into_iter().map(chat_tool).collect();
+/// The tools' schemas as the provider takes them, for the time of one request.
+pub(super) struct Schemas(HashMap<String, Lowered>);
+
+impl Schemas {
+    pub(super) fn of(tools: &[ToolDefinition], adapter: AdapterKind, strict: bool) -> Self {
+        let dialect = match adapter {
+            AdapterKind::Anthropic => Dialect::Anthropic,
+            AdapterKind::OpenAI | AdapterKind::OpenAIResp if strict => Dialect::OpenAiStrict,
+            // The client hands Gemini JSON Schema, which it takes beside its own; the others are after OpenAI's form.
+            _ => Dialect::OpenAi,
+        };
+        Self(tools.iter().map(|tool| (tool.name.to_string(), lower(&tool.parameters, dialect))).collect())
+    }
+
+    /// The reply with arguments as the tools take them.
+    pub(super) fn restored(&self, mut response: ModelResponse) -> ModelResponse {
+        for call in &mut response.tool_calls {
+            if let Some(lowered) = self.0.get(&call.name) {
+                call.arguments = lowered.restored(std::mem::take(&mut call.arguments));
+            }
+        }
+        response
+    }
+}
+
+pub(super) fn chat_request(
+    request: ModelRequest,
+    schemas: &Schemas,
+    adapter: AdapterKind,
+    continuity: &Continuity,
+) -> ChatRequest {
+    let tools: Vec<_> = request.tools.into_iter().map(|tool| chat_tool(tool, schemas)).collect();
     let mut messages: Vec<ChatMessage> = Vec::with_capacity(request.messages.len());
     let mut names = HashMap::new();
     let mut replies: Vec<ContentPart> = Vec::new();
@@ -50,14 +81,15 @@ fn flush(messages: &mut Vec<ChatMessage>, replies: &mut Vec<ContentPart>) {
     }
 }
 
-fn chat_tool(tool: ToolDefinition) -> Tool {
-    let mut schema = tool.parameters;
-    if let Some(schema) = schema.as_object_mut() {
-        // Which draft it is written in is our validator's business; some providers refuse the key.
-        schema.remove("$schema");
-    }
+fn chat_tool(tool: ToolDefinition, schemas: &Schemas) -> Tool {
     // `Custom` by hand: a tenant's tool must never become one of the provider's own by its name.
-    Tool::new(ToolName::Custom(tool.name.as_str().to_owned())).with_description(tool.description).with_schema(schema)
+    let name = ToolName::Custom(tool.name.as_str().to_owned());
+    let chat = Tool::new(name).with_description(tool.description);
+    match schemas.0.get(tool.name.as_str()) {
+        Some(lowered) if lowered.strict => chat.with_schema(lowered.schema.clone()).with_strict(true),
+        Some(lowered) => chat.with_schema(lowered.schema.clone()),
+        None => chat.with_schema(tool.parameters),
+    }
 }
 
 /// `None` for what providers refuse: an assistant that said nothing and called nothing.

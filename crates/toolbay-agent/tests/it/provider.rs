@@ -201,6 +201,32 @@ async fn a_request_is_written_as_chat_completions() {
 }
 
 #[tokio::test]
+async fn in_strict_mode_tools_are_lowered_and_arguments_brought_back() {
+    let parameters = json!({"type": "object", "required": ["to"],
+        "properties": {"to": {"type": "string"}, "note": {"type": "string"}}});
+    let open = json!({"type": "object", "properties": {"any": {}}});
+    let tools = [("send", parameters), ("open", open)];
+    let tools = tools.map(|(name, parameters)| ToolDefinition::new(name, "d", parameters).unwrap());
+    for strict_tools in [true, false] {
+        let call = openai_call("a", "send", r#"{"to": "Rome", "note": null}"#);
+        let message = json!({"role": "assistant", "content": null, "tool_calls": [call]});
+        let server = Server::answering(chat_completion(message, "tool_calls")).await;
+        let (base_url, api_key) = (Some(server.0.base_url.clone()), Some(KEY.to_owned()));
+        let config = ProviderConfig { model: "m".into(), base_url, api_key, strict_tools, ..Default::default() };
+        let request = ModelRequest { messages: vec![Message::user("go")], tools: tools.to_vec(), ..Default::default() };
+        let response = Provider::new(config).unwrap().respond(request).await.unwrap();
+        let sent = &server.asked()[0].body["tools"];
+        assert_eq!(sent[0]["function"]["strict"], strict_tools);
+        assert_eq!(sent[1]["function"]["strict"], false, "strict mode has no words for any value");
+        let note = &sent[0]["function"]["parameters"]["properties"]["note"]["type"];
+        let expected = if strict_tools { json!(["string", "null"]) } else { json!("string") };
+        assert_eq!(*note, expected);
+        let expected = if strict_tools { json!({"to": "Rome"}) } else { json!({"to": "Rome", "note": null}) };
+        assert_eq!(response.tool_calls[0].arguments, expected);
+    }
+}
+
+#[tokio::test]
 async fn no_tools_and_no_settings_leave_no_trace() {
     let server = Server::answering(chat_completion(json!({"role": "assistant", "content": "Hi"}), "stop")).await;
     let request = ModelRequest { messages: vec![Message::user("Hello")], ..ModelRequest::default() };
@@ -386,6 +412,7 @@ async fn a_server_that_is_silent_runs_into_the_time_limit() {
         base_url: Some(server.0.base_url.clone()),
         api_key: Some(KEY.into()),
         timeout: Duration::from_millis(100),
+        ..Default::default()
     };
     let error = Provider::new(config).unwrap().respond(conversation()).await.unwrap_err();
     assert_eq!(error.kind, ModelErrorKind::TimedOut);

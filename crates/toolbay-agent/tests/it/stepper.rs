@@ -184,7 +184,7 @@ fn the_token_bound_leaves_an_answer_but_makes_no_more_calls() {
     let mut calling = stepper(bounds);
     turn(&mut calling, ModelResponse { tokens, ..calls(&["a"]) });
     assert_eq!(ended(&mut calling).outcome, RunOutcome::TokenLimit);
-    assert_eq!(tool_texts(calling.messages()), ["a: not called: the run's tokens are used up"]);
+    assert_eq!(tool_texts(calling.messages()), ["a: not called: the run's limit of 10 tokens is used up"]);
 }
 
 #[test]

@@ -5,9 +5,12 @@ mod watch;
 use std::{fs, path::PathBuf, pin::pin};
 
 use clap::Args;
-use toolbay::{Agent, AgentError, AgentReply, Bounds, Model, ScriptedModel, provider::Provider};
+use toolbay::{
+    Agent, AgentConfig, AgentError, AgentReply, Bounds, Model, ScriptedModel, StepperConfig, provider::Provider,
+};
 
 use crate::{
+    config::Config,
     exit::{CliError, Status},
     host::Host,
     options::SessionOptions,
@@ -52,9 +55,12 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let model = model(&options)?;
-    let (_, session) = Host::session(&options.session).await?;
+    let (host, session) = Host::session(&options.session).await?;
     let (watch, shown) = watch::watch(options.json);
-    let agent = Agent::new(model, session.with_observer(watch)).bounds(bounds(&options));
+    let (bounds, prices) = Config::load(options.session.host.config.as_deref())?.spending()?;
+    let stepper = StepperConfig { bounds: with_options(bounds, &options), ..StepperConfig::default() };
+    let config = AgentConfig { stepper, prices, ..AgentConfig::default() };
+    let agent = Agent::new(model, session.with_observer(watch)).config(config);
     let run = async {
         let reply = agent.run(&options.prompt).await;
         // The last observer: the events end with it.
@@ -62,14 +68,16 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
         reply
     };
     let mut shown = pin!(shown);
-    tokio::select! {
-        reply = run => {
-            shown.await.or_else(output::unless_closed)?;
-            finish(reply, options.json)
-        }
+    let ended = tokio::select! {
+        reply = run => match shown.await.or_else(output::unless_closed) {
+            Ok(()) => finish(reply, options.json),
+            Err(error) => Err(error),
+        },
         // The run is dropped, and with it its calls, where nobody reads any more what it does.
         end = &mut shown => end.or_else(output::unless_closed).map(|()| Status::Failed),
-    }
+    };
+    host.stop().await;
+    ended
 }
 
 /// Prints the answer and says how the run ended.
@@ -82,19 +90,20 @@ fn finish(reply: Result<AgentReply, AgentError>, json: bool) -> Result<Status, C
             if reply.outcome.is_completed() {
                 return Ok(Status::Success);
             }
-            output::note(&format!("error: the run did not complete: {}", reply.outcome));
+            let why = reply.exhausted.map(|exhausted| format!(": {exhausted}")).unwrap_or_default();
+            output::note(&format!("error: the run did not complete: {}{why}", reply.outcome));
         }
         Err(error) => output::note(&format!("error: {error}")),
     }
     Ok(Status::Failed)
 }
 
-fn bounds(options: &Options) -> Bounds {
-    let default = Bounds::default();
+/// The bounds of the file, with what the options say in their place.
+fn with_options(bounds: Bounds, options: &Options) -> Bounds {
     Bounds {
-        max_steps: options.max_steps.unwrap_or(default.max_steps),
-        max_tool_calls: options.max_tool_calls.unwrap_or(default.max_tool_calls),
-        ..default
+        max_steps: options.max_steps.unwrap_or(bounds.max_steps),
+        max_tool_calls: options.max_tool_calls.unwrap_or(bounds.max_tool_calls),
+        ..bounds
     }
 }
 

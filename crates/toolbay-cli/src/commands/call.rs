@@ -54,7 +54,9 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
         let file = options.batch.unwrap_or_default();
         let input = batch::open(&file)?;
         let (host, _) = Host::session(&options.session).await?;
-        return batch::run(&host, &options.session.tenant, input).await;
+        let done = batch::run(&host, &options.session.tenant, input).await;
+        host.stop().await;
+        return done;
     };
     let arguments = arguments(&options.args)?;
     let (host, session) = Host::session(&options.session).await?;
@@ -66,6 +68,7 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     {
         output::note(&format!("hint: {} did not load, see above: `toolbay check` tells why", failed.origin.display()));
     }
+    host.stop().await;
     // The call was made whether or not anybody reads of it.
     printed.or_else(output::unless_closed)?;
     Ok(if reply.is_error() { Status::Failed } else { Status::Success })

@@ -54,6 +54,7 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
             }
         },
     };
+    host.stop().await;
     let success = wire.success;
     output::json_line(&wire).or_else(output::unless_closed)?;
     Ok(if success { Status::Success } else { Status::Failed })

@@ -1,5 +1,7 @@
 //! `toolbay mcp`: a tenant's tools over MCP on standard input and output, for programs that start their servers
-//! themselves. Nothing but the protocol may go to standard output here.
+//! themselves. Nothing but the protocol may go to standard output here. What makes plugins of MCP servers is in `servers`.
+
+mod servers;
 
 use clap::Args;
 
@@ -12,7 +14,10 @@ use crate::{
 
 /// Options of `toolbay mcp`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    servers: Option<servers::Servers>,
     #[command(flatten)]
     watch: WatchOptions,
     #[command(flatten)]
@@ -20,6 +25,9 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
+    if let Some(servers) = options.servers {
+        return Box::pin(servers::run(servers)).await;
+    }
     let host = Host::open(&options.session).await?;
     output::load_report(&host.report);
     let session = host.session_of(&options.session.tenant)?;

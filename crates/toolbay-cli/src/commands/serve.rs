@@ -5,18 +5,19 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use clap::Args;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::oneshot};
 use toolbay::{
-    Control, Session, TenantId, async_trait,
+    Control, PermissionSet, Session, TenantId, async_trait,
     mcp::{
-        Authenticate, Bearer, HttpOptions, Principal, Refused, check_loopback, http_router, keyed_http_router,
-        serve_http,
+        Authenticate, Bearer, HttpOptions, Principal, Refused, StaticKeys, check_loopback, http_router,
+        keyed_http_router, serve_http,
     },
     server::{Server, ServerOptions},
 };
@@ -44,6 +45,10 @@ pub(crate) struct Options {
     /// Serve the tenant's tools over MCP to whoever is on this machine: no keys, no API, no database
     #[arg(long, conflicts_with_all = ["database", "data"])]
     keyless: bool,
+    /// Serve MCP alone, without a database, to whoever brings a key of this TOML file, as the tenant that it says: [[keys]] with
+    /// tenant and key, and perhaps user and rights
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["database", "data", "keyless"])]
+    keys: Option<PathBuf>,
     #[command(flatten)]
     watch: WatchOptions,
     #[command(flatten)]
@@ -52,9 +57,9 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let wanted = SocketAddr::new(options.host, options.port);
-    if options.keyless {
+    if options.keyless || options.keys.is_some() {
         check_loopback(wanted).map_err(|error| CliError::usage(format!("--host: {error}")))?;
-        return keyless(options, wanted).await;
+        return without_database(options, wanted).await;
     }
     let url = options.session.store.url()?.map_or_else(|| in_folder(Path::new(DATA)), Ok)?;
     let host = Host::open_at(&options.session, Some(url)).await?;
@@ -109,8 +114,9 @@ impl Authenticate for Keys {
     }
 }
 
-/// Serves one tenant's tools, and those of the tenants that the command line gives tools, to whoever asks.
-async fn keyless(options: Options, wanted: SocketAddr) -> Result<Status, CliError> {
+/// Serves MCP alone: one tenant's tools, and those of the tenants that the command line gives tools, to whoever asks, or
+/// every tenant's to whoever has a key of a file.
+async fn without_database(options: Options, wanted: SocketAddr) -> Result<Status, CliError> {
     let host = Host::open_at(&options.session, None).await?;
     let listener = TcpListener::bind(wanted).await.map_err(|error| cannot_listen(wanted, &error))?;
     let address = listener.local_addr().map_err(|error| cannot_listen(wanted, &error))?;
@@ -118,9 +124,21 @@ async fn keyless(options: Options, wanted: SocketAddr) -> Result<Status, CliErro
     let tenants = tenants(&host, &options)?;
     let shutdown = signals::end()?;
     let kept_up = host.keep_up(options.watch, output::sync_report)?;
-    announce_keyless(&host, &chosen, &tenants, address);
+    let keys = options.keys.as_deref().map(read_keys).transpose()?;
+    if keys.is_some() {
+        announce_keyed(&host, address);
+    } else {
+        announce_keyless(&host, &chosen, &tenants, address);
+    }
     let mcp = HttpOptions { hosts: options.allow_host, ..HttpOptions::default() };
-    let router = http_router(chosen, move |tenant| tenants.get(tenant).cloned(), mcp);
+    let router = match keys {
+        Some(keys) => {
+            let toolbay = host.toolbay.clone();
+            let session = move |principal: &Principal| toolbay.session(principal.tenant.as_str()).ok();
+            keyed_http_router(Arc::new(keys), session, mcp)
+        }
+        None => http_router(chosen, move |tenant| tenants.get(tenant).cloned(), mcp),
+    };
     let served = serve_http(listener, router, shutdown).await.map_err(CliError::usage);
     drop(kept_up);
     host.stop().await;
@@ -177,6 +195,46 @@ fn announce_keyless(host: &Host, chosen: &Session, tenants: &BTreeMap<TenantId, 
         output::note(&format!("http://{address}/tenants/{tenant}/mcp has the {count} tools of tenant {tenant}"));
     }
     let snippet = json!({ "mcpServers": { "toolbay": { "type": "http", "url": url } } });
+    output::note(&format!("\nto connect an MCP client, give it this configuration:\n{snippet:#}\n"));
+    output::note(&format!("listening on {url}"));
+}
+
+/// The file of `--keys`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeysFile {
+    keys: Vec<KeyEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyEntry {
+    tenant: TenantId,
+    key: String,
+    user: Option<String>,
+    #[serde(default)]
+    rights: PermissionSet,
+}
+
+/// Reads the keys. No message quotes the file: there are keys in it.
+fn read_keys(path: &Path) -> Result<StaticKeys, CliError> {
+    let problem = |what: String| CliError::usage(format!("--keys: {}: {what}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| problem(error.to_string()))?;
+    let file: KeysFile = toml::from_str(&text).map_err(|error: toml::de::Error| problem(error.message().to_owned()))?;
+    let mut keys = StaticKeys::default();
+    for (number, entry) in file.keys.into_iter().enumerate() {
+        let principal = Principal { tenant: entry.tenant, user: entry.user.map(Arc::from), rights: entry.rights };
+        keys = keys.with(&entry.key, principal).map_err(|error| problem(format!("keys[{number}]: {error}")))?;
+    }
+    Ok(keys)
+}
+
+/// Says what was loaded, and how to come in with a key.
+fn announce_keyed(host: &Host, address: SocketAddr) {
+    output::load_report(&host.report);
+    let url = format!("http://{address}/mcp");
+    let headers = json!({ "Authorization": "Bearer YOUR-KEY" });
+    let snippet = json!({ "mcpServers": { "toolbay": { "type": "http", "url": url, "headers": headers } } });
     output::note(&format!("\nto connect an MCP client, give it this configuration:\n{snippet:#}\n"));
     output::note(&format!("listening on {url}"));
 }

@@ -1,7 +1,11 @@
 //! `toolbay tools`: a tenant's tools, as a table or as providers and clients want them.
 
 use clap::{Args, ValueEnum};
-use toolbay::{ToolInfo, formats};
+use serde_json::Value;
+use toolbay::{
+    ToolInfo, formats,
+    lowering::{Dialect, Lowered, lower},
+};
 
 use crate::{
     exit::{CliError, Status},
@@ -16,6 +20,9 @@ pub(crate) struct Options {
     /// How to print them
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    /// With `--format openai`: in strict mode, for each tool that this mode has words for
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     session: SessionOptions,
 }
@@ -28,6 +35,8 @@ enum Format {
     Openai,
     /// The `tools` of an Anthropic message
     Anthropic,
+    /// The `functionDeclarations` of a Gemini request
+    Gemini,
     /// The `tools` of an MCP tools/list result
     Mcp,
     /// All that Toolbay knows of them
@@ -35,12 +44,31 @@ enum Format {
 }
 
 pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
-    let (_, session) = Host::session(&options.session).await?;
+    let (host, session) = Host::session(&options.session).await?;
     let tools = session.tools();
+    host.stop().await;
+    if options.strict && !matches!(options.format, Format::Openai) {
+        return Err(CliError::usage("--strict is for --format openai: the other providers have no such mode"));
+    }
+    let lowered = |dialect, entry: fn(&ToolInfo, &Lowered) -> Value| {
+        let entries = tools.iter().map(|tool| {
+            let lowered = lower(&tool.definition.parameters, dialect);
+            for change in &lowered.changes {
+                output::note(&format!("{}: {change}", tool.definition.name));
+            }
+            entry(tool, &lowered)
+        });
+        output::json_pretty(&entries.collect::<Vec<_>>())
+    };
+    let openai = |tool: &ToolInfo, lowered: &Lowered| formats::openai_as(tool, lowered.schema.clone(), lowered.strict);
     match options.format {
         Format::Table => table(&tools, options.session.tenant.as_str())?,
-        Format::Openai => output::json_pretty(&tools.iter().map(formats::openai).collect::<Vec<_>>())?,
-        Format::Anthropic => output::json_pretty(&tools.iter().map(formats::anthropic).collect::<Vec<_>>())?,
+        Format::Openai if options.strict => lowered(Dialect::OpenAiStrict, openai)?,
+        Format::Openai => lowered(Dialect::OpenAi, openai)?,
+        Format::Anthropic => {
+            lowered(Dialect::Anthropic, |tool, lowered| formats::anthropic_as(tool, lowered.schema.clone()))?
+        }
+        Format::Gemini => lowered(Dialect::Gemini, |tool, lowered| formats::gemini_as(tool, lowered.schema.clone()))?,
         Format::Mcp => output::json_pretty(&tools.iter().map(formats::mcp).collect::<Vec<_>>())?,
         Format::Json => output::json_pretty(&tools.iter().map(formats::full).collect::<Vec<_>>())?,
     }

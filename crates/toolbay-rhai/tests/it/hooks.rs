@@ -48,7 +48,8 @@ async fn ask(point: HookPoint, body: &str, grants: PermissionSet) -> String {
         trace: None,
     });
     let hosts = Hosts(Arc::default());
-    let cx = HookContext { caller: &caller, step: 2, deadline: Instant::now() + Duration::from_secs(5), hosts: &hosts };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let cx = HookContext { caller: &caller, step: 2, deadline, hosts: &hosts, interception: None };
     let hook = registration.hook;
     let tool = || ToolName::new("pay.now").unwrap();
     let text = |text: Result<String, toolbay_api::HookError>| text.unwrap_or_else(|error| format!("failed: {error}"));

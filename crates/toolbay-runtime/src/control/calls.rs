@@ -20,7 +20,7 @@ use tokio::{
 use toolbay_api::Scope;
 
 use crate::{
-    audit::{AuditRecord, AuditSink, EventRecord, TracingAudit},
+    audit::{AuditRecord, AuditSink, DenialRecord, EventRecord, TracingAudit},
     clock::{Clock, SystemClock, now_ms},
     store::{AuditEntry, Store},
 };
@@ -122,6 +122,18 @@ impl AuditSink for StoreAudit {
         });
         let actor = "event".to_owned();
         self.put(entry(event.scope.clone(), actor, "event.handle", event.name.to_string(), outcome, detail));
+    }
+
+    fn denied(&self, record: &DenialRecord<'_>) {
+        TracingAudit.denied(record);
+        let DenialRecord { caller, plugin, version, scope, call, depth, permission, reason, is_last } = record;
+        let detail = json!({
+            "run": caller.map(|caller| caller.run), "call": call, "plugin": plugin, "version": version, "plugin_scope": scope.to_string(),
+            "depth": depth, "reason": reason, "is_last": is_last,
+        });
+        let of = caller.map_or_else(|| (*scope).clone(), |caller| Scope::Tenant(caller.tenant.clone()));
+        let kind = toolbay_api::ErrorKind::PermissionDenied.name();
+        self.put(entry(of, format!("plugin:{plugin}"), "permission.use", (*permission).to_owned(), kind, detail));
     }
 }
 

@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use super::{Actor, Control, Need, expected};
 use crate::{
-    activation::{Disabling, check_layer, stays_on},
+    activation::{Disabling, check_layer, may_configure, stays_on},
     catalog::Registered,
-    store::{Registration, Revision, Step},
+    store::{Registration, Revision, Role, Step},
 };
 
 /// What stands in the place of a value that is not to be shown.
@@ -102,6 +102,9 @@ impl Control {
             return Ok(done);
         }
         let draft = self.draft(scope, plugin, seen).await?;
+        if by.role == Role::Tenant && config.is_some() {
+            may_configure(&draft.registered)?;
+        }
         check_layer(config.as_ref())?;
         let schema = draft.registered.owner.config_schema.clone();
         let config = config.map(|config| kept(config, draft.row.config.as_ref(), schema.as_ref(), 0));

@@ -21,6 +21,10 @@ use super::{KvQuota, KvSpace, KvStore, KvValue, cells::Cells, check_key};
 /// values is simply its keys and values.
 const ENDS: &str = "";
 
+/// Spaces whose values are held in memory. Beyond that those that nobody works at are forgotten, and read again where they
+/// are needed.
+const MAX_HELD: usize = 256;
+
 /// Keeps values below one folder. Several processes may share it: every operation locks the plugin's file, and reads
 /// it again where another process changed it.
 #[derive(Debug, Clone)]
@@ -29,7 +33,7 @@ pub struct FileKv(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     folder: PathBuf,
-    // One entry a space that this process has used; what a tenant may hold is bounded by its quota.
+    // The spaces that this process has used of late; what each may hold is bounded by its quota.
     spaces: DashMap<KvSpace, Arc<Mutex<Cached>>>,
 }
 
@@ -53,6 +57,12 @@ impl FileKv {
             ToolError::new(ErrorKind::Config, format!("the state folder {} cannot be made: {error}", folder.display()))
         })?;
         Ok(Self(Arc::new(Inner { folder, spaces: DashMap::new() })))
+    }
+
+    /// The spaces whose values are held in memory, beside the files.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.0.spaces.len()
     }
 
     /// Runs `work` on a thread that may block, with the space's file locked and its content at hand.
@@ -85,6 +95,11 @@ impl Inner {
         space: &KvSpace,
         work: impl FnOnce(&mut Cells) -> Result<(T, Change), ToolError>,
     ) -> Result<T, ToolError> {
+        if self.spaces.len() >= MAX_HELD && !self.spaces.contains_key(space) {
+            // What somebody works at stays: two who hold the same space twice would not see each other's values. It is
+            // handed out under the lock under which this looks, so nobody comes to hold it meanwhile.
+            self.spaces.retain(|_, held| Arc::strong_count(held) > 1);
+        }
         let cached = Arc::clone(&self.spaces.entry(space.clone()).or_default());
         let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
         // Names were checked when they were parsed: neither can hold a separator or begin with a dot.

@@ -176,6 +176,12 @@ async fn round(db: &Fixture, round: u64, seed: u64) -> (u64, bool) {
     let count = acknowledged.len() as u64;
     assert_eq!(acknowledged, (0..count).collect::<Vec<_>>());
 
+    if db.is_postgres() {
+        // The server may still be at what it was last sent.
+        let busy = "SELECT COUNT(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()";
+        while db.number(busy).await > 0 {}
+    }
     let store = db.with(unbounded()).await;
     assert_eq!(store.verify_audit().await.unwrap(), [], "the audit is not whole");
     let mut audited = BTreeSet::new();

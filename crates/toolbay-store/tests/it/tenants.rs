@@ -102,6 +102,45 @@ on_both! {
         assert_eq!(kind(db.step(Step::AddTenant(again)).await), ErrorKind::Conflict);
     }
 
+    async fn a_tenant_that_is_removed_while_it_writes_leaves_nothing(db: &Fixture) {
+        for _ in 0..4 {
+            db.tenants(&["acme"]).await;
+            let mut writers = Vec::new();
+            for process in 0..3 {
+                let store = db.another().await;
+                writers.push(tokio::spawn(async move {
+                    for n in 0.. {
+                        let key = format!("{process}-{n}");
+                        let written = match n % 3 {
+                            0 => store.set(&space("acme", "fx"), &key, json!(n).into(), KvQuota::default(), 0).await,
+                            1 => store.post(vec![event(scope("acme"), &key, n)]).await,
+                            _ => store.put_run(run("acme", n), Expected::Absent).await,
+                        };
+                        if let Err(error) = written {
+                            assert_eq!(error.kind, ErrorKind::NotFound, "{error:?}");
+                            return n;
+                        }
+                    }
+                    0
+                }));
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+            let removal = Step::RemoveTenant { tenant: tenant("acme"), expected: Expected::Revision(1) };
+            db.step(removal).await.unwrap();
+            for writer in writers {
+                soon(std::time::Duration::from_secs(10), writer).await.unwrap();
+            }
+            for table in ["kv", "kv_spaces", "outbox", "outbox_scopes", "runs"] {
+                assert_eq!(db.number(&format!("SELECT COUNT(*) FROM {table}")).await, 0, "{table}");
+            }
+        }
+        if db.is_postgres() {
+            // Each would have cost a second, and a try of those that there are.
+            let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+            assert_eq!(db.number(deadlocks).await, 0);
+        }
+    }
+
     async fn tenants_are_listed_by_name_in_parts_and_the_global_scope_is_none(db: &Fixture) {
         let names = ["Zeta", "a.b", "a-b", "a_b", "acme", "globex"];
         db.tenants(&names).await;

@@ -230,7 +230,7 @@ impl Executor {
                 let step = frame.situation.number;
                 let work = async move {
                     let hosts = FarHosts(host);
-                    let cx = HookContext { caller: &caller, step, deadline, hosts: &hosts };
+                    let cx = HookContext { caller: &caller, step, deadline, hosts: &hosts, interception: None };
                     match hook_wire::ask(&*hook, point, input, &cx).await {
                         Ok(outcome) => Outcome::Value(outcome),
                         Err(error) => Outcome::Error(ToolError::new(ErrorKind::HookFailed, error.message)),
