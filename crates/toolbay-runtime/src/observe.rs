@@ -10,6 +10,11 @@ use toolbay_api::{CallId, HookPoint, PluginName, RunId, Scope, TenantId, ToolCal
 pub trait Observer: Send + Sync {
     /// One event of `run`.
     fn observe(&self, run: RunId, event: &RunEvent);
+
+    /// Whether it would do anything with an event now: making one costs something.
+    fn is_watching(&self) -> bool {
+        true
+    }
 }
 
 /// One thing that happened in a run.

@@ -154,7 +154,7 @@ impl Run {
     /// Whether somebody looks at the run's events, so that making one is worth its cost.
     #[must_use]
     pub fn is_observed(&self) -> bool {
-        self.inner.observer.is_some()
+        self.inner.observer.as_ref().is_some_and(|observer| observer.is_watching())
     }
 
     /// Shows an event to whoever looks.

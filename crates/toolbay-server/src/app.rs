@@ -1,6 +1,8 @@
 //! What all requests share.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::{Arc, OnceLock, atomic::AtomicBool};
+
+use bytes::Bytes;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +21,8 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     /// Every endpoint, from which both the routes and the OpenAPI document are made.
     pub(crate) table: Vec<Arc<Endpoint>>,
+    /// The document without plugins' routes: it does not change, and everybody may ask for it.
+    pub(crate) document: OnceLock<Bytes>,
     /// Set when the server begins to shut down.
     pub(crate) is_closing: AtomicBool,
     /// Ends the streams.

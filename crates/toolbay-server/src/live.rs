@@ -26,7 +26,7 @@ pub struct LiveRuns(Arc<Inner>);
 struct Inner {
     // std's Mutex: nothing is awaited while it is held. A tenant without readers is not in it.
     readers: Mutex<HashMap<TenantId, Vec<Reader>>>,
-    /// How many there are, so that an event without readers pays for no lock.
+    /// How many there are, so that without readers no event is made, let alone a lock taken.
     count: AtomicUsize,
 }
 
@@ -48,13 +48,6 @@ impl LiveRuns {
     #[must_use]
     pub fn observer(&self, tenant: &TenantId) -> Arc<dyn Observer> {
         Arc::new(OfTenant { runs: self.clone(), tenant: tenant.clone() })
-    }
-
-    /// The same, where somebody watches.
-    pub(crate) fn wanted_observer(&self, tenant: &TenantId) -> Option<Arc<dyn Observer>> {
-        let watched = self.0.count.load(Ordering::Acquire) > 0
-            && self.0.readers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(tenant);
-        watched.then(|| self.observer(tenant))
     }
 
     /// Reads along. `buffer` events may wait.
@@ -125,5 +118,9 @@ struct OfTenant {
 impl Observer for OfTenant {
     fn observe(&self, run: RunId, event: &RunEvent) {
         self.runs.show(&self.tenant, run, event);
+    }
+
+    fn is_watching(&self) -> bool {
+        self.runs.0.count.load(Ordering::Acquire) > 0
     }
 }

@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -85,6 +85,7 @@ impl Server {
             live: LiveRuns::default(),
             metrics: Metrics::new(),
             table,
+            document: OnceLock::new(),
             is_closing: AtomicBool::new(false),
             stop: CancellationToken::new(),
             control,

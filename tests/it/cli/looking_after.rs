@@ -9,8 +9,8 @@ fn tenants_and_keys_are_made_listed_and_taken_away() {
     desk.run(&["tenants", "create", "acme"]).refuses(&["there is no database"]);
     desk.run(&["db", "migrate"]).ends(0);
     desk.run(&["tenants", "create", "acme"]).ends(0);
-    desk.run(&["tenants", "create", "acme"]).refuses(&["there is a tenant"]);
-    desk.run(&["keys", "create"]).refuses(&["--tenant"]);
+    desk.run(&["tenants", "create", "acme"]).refuses(&["there is a tenant acme already"]);
+    desk.run(&["keys", "create"]).refuses(&["say which"]);
     desk.run(&["keys", "create", "--tenant", "nobody"]).refuses(&["no tenant called nobody"]);
     let made = desk.run(&["keys", "create", "--tenant", "acme", "--label", "agent", "--expires-in", "90d"]).ends(0);
     let secret = made.stdout.trim().to_owned();

@@ -36,7 +36,7 @@ enum Action {
         #[arg(long, value_enum, default_value_t = RoleName::Tenant)]
         role: RoleName,
         /// The tenant whose key it is: for the role tenant, and for that one only
-        #[arg(long, value_name = "TENANT", required_if_eq("role", "tenant"))]
+        #[arg(long, value_name = "TENANT")]
         tenant: Option<TenantId>,
         /// What it is for
         #[arg(long, value_name = "TEXT", default_value = "")]

@@ -120,18 +120,20 @@ async fn status(call: Call) -> Result<Response, Problem> {
 }
 
 async fn document(call: Call) -> Result<Response, Problem> {
+    let app = &call.app;
     // A key is not needed, but one that is shown must count.
-    let routes = if call.headers.contains_key(axum::http::header::AUTHORIZATION) {
-        let (who, _) = authenticate(&call.app, &call.headers, &call.extensions)?;
-        let bay = call.app.control.toolbay();
-        match who.tenant {
-            Some(tenant) => bay.session(&tenant).map(|session| session.routes()).unwrap_or_default(),
-            None => bay.routes(&Scope::Global),
-        }
-    } else {
-        Vec::new()
+    if !call.headers.contains_key(axum::http::header::AUTHORIZATION) {
+        let made = || serde_json::to_vec(&openapi::document(&app.table, &[])).unwrap_or_default().into();
+        return Ok(text_of("application/json", app.document.get_or_init(made).clone()));
+    }
+    let (who, _) = authenticate(app, &call.headers, &call.extensions)?;
+    let _in_flight = app.usage.admit(&who, &app.options, tokio::time::Instant::now().into_std())?;
+    let bay = app.control.toolbay();
+    let routes = match who.tenant {
+        Some(tenant) => bay.session(&tenant).map(|session| session.routes()).unwrap_or_default(),
+        None => bay.routes(&Scope::Global),
     };
-    ok(&openapi::document(&call.app.table, &routes))
+    ok(&openapi::document(&app.table, &routes))
 }
 
 fn text_of(media: &'static str, text: impl Into<Body>) -> Response {

@@ -83,9 +83,7 @@ async fn call_tool(call: Call) -> Result<Response, Problem> {
     let mut session = session(&call)?.with_rights(rights(given.iter().map(String::as_str))?);
     session = user.iter().fold(session, |session, user| session.with_user(user));
     session = conversation.iter().fold(session, |session, name| session.with_conversation(name));
-    if let Some(observer) = call.app.live.wanted_observer(call.tenant()?) {
-        session = session.with_observer(observer);
-    }
+    session = session.with_observer(call.app.live.observer(call.tenant()?));
     let reply = session.call(tool.as_str(), Value::Object(arguments)).await;
     match &reply.result {
         Ok(_) => call.app.metrics.called("ok"),

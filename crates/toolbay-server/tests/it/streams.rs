@@ -135,6 +135,37 @@ async fn a_reader_that_falls_behind_is_told_so_and_sent_away() {
 }
 
 #[tokio::test]
+async fn a_client_that_takes_nothing_is_cut_off() {
+    let options = ServerOptions {
+        max_streams: 1,
+        write_timeout: Duration::from_millis(300),
+        heartbeat: Duration::from_secs(60),
+        ..ServerOptions::default()
+    };
+    let host = Host::with(options).await;
+    let mut deaf = TcpStream::connect(host.address).await.unwrap();
+    let head = format!("GET /api/v1/events HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n\r\n", host.acme);
+    deaf.write_all(head.as_bytes()).await.unwrap();
+    let (mut text, mut buffer) = (String::new(), [0; 512]);
+    while !text.contains("hello") {
+        let count = tokio::io::AsyncReadExt::read(&mut deaf, &mut buffer).await.unwrap();
+        text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    let theirs = async || Answer::of(host.ask(&host.rival, Method::HEAD, "/api/v1/events")).await.status;
+    assert_eq!(theirs().await, 503, "the only place is taken");
+    let open = async {
+        let payload = json!({ "text": "x".repeat(32 << 10) });
+        while theirs().await != 200 {
+            for _ in 0..64 {
+                host.control.toolbay().publish(&Scope::tenant("acme").unwrap(), "noise", payload.clone()).unwrap();
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), open).await.expect("its place is given back");
+    host.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_revoked_key_reads_no_further() {
     let host = Host::with(ServerOptions { heartbeat: Duration::from_millis(50), ..ServerOptions::default() }).await;
     let made = host.post(&host.admin, "/api/v1/keys", json!({ "role": "tenant", "tenant": "acme" })).await;
