@@ -2,6 +2,8 @@
 //! scenario. It is a program around `toolbay::mcp_client::Link`, which is what an MCP plugin's tools are called over: it
 //! connects, signs in where it is told to, lists the tools and calls each.
 
+#![allow(clippy::print_stderr, reason = "the suite keeps what is said there")]
+
 use std::{collections::BTreeMap, error::Error, sync::Arc, time::Duration};
 
 use serde::Deserialize;

@@ -4,6 +4,8 @@
 //! knows nothing of what is in here. Each tool, prompt and resource is a plugin of its own where the suite asks for a name
 //! without a dot, since a tool that is called like its plugin needs no other name.
 
+#![allow(clippy::print_stdout, reason = "the script that runs it reads the address")]
+
 use std::{
     error::Error,
     sync::{
