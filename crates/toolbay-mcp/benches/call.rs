@@ -74,6 +74,8 @@ impl ServerHandler for Plain {
 type Client = RunningService<RoleClient, ()>;
 
 fn main() {
+    // Which one there is by itself depends on what else is built.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let session = session().await;

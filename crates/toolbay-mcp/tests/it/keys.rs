@@ -23,7 +23,7 @@ use toolbay_mcp::{
 };
 use toolbay_runtime::Toolbay;
 
-use crate::support::{Client, Slow, discover, give_secret, names, toolbay};
+use crate::support::{Client, Slow, discover, give_secret, names, toolbay, with_cryptography};
 
 const ACME: &str = "acme-key-0123456789";
 const GLOBEX: &str = "globex-key-0123456789";
@@ -52,6 +52,7 @@ impl Keyed {
     }
 
     async fn client(&self, key: &str, newer: bool) -> Client {
+        with_cryptography();
         let mut config = StreamableHttpClientTransportConfig::with_uri(format!("http://{}/mcp", self.address));
         config.auth_header = Some(key.to_owned());
         let transport = StreamableHttpClientTransport::from_config(config);
