@@ -292,7 +292,9 @@ fn asking() -> Result<Vec<NativePlugin>, ToolError> {
                 .ask_form("user_name", "What is your name?", name_form("name"))
                 .await?
             {
-                FormAnswer::Accepted(fields) => Ok(format!("Hello, {}!", fields["name"].as_str().unwrap_or_default())),
+                FormAnswer::Accepted(fields) => {
+                    Ok(format!("Hello, {}!", fields.get("name").and_then(Value::as_str).unwrap_or_default()))
+                }
                 _ => text("Hello!"),
             },
         ))?,

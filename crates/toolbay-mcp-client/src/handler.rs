@@ -93,7 +93,11 @@ impl ClientHandler for Handler {
     ) -> Result<CreateMessageResult, ErrorData> {
         let spoken = |message: &SamplingMessage| {
             let message = serde_json::to_value(message).unwrap_or_default();
-            let speaker = if message["role"] == "assistant" { Speaker::Assistant } else { Speaker::User };
+            let speaker = if message.get("role").is_some_and(|role| role == "assistant") {
+                Speaker::Assistant
+            } else {
+                Speaker::User
+            };
             let text = message.pointer("/content/text").and_then(Value::as_str).unwrap_or_default();
             (speaker, text.to_owned())
         };

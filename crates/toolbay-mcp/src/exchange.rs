@@ -44,7 +44,7 @@ enum Asking {
     /// By requests while the call waits.
     Inline(rmcp::Peer<RoleServer>),
     /// By the result of this call, for the next.
-    InRounds(Mutex<Rounds>),
+    InRounds(Box<Mutex<Rounds>>),
 }
 
 #[derive(Default)]
@@ -93,7 +93,7 @@ impl Exchange {
         given: BTreeMap<String, Value>,
     ) -> (Arc<Self>, mpsc::Receiver<Told>) {
         let rounds = Rounds { responses, given, ..Rounds::default() };
-        Self::new(context, Asking::InRounds(Mutex::new(rounds)), context.meta.log_level())
+        Self::new(context, Asking::InRounds(Box::new(Mutex::new(rounds))), context.meta.log_level())
     }
 
     fn new(

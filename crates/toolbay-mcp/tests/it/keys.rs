@@ -238,7 +238,8 @@ async fn a_token_of_the_issuer_for_this_server_lets_its_tenant_in() {
 async fn a_token_for_another_server_of_another_issuer_or_another_time_is_refused() {
     let server = Keyed::start(&toolbay().await, issuer(None), HttpOptions::default()).await;
     let now = claims()["iat"].as_u64().unwrap();
-    let cases: [(&str, Box<dyn Fn(&mut Value)>); 8] = [
+    type Change = Box<dyn Fn(&mut Value)>;
+    let cases: [(&str, Change); 8] = [
         ("another audience", Box::new(|claims| claims["aud"] = json!("https://other.example.com/mcp"))),
         ("no audience", Box::new(|claims| drop(claims.as_object_mut().unwrap().remove("aud")))),
         ("another issuer", Box::new(|claims| claims["iss"] = json!("https://evil.example.com"))),
