@@ -2,6 +2,8 @@
 //! scenario. It is a program around `toolbay::mcp_client::Link`, which is what an MCP plugin's tools are called over: it
 //! connects, signs in where it is told to, lists the tools and calls each.
 
+#![allow(clippy::print_stderr, reason = "the suite keeps what is said there")]
+
 use std::{collections::BTreeMap, error::Error, sync::Arc, time::Duration};
 
 use serde::Deserialize;
@@ -51,7 +53,7 @@ impl Answerer for Agreeable {
             Question::Form { schema, .. } => {
                 // What the form suggests is put in by the link.
                 let mut fields = arguments(&schema);
-                fields.retain(|name, _| schema["properties"][name].get("default").is_none());
+                fields.retain(|name, _| field(&schema, name).and_then(|field| field.get("default")).is_none());
                 Answer::Form(FormAnswer::Accepted(fields))
             }
             Question::Generate { .. } => Answer::Generated { text: "Hello.".to_owned(), model: "none".to_owned() },
@@ -83,10 +85,14 @@ impl Browser for Headless {
     }
 }
 
+fn field<'a>(schema: &'a Value, name: &str) -> Option<&'a Value> {
+    schema.get("properties")?.get(name)
+}
+
 /// Values for what a schema requires.
 fn arguments(schema: &Value) -> Map<String, Value> {
-    let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let value = |name: &str| match schema["properties"][name]["type"].as_str() {
+    let required = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let value = |name: &str| match field(schema, name).and_then(|field| field.get("type")?.as_str()) {
         Some("number" | "integer") => json!(1),
         Some("boolean") => json!(true),
         Some("array") => json!([]),

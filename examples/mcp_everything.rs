@@ -4,6 +4,8 @@
 //! knows nothing of what is in here. Each tool, prompt and resource is a plugin of its own where the suite asks for a name
 //! without a dot, since a tool that is called like its plugin needs no other name.
 
+#![allow(clippy::print_stdout, reason = "the script that runs it reads the address")]
+
 use std::{
     error::Error,
     sync::{
@@ -290,7 +292,9 @@ fn asking() -> Result<Vec<NativePlugin>, ToolError> {
                 .ask_form("user_name", "What is your name?", name_form("name"))
                 .await?
             {
-                FormAnswer::Accepted(fields) => Ok(format!("Hello, {}!", fields["name"].as_str().unwrap_or_default())),
+                FormAnswer::Accepted(fields) => {
+                    Ok(format!("Hello, {}!", fields.get("name").and_then(Value::as_str).unwrap_or_default()))
+                }
                 _ => text("Hello!"),
             },
         ))?,

@@ -138,7 +138,7 @@ async fn a_manifest_that_does_not_fit_is_told_by_file_line_and_field() {
           5 | author = ""
             |          ^
         Config: plugin.toml: author: is missing
-        Config: plugin.toml:6:1: colour: unknown key; known are name, version, description, author, license, homepage, repository, keywords, runtime, entry, provides, requires, requires_services, framework, auto_load, permissions, limits, config_schema, tools, hooks, events
+        Config: plugin.toml:6:1: colour: unknown key; known are name, version, description, author, license, homepage, repository, keywords, runtime, entry, provides, requires, requires_services, framework, auto_load, permissions, limits, config_schema, tools, hooks, events, prompts, resources
           6 | colour = "red"
             | ^
         Config: plugin.toml:2:8: name: the plugin name "Pay" is not allowed: use 1 to 64 of a-z 0-9 _ - and begin with a letter
@@ -215,7 +215,7 @@ async fn a_one_file_plugin_that_does_not_fit_is_told_by_line_and_field() {
         Config: pay.rhai:1:1: the function of the tool "pay" has 3 parameters: write `fn pay(args, cx)` or `fn pay(args)`
           1 | const PLUGIN = #{ name: "pay", version: "1.0.0", description: "A test's", author: "Acme",
             | ^
-        Config: pay.rhai:1:1: PLUGIN.colour: unknown key; known are name, version, description, author, license, homepage, repository, keywords, runtime, entry, provides, requires, requires_services, framework, auto_load, permissions, limits, config_schema, tools, hooks, events
+        Config: pay.rhai:1:1: PLUGIN.colour: unknown key; known are name, version, description, author, license, homepage, repository, keywords, runtime, entry, provides, requires, requires_services, framework, auto_load, permissions, limits, config_schema, tools, hooks, events, prompts, resources
           1 | const PLUGIN = #{ name: "pay", version: "1.0.0", description: "A test's", colour: 1, author: "Acme",
             | ^
         Config: pay.rhai:1:1: PLUGIN.author: must not be empty

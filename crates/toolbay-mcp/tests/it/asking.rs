@@ -22,7 +22,7 @@ use toolbay_api::{
 };
 use toolbay_runtime::{Session, Toolbay};
 
-use crate::support::{Nothing, Two, discover, params, pipe_to, text};
+use crate::support::{Nothing, Two, discover, params, pipe_to, text, with_cryptography};
 
 /// A client with a user who says yes and gives his name.
 struct User(mpsc::UnboundedSender<&'static str>);
@@ -164,6 +164,7 @@ async fn the_state_of_a_call_is_good_for_that_call_of_that_user_alone() {
         toolbay_mcp::HttpOptions::default(),
     );
     tokio::spawn(toolbay_mcp::serve_http(listener, router, std::future::pending()));
+    with_cryptography();
     let at = async |path: &str| {
         let config = rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig::with_uri(format!(
             "http://{address}{path}"

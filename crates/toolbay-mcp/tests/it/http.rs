@@ -17,7 +17,7 @@ use tokio::{
 use toolbay_mcp::{HttpOptions, McpError, check_loopback, http_router, serve_http};
 use toolbay_runtime::Toolbay;
 
-use crate::support::{Client, Slow, call, discover, give_secret, names, refused, text, toolbay};
+use crate::support::{Client, Slow, call, discover, give_secret, names, refused, text, toolbay, with_cryptography};
 
 /// A server of the tenants `acme` and `globex`, with `acme` at `/mcp`.
 struct Server {
@@ -44,6 +44,7 @@ impl Server {
         &self,
         path: &str,
     ) -> StreamableHttpClientTransport<impl rmcp::transport::streamable_http_client::StreamableHttpClient> {
+        with_cryptography();
         let config = StreamableHttpClientTransportConfig::with_uri(format!("http://{}{path}", self.address));
         StreamableHttpClientTransport::from_config(config)
     }

@@ -23,7 +23,7 @@ use toolbay_mcp::{
 };
 use toolbay_runtime::Toolbay;
 
-use crate::support::{Client, Slow, discover, give_secret, names, toolbay};
+use crate::support::{Client, Slow, discover, give_secret, names, toolbay, with_cryptography};
 
 const ACME: &str = "acme-key-0123456789";
 const GLOBEX: &str = "globex-key-0123456789";
@@ -52,6 +52,7 @@ impl Keyed {
     }
 
     async fn client(&self, key: &str, newer: bool) -> Client {
+        with_cryptography();
         let mut config = StreamableHttpClientTransportConfig::with_uri(format!("http://{}/mcp", self.address));
         config.auth_header = Some(key.to_owned());
         let transport = StreamableHttpClientTransport::from_config(config);
@@ -237,7 +238,8 @@ async fn a_token_of_the_issuer_for_this_server_lets_its_tenant_in() {
 async fn a_token_for_another_server_of_another_issuer_or_another_time_is_refused() {
     let server = Keyed::start(&toolbay().await, issuer(None), HttpOptions::default()).await;
     let now = claims()["iat"].as_u64().unwrap();
-    let cases: [(&str, Box<dyn Fn(&mut Value)>); 8] = [
+    type Change = Box<dyn Fn(&mut Value)>;
+    let cases: [(&str, Change); 8] = [
         ("another audience", Box::new(|claims| claims["aud"] = json!("https://other.example.com/mcp"))),
         ("no audience", Box::new(|claims| drop(claims.as_object_mut().unwrap().remove("aud")))),
         ("another issuer", Box::new(|claims| claims["iss"] = json!("https://evil.example.com"))),

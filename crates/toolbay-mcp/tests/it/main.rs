@@ -1,5 +1,11 @@
 //! The MCP server as clients see it: over an in-memory pipe and over HTTP on the loopback address.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "what tests share is part of them")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what tests share is part of them"
+)]
 
 mod asking;
 mod conversation;

@@ -26,6 +26,12 @@ pub(crate) struct Two {
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct Nothing {}
 
+/// Names a provider of cryptography for `rmcp`'s HTTP client: which one there is by itself depends on what else is built.
+pub(crate) fn with_cryptography() {
+    // Another test may have done so.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// A host with a global `calculator`.
 pub(crate) async fn toolbay() -> Toolbay {
     let toolbay = Toolbay::builder().build().unwrap();
