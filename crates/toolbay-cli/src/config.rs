@@ -84,8 +84,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use toolbay::{
-    Ability, AbilityName, Activation, Annotations, Bounds, Breaker, ErrorKind, Isolation, Limits, LimitsRequest, LoadError,
-    Operation, PermissionSet, PluginName, Prices, Quota, TenantId, TierPolicy, ToolName, ToolbayBuilder,
+    Ability, AbilityName, Activation, Annotations, Bounds, Breaker, ErrorKind, Isolation, Limits, LimitsRequest,
+    LoadError, Operation, PermissionSet, PluginName, Prices, Quota, TenantId, TierPolicy, ToolName, ToolbayBuilder,
 };
 
 use crate::{
