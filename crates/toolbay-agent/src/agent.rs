@@ -19,6 +19,7 @@ use crate::{
     bounds::{Bounds, RunOutcome},
     budget::{DayLimits, Exhausted, Price, Prices},
     model::{Model, ModelError},
+    results::Results,
     search::ToolSearch,
     stepper::{RunEnd, Stepper, StepperConfig, StepperError},
 };
@@ -35,6 +36,8 @@ pub struct AgentConfig {
     pub model_retries: u32,
     /// The longest wait before such a request; a provider that asks for more ends the attempts.
     pub max_retry_wait: Duration,
+    /// Cuts results that are too long for the model; its [tool](crate::results::results) reads the whole.
+    pub results: Option<Results>,
     /// Where a tenant has many tools: a search in their place. Without the [tools](crate::search::tools) that it takes the
     /// model is given all.
     pub search: Option<ToolSearch>,
@@ -51,6 +54,7 @@ impl Default for AgentConfig {
             exclusive: None,
             model_retries: 2,
             max_retry_wait: Duration::from_secs(30),
+            results: None,
             search: None,
             prices: Prices::default(),
             day: None,

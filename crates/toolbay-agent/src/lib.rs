@@ -8,6 +8,7 @@
 //! - [`model`]: the `Model` trait and its error; [`scripted`]: a model that says what it was told to say.
 //! - [`bounds`]: what a run may use, and how it can end; [`budget`]: what it costs, and what a tenant may spend in a day.
 //! - [`lowering`]: schemas of parameters as providers take them.
+//! - [`results`]: results that are too long for a model.
 //! - [`search`]: tools that find tools, where there are many.
 //! - [`stepper`]: the loop as a value without I/O.
 //! - [`agent`]: the driver.
@@ -20,6 +21,7 @@ pub mod lowering;
 pub mod model;
 #[cfg(feature = "providers")]
 pub mod provider;
+pub mod results;
 pub mod scripted;
 pub mod search;
 pub mod stepper;
@@ -28,6 +30,7 @@ pub use agent::{Agent, AgentConfig, AgentError, AgentReply};
 pub use bounds::{Bounds, RunOutcome};
 pub use budget::{DayBudget, DayLimits, Exhausted, Ledger, MemoryLedger, Price, Prices, Spending};
 pub use model::{Model, ModelError, ModelErrorKind};
+pub use results::{ResultBounds, Results};
 pub use scripted::{ScriptError, ScriptedModel};
 pub use search::ToolSearch;
 pub use stepper::{Next, RunEnd, Stepper, StepperConfig, StepperError, ToolReply};

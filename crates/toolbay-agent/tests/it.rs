@@ -20,6 +20,8 @@ mod lowering;
 #[cfg(feature = "providers")]
 #[path = "it/provider.rs"]
 mod provider;
+#[path = "it/results.rs"]
+mod results;
 #[path = "it/scripted.rs"]
 mod scripted;
 #[path = "it/search.rs"]

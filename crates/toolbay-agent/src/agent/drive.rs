@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
 use toolbay_api::{
-    ErrorKind, Message, ModelRequest, ModelResponse, ToolCall, ToolDefinition, ToolError, ToolName, message::Tokens,
+    ErrorKind, Message, ModelRequest, ModelResponse, RunId, ToolCall, ToolDefinition, ToolError, ToolName,
+    message::Tokens,
 };
 use toolbay_runtime::{Gate, Reply, Run, RunEvent, Stop, ToolInfo};
 
@@ -15,6 +16,7 @@ use crate::{
     bounds::RunOutcome,
     budget::{Exhausted, Spending, day_of},
     model::{Model, ModelError},
+    results::{READ_RESULT, Results},
     search::{DESCRIBE_TOOL, SEARCH_TOOLS, is_search},
     stepper::{Next, Stepper, StepperError, ToolReply},
 };
@@ -31,6 +33,19 @@ pub(super) struct Drive<'a> {
     counted: Tokens,
     /// Since when time is not counted there.
     began: Instant,
+    _forget: Option<Forget>,
+}
+
+/// Results that were kept for the run go with it, however it ends.
+struct Forget {
+    results: Results,
+    run: RunId,
+}
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        self.results.forget(self.run);
+    }
 }
 
 /// Why a run came to nothing.
@@ -51,7 +66,9 @@ impl<'a> Drive<'a> {
         let names = run.tools().iter().map(|tool| (tool.provider_name.to_string(), tool.definition.name.to_string()));
         let names = names.collect();
         let stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
-        Self { agent, run, stepper, model_error: None, counted: Tokens::default(), began: Instant::now() }
+        let forget = agent.config.results.clone().map(|results| Forget { results, run: run.id() });
+        let (counted, began) = (Tokens::default(), Instant::now());
+        Self { agent, run, stepper, model_error: None, counted, began, _forget: forget }
     }
 
     /// Runs until the stepper is done or the time is up.
@@ -201,9 +218,10 @@ impl<'a> Drive<'a> {
             while let Some((call_id, mut reply)) = replies.next().await {
                 let stop = reply.stop.take();
                 self.offer_what_was_described(&reply);
+                let text = self.shown(&reply);
                 self.stepper.tool_replied(ToolReply {
                     call_id,
-                    text: reply.model_text(),
+                    text,
                     is_error: reply.is_error(),
                     needs_repair: self.needs_repair(&reply),
                 })?;
@@ -253,6 +271,21 @@ impl<'a> Drive<'a> {
             || self.agent.config.exclusive.as_ref().is_some_and(|tools| tools.matches(tool.definition.name.as_str()))
     }
 
+    /// The reply as the model reads it: cut where it is too long and can be cut.
+    fn shown(&mut self, reply: &Reply) -> String {
+        let text = reply.model_text();
+        let (Some(results), Ok(output)) = (&self.agent.config.results, &reply.result) else { return text };
+        // Its pages fit by themselves.
+        if *reply.tool == *READ_RESULT {
+            return text;
+        }
+        let Some((cut, is_kept)) = results.shortened(self.run.id(), &output.data, &text) else { return text };
+        if let Some(read) = self.tool(READ_RESULT).filter(|_| is_kept).map(for_the_model) {
+            self.stepper.offer(read);
+        }
+        cut
+    }
+
     /// A tool that was described can be called from the next request on.
     fn offer_what_was_described(&mut self, reply: &Reply) {
         let described = reply.result.as_ref().ok().filter(|_| *reply.tool == *DESCRIBE_TOOL);
@@ -278,14 +311,15 @@ impl<'a> Drive<'a> {
 
 /// The tools that the model gets at first: all, or where there are too many the search and those that are pinned.
 fn given<'a>(agent: &Agent, run: &'a Run) -> Vec<&'a ToolInfo> {
-    let tools = run.tools();
+    let reads = |tool: &&ToolInfo| agent.config.results.is_some() && tool.definition.name == *READ_RESULT;
+    let tools: Vec<_> = run.tools().iter().filter(|tool| !reads(tool)).collect();
     let can = |name: &str| tools.iter().any(|tool| tool.definition.name == *name);
     match &agent.config.search {
         Some(search) if tools.len() > search.over && can(SEARCH_TOOLS) && can(DESCRIBE_TOOL) => {
             let is_given = |name: &str| is_search(name) || search.pinned.matches(name);
-            tools.iter().filter(|tool| is_given(tool.definition.name.as_str())).collect()
+            tools.into_iter().filter(|tool| is_given(tool.definition.name.as_str())).collect()
         }
-        _ => tools.iter().collect(),
+        _ => tools,
     }
 }
 
