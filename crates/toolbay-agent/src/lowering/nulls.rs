@@ -34,13 +34,16 @@ pub(super) fn with(mut arguments: Value, schema: &Value, optional: &BTreeMap<Str
     arguments
 }
 
+/// What is done with an object at one of its optional keys; the flag says whether null stands for nothing else there.
+type Act<'a> = dyn Fn(&mut Map<String, Value>, &str, bool) + 'a;
+
 fn walk(
     value: &mut Value,
     root: &Value,
     pointer: &str,
     optional: &BTreeMap<String, bool>,
     depth: usize,
-    act: &dyn Fn(&mut Map<String, Value>, &str, bool),
+    act: &Act<'_>,
 ) {
     let Some(node) = root.pointer(pointer).filter(|_| depth < MAX_DEPTH) else { return };
     if let Some(reference) = node.get("$ref").and_then(Value::as_str) {
