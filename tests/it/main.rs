@@ -22,6 +22,7 @@ mod bfcl;
 mod callers;
 mod cli;
 mod composition;
+mod contract;
 mod control;
 mod denials;
 mod documents;

@@ -34,10 +34,17 @@ pub(super) fn with(mut arguments: Value, schema: &Value, optional: &BTreeMap<Str
     arguments
 }
 
-/// What is done at an object's field that may be left out: whether `null` stands for nothing else there.
-type Act = dyn Fn(&mut Map<String, Value>, &str, bool);
+/// What is done with an object at one of its optional keys; the flag says whether null stands for nothing else there.
+type Act<'a> = dyn Fn(&mut Map<String, Value>, &str, bool) + 'a;
 
-fn walk(value: &mut Value, root: &Value, pointer: &str, optional: &BTreeMap<String, bool>, depth: usize, act: &Act) {
+fn walk(
+    value: &mut Value,
+    root: &Value,
+    pointer: &str,
+    optional: &BTreeMap<String, bool>,
+    depth: usize,
+    act: &Act<'_>,
+) {
     let Some(node) = root.pointer(pointer).filter(|_| depth < MAX_DEPTH) else { return };
     if let Some(reference) = node.get("$ref").and_then(Value::as_str) {
         walk(value, root, reference.trim_start_matches('#'), optional, depth + 1, act);

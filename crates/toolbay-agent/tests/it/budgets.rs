@@ -135,7 +135,7 @@ impl Clock for Hands {
 
 /// An agent of `tenant` at tools that take ten seconds, with this budget of the day.
 fn of_the_day(bay: &Toolbay, tenant: &str, budget: DayBudget, ledger: &Arc<MemoryLedger>) -> Agent {
-    let day = Some(DayLimits { budget, ledger: ledger.clone() });
+    let day = Some(DayLimits { budget, ledger: Arc::<MemoryLedger>::clone(ledger) });
     Agent::new(busy(), bay.session(tenant).unwrap()).config(AgentConfig { day, ..config(Bounds::default()) })
 }
 
@@ -181,7 +181,7 @@ async fn the_time_of_a_day_binds_over_runs() {
     let budget = |millis| DayBudget { max_wall_time: Some(Duration::from_millis(millis)), ..DayBudget::default() };
     let run = async |millis| {
         let model = ScriptedModel::new().calls("hangs", json!({})).calls("hangs", json!({})).says("done");
-        let day = Some(DayLimits { budget: budget(millis), ledger: ledger.clone() });
+        let day = Some(DayLimits { budget: budget(millis), ledger: Arc::<MemoryLedger>::clone(&ledger) });
         let config = AgentConfig { day, ..config(Bounds::default()) };
         Agent::new(model, bay.session("acme").unwrap()).config(config).run("go").await.unwrap().outcome
     };
