@@ -48,7 +48,7 @@ use crate::{
     store::{AuditEntry, Change, Expected, KeyRow, Once, Registration, Revision, Role, Step, Store, TenantRow},
     toolbay::Toolbay,
 };
-use sync::Taken;
+use sync::Taking;
 
 /// How long the answer to a request with a name of its own is kept.
 const ANSWERS_KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
@@ -61,8 +61,7 @@ struct Inner {
     bay: Toolbay,
     store: Arc<dyn Store>,
     options: ControlOptions,
-    /// Held while the store is taken over: tokio's, since plugins load meanwhile.
-    taken: tokio::sync::Mutex<Taken>,
+    taking: Taking,
     /// What was taken over, for those who look.
     seen: Seen,
 }
@@ -171,8 +170,7 @@ impl Control {
     /// # Errors
     /// `Unavailable` where the store cannot be read.
     pub async fn open(bay: Toolbay, store: Arc<dyn Store>, options: ControlOptions) -> Result<Self, ToolError> {
-        let (taken, seen) = (tokio::sync::Mutex::default(), Seen::default());
-        let control = Self(Arc::new(Inner { bay, store, options, taken, seen }));
+        let control = Self(Arc::new(Inner { bay, store, options, taking: Taking::default(), seen: Seen::default() }));
         control.sync().await?;
         Ok(control)
     }
@@ -271,9 +269,10 @@ impl Control {
             target: "toolbay::audit", actor = audit.actor, action = audit.action, target = audit.target, scope = %audit.scope,
             "change"
         );
+        let scope = steps.iter().find_map(Step::scope).unwrap_or_else(|| audit.scope.clone());
         self.0.store.commit(Change { at_ms, steps, audit: vec![audit], once }).await?;
         // It is written: where the store is away by now, it is taken over when the store is back.
-        if let Err(error) = self.sync().await {
+        if let Err(error) = self.sync_for(&scope).await {
             tracing::warn!(target: "toolbay::control", %error, "a change is written and not taken over yet");
         }
         Ok(())

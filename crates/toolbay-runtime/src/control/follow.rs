@@ -42,8 +42,9 @@ impl Control {
                     },
                     () = tokio::time::sleep(wait) => {}
                 }
-                match control.sync().await {
-                    Ok(()) => wait = poll,
+                match control.begin_sync().await {
+                    // Tenants' plugins load meanwhile, each for itself.
+                    Ok(_) => wait = poll,
                     Err(error) => {
                         // Once for each time that it goes away.
                         if wait == poll {

@@ -3,10 +3,12 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
-    sync::{Arc, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use toolbay_api::{ErrorKind, PluginName, Scope, TenantId, ToolError};
+use dashmap::DashMap;
+use tokio::{sync::Semaphore, task::JoinHandle};
+use toolbay_api::{ErrorKind, PluginName, Scope, ToolError};
 
 use super::{Control, told};
 use crate::{
@@ -21,6 +23,8 @@ use crate::{
 
 /// Problems that [`ControlStatus`] tells of; there may be more.
 const MAX_TOLD: usize = 1_000;
+/// Tenants whose plugins are loaded at once.
+const AT_ONCE: usize = 64;
 
 /// How it stands with the store.
 #[derive(Debug, Clone, Default)]
@@ -33,16 +37,37 @@ pub struct ControlStatus {
     pub failed: Vec<(Scope, PluginName, ToolError)>,
 }
 
-/// What was taken over, for the next time.
+/// What was read, and what of it is on its way into the registry.
+#[derive(Default)]
+pub(super) struct Taking {
+    /// Held while the store is read: tokio's, since that waits.
+    read: tokio::sync::Mutex<Option<Position>>,
+    /// Rows that were read and are not taken over yet. The newest of a scope are the only ones that count.
+    waiting: Mutex<HashMap<Scope, Vec<Registration>>>,
+    /// Each held while its scope is taken over. One scope's plugins that take their time must not keep others waiting.
+    scopes: DashMap<Scope, Arc<tokio::sync::Mutex<Taken>>>,
+    /// What could not be taken over, by scope; tried again when anything changes: what was missing may be there then.
+    failed: DashMap<Scope, Vec<(PluginName, ToolError)>>,
+    /// Scopes that are taken over at once.
+    at_once: AtOnce,
+}
+
+/// Places for scopes that are taken over at once.
+struct AtOnce(Arc<Semaphore>);
+
+impl Default for AtOnce {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+}
+
+/// What of a scope was taken over, for the next time.
 #[derive(Default)]
 pub(super) struct Taken {
-    position: Option<Position>,
-    /// What the host decided on behalf of tenants without the store, under what is in the store.
-    base: HashMap<TenantId, Option<Arc<Activations>>>,
+    /// What the host decided on behalf of the tenant without the store, under what is in the store.
+    base: Option<Option<Arc<Activations>>>,
     /// The packages that are registered on behalf of the store.
-    installed: HashMap<Scope, BTreeMap<PluginName, PackageDigest>>,
-    /// Scopes of which something failed, to be tried again when anything changes: what was missing may be there then.
-    failed: BTreeMap<Scope, Vec<(PluginName, ToolError)>>,
+    installed: BTreeMap<PluginName, PackageDigest>,
 }
 
 impl Control {
@@ -54,10 +79,27 @@ impl Control {
     /// What [`Store`](crate::store::Store) says; the registry is as it was.
     ///
     /// # Cancel safety
-    /// Dropped, what was taken over by then stays; the rest follows with the next one.
+    /// What was read is taken over though nobody waits for it.
     pub async fn sync(&self) -> Result<(), ToolError> {
-        let mut taken = self.0.taken.lock().await;
-        let snapshot = match self.0.store.snapshot(taken.position).await {
+        for task in self.begin_sync().await? {
+            joined(task).await?;
+        }
+        Ok(())
+    }
+
+    /// The same, waiting for what is global and for `scope` only.
+    pub(super) async fn sync_for(&self, scope: &Scope) -> Result<(), ToolError> {
+        drop(self.begin_sync().await?);
+        // Whoever read it, it is taken over when its turn has come and gone.
+        self.settle(scope.clone()).await;
+        Ok(())
+    }
+
+    /// Reads what is different, takes over what is for everybody, and begins to take over the tenants'.
+    pub(super) async fn begin_sync(&self) -> Result<Vec<JoinHandle<()>>, ToolError> {
+        let taking = &self.0.taking;
+        let mut read = taking.read.lock().await;
+        let snapshot = match self.0.store.snapshot(*read).await {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 self.note(|status| status.problem = Some(error.clone()));
@@ -65,7 +107,7 @@ impl Control {
             }
         };
         let Snapshot { position, complete, tenants, mut removed_tenants, mut registrations, keys, secrets } = snapshot;
-        let is_new = taken.position != Some(position);
+        let is_new = *read != Some(position);
         let seen = &self.0.seen;
         if complete {
             let there: HashSet<_> = tenants.iter().map(|row| row.id).collect();
@@ -83,7 +125,11 @@ impl Control {
         for (id, tenant) in removed_tenants {
             // One of that name may have been made since.
             if seen.tenants.remove_if(&tenant, |_, row| row.id == id).is_some() {
-                self.forget(&mut taken, tenant).await;
+                seen.keys.retain(|_, row| row.tenant.as_ref() != Some(&tenant));
+                if let Some(references) = &self.0.options.secrets {
+                    references.forget(&tenant);
+                }
+                registrations.entry(Scope::Tenant(tenant)).or_default();
             }
         }
         for row in tenants {
@@ -96,34 +142,58 @@ impl Control {
             references.take_over(secrets);
         }
         if is_new {
-            for scope in taken.failed.keys() {
-                let rows = || seen.rows.get(scope).map(|rows| rows.values().cloned().collect()).unwrap_or_default();
-                registrations.entry(scope.clone()).or_insert_with(rows);
+            for failed in &taking.failed {
+                let rows = seen.rows.get(failed.key()).map(|rows| rows.values().cloned().collect());
+                registrations.entry(failed.key().clone()).or_insert_with(|| rows.unwrap_or_default());
             }
         }
-        if self.0.options.without_plugins {
-            registrations.clear();
-        }
-        // The global scope comes first: what tenants' own plugins require may be there.
-        for (scope, rows) in registrations {
-            self.take_over(&mut taken, &scope, rows).await;
-        }
-        taken.position = Some(position);
+        let scopes: Vec<_> = registrations.keys().cloned().collect();
+        taking.waiting.lock().unwrap_or_else(PoisonError::into_inner).extend(registrations);
+        *read = Some(position);
         self.note(|status| {
             status.position = position;
             status.problem = None;
-            let all = taken.failed.iter();
-            let all = all.flat_map(|(scope, failed)| failed.iter().map(move |(name, error)| (scope, name, error)));
-            status.failed =
-                all.take(MAX_TOLD).map(|(s, name, error)| (s.clone(), name.clone(), error.clone())).collect();
         });
-        Ok(())
+        drop(read);
+        // The global scope comes first: what tenants' own plugins require may be there.
+        self.settle(Scope::Global).await;
+        let take = |scope: Scope| {
+            let control = self.clone();
+            tokio::spawn(async move {
+                // Never closed.
+                let _place = Arc::clone(&control.0.taking.at_once.0).acquire_owned().await;
+                control.settle(scope).await;
+            })
+        };
+        Ok(scopes.into_iter().filter(|scope| *scope != Scope::Global).map(take).collect())
+    }
+
+    /// Takes over what waits for a scope, after whoever does so now.
+    async fn settle(&self, scope: Scope) {
+        let taking = &self.0.taking;
+        let turn = Arc::clone(&taking.scopes.entry(scope.clone()).or_default());
+        let mut taken = turn.lock().await;
+        let waiting = taking.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&scope);
+        if let Some(rows) = waiting {
+            self.take_over(&mut taken, &scope, rows).await;
+        }
+        let is_empty = taken.installed.is_empty() && taken.base.is_none();
+        drop(taken);
+        // Nobody else has it, or is about to: two references are the map's and this one.
+        taking.scopes.remove_if(&scope, |_, own| is_empty && Arc::ptr_eq(own, &turn) && Arc::strong_count(own) == 2);
     }
 
     /// How it stands with the store.
     #[must_use]
     pub fn status(&self) -> ControlStatus {
-        self.0.seen.status.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut status = self.0.seen.status.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for failed in &self.0.taking.failed {
+            let room = MAX_TOLD.saturating_sub(status.failed.len());
+            let told = |(name, error): &(PluginName, ToolError)| (failed.key().clone(), name.clone(), error.clone());
+            status.failed.extend(failed.value().iter().take(room).map(told));
+        }
+        status.failed.sort_by(|one, other| (&one.0, &one.1).cmp(&(&other.0, &other.1)));
+        status
     }
 
     fn note(&self, change: impl FnOnce(&mut ControlStatus)) {
@@ -136,7 +206,7 @@ impl Control {
         let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.plugin.clone(), row)).collect();
         // Decisions go first: a tenant's own plugin may need what is said of its configuration.
         self.decide(taken, scope, &rows);
-        let installed = taken.installed.entry(scope.clone()).or_default();
+        let installed = &mut taken.installed;
         let (mut failed, mut changed, mut new) = (Vec::new(), Vec::new(), Vec::new());
         for row in rows.values() {
             let Some(digest) = row.package else { continue };
@@ -177,16 +247,13 @@ impl Control {
                 installed.insert(row.plugin.clone(), digest);
             }
         }
-        if installed.is_empty() {
-            taken.installed.remove(scope);
-        }
         for (plugin, error) in &failed {
             tracing::warn!(target: "toolbay::control", %scope, %plugin, %error, "not taken over");
         }
         if failed.is_empty() {
-            taken.failed.remove(scope);
+            self.0.taking.failed.remove(scope);
         } else {
-            taken.failed.insert(scope.clone(), failed);
+            self.0.taking.failed.insert(scope.clone(), failed);
         }
         if rows.is_empty() {
             self.0.seen.rows.remove(scope);
@@ -200,9 +267,7 @@ impl Control {
         let registry = self.0.bay.registry();
         let base = match scope {
             Scope::Global => None,
-            Scope::Tenant(tenant) => {
-                taken.base.entry(tenant.clone()).or_insert_with(|| registry.activations(scope)).clone()
-            }
+            Scope::Tenant(_) => taken.base.get_or_insert_with(|| registry.activations(scope)).clone(),
         };
         let mut next = base.map(|base| Activations::clone(&base)).unwrap_or_default();
         for row in rows.values() {
@@ -211,24 +276,8 @@ impl Control {
             next.put(plugin, decided);
         }
         registry.decide(scope, next);
-        if let Scope::Tenant(tenant) = scope
-            && rows.is_empty()
-            && taken.base.get(tenant).is_some_and(Option::is_none)
-        {
-            taken.base.remove(tenant);
-        }
-    }
-
-    /// Takes everything of a removed tenant out.
-    async fn forget(&self, taken: &mut Taken, tenant: TenantId) {
-        let scope = Scope::Tenant(tenant.clone());
-        taken.base.insert(tenant.clone(), None);
-        self.take_over(taken, &scope, Vec::new()).await;
-        taken.failed.remove(&scope);
-        taken.base.remove(&tenant);
-        self.0.seen.keys.retain(|_, row| row.tenant.as_ref() != Some(&tenant));
-        if let Some(references) = &self.0.options.secrets {
-            references.forget(&tenant);
+        if rows.is_empty() {
+            taken.base = None;
         }
     }
 
@@ -265,8 +314,9 @@ impl Control {
                 format!("no plugin called {plugin} is registered there from a file or a package"),
             )
         };
-        let mut taken = self.0.taken.lock().await;
-        let is_installed = taken.installed.get(scope).is_some_and(|installed| installed.contains_key(plugin));
+        let turn = Arc::clone(&self.0.taking.scopes.entry(scope.clone()).or_default());
+        let mut taken = turn.lock().await;
+        let is_installed = taken.installed.contains_key(plugin);
         let row = self.0.seen.rows.get(scope).and_then(|rows| rows.get(plugin).cloned());
         let Some((row, digest)) = row.and_then(|row| row.package.map(|digest| (row, digest))) else {
             let old = bay.registry().catalog(scope).plugin(plugin).cloned().ok_or_else(missing)?;
@@ -276,7 +326,8 @@ impl Control {
         if !is_installed {
             let rows = self.0.seen.rows.get(scope).map(|rows| rows.values().cloned().collect()).unwrap_or_default();
             self.take_over(&mut taken, scope, rows).await;
-            let failed = taken.failed.get(scope).and_then(|failed| failed.iter().find(|(name, _)| name == plugin));
+            let failed = self.0.taking.failed.get(scope);
+            let failed = failed.as_ref().and_then(|failed| failed.iter().find(|(name, _)| name == plugin));
             return failed.map_or(Ok(()), |(_, error)| Err(error.clone()));
         }
         let old = bay.registry().catalog(scope).plugin(plugin).cloned().ok_or_else(missing)?;
@@ -284,4 +335,11 @@ impl Control {
         let failed = bay.replace_all(scope, vec![(origin, old, new)], ReloadOptions { allow_breaking: true }).await;
         failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(told(error)))
     }
+}
+
+/// Waits for a scope that is taken over.
+async fn joined(task: JoinHandle<()>) -> Result<(), ToolError> {
+    task.await.map_err(|error| {
+        ToolError::new(ErrorKind::Internal, "taking over from the store came to no end").with_source(error.to_string())
+    })
 }

@@ -96,6 +96,18 @@ pub enum Step {
     PutSecret(SecretReference),
 }
 
+impl Step {
+    /// The scope whose plugins it changes, or takes away with their tenant.
+    pub(crate) fn scope(&self) -> Option<Scope> {
+        match self {
+            Self::RemoveTenant { tenant, .. } => Some(Scope::Tenant(tenant.clone())),
+            Self::PutRegistration { row, .. } => Some(row.scope.clone()),
+            Self::RemoveRegistration { scope, .. } => Some(scope.clone()),
+            _ => None,
+        }
+    }
+}
+
 /// As what the caller of a change saw a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
