@@ -190,7 +190,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         all.push(json!({
             "name": "Idempotency-Key", "in": "header", "required": false,
             "description": "The request's own name: sent again, it is done once, and answered alike.",
-            "schema": { "type": "string", "pattern": "^[!#-~]{1,255}$" },
+            "schema": { "type": "string", "pattern": "^(\"[!#-~]{1,255}\"|[!#-~]{1,255})$" },
         }));
     }
     all

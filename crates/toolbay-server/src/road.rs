@@ -300,14 +300,19 @@ async fn once_of(
     let (Some(value), Some(principal), true) = (given.next(), principal, endpoint.once) else {
         return Ok((None, false, None));
     };
-    let malformed = || Problem::invalid("Idempotency-Key must be one text of 1 to 255 visible characters");
+    let malformed = || {
+        Problem::invalid(
+            "Idempotency-Key must be one text of 1 to 255 visible ASCII characters, none of them a quotation mark",
+        )
+    };
     if given.next().is_some() {
         return Err(malformed());
     }
     let text = value.to_str().map_err(|_| malformed())?;
     // The draft has it in quotation marks, and nearly everybody sends it without.
     let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    if text.is_empty() || text.len() > MAX_ONCE || !text.bytes().all(|b| b.is_ascii_graphic()) {
+    let is_fine = |b: u8| b.is_ascii_graphic() && b != b'"';
+    if text.is_empty() || text.len() > MAX_ONCE || !text.bytes().all(is_fine) {
         return Err(malformed());
     }
     let answering = app.usage.begin_once(principal.key, text)?;

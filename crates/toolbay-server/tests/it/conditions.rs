@@ -56,6 +56,7 @@ async fn a_request_that_comes_twice_is_done_once() {
     Answer::of(put(&host.acme, "a-1", 8)).await.is(422, "IdempotencyMismatch");
     Answer::of(put(&host.acme, "", 8)).await.is(400, "InvalidArguments");
     Answer::of(put(&host.acme, "a b", 8)).await.is(400, "InvalidArguments");
+    Answer::of(put(&host.acme, "\"a\"b", 8)).await.is(400, "InvalidArguments");
     // A tool call is not a change of the store's, and must not look as if it were done once.
     let call =
         host.ask(&host.acme, Method::POST, "/api/v1/tools/hello/call").header("idempotency-key", "x").json(&json!({}));
