@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use toolbay::{
-    ErrorKind, FileKv, KvQuota, KvSpace, KvStore, Limit, MemoryKv, PermissionSet, PluginName, Scope, TenantId,
-    ToolContext, ToolError, Toolbay, plugin::NativePlugin, tool,
+    ErrorKind, FileKv, KvQuota, KvSpace, KvStore, MemoryKv, PermissionSet, PluginName, Scope, TenantId, ToolContext,
+    ToolError, Toolbay, plugin::NativePlugin, tool,
 };
 
 use toolbay_testkit::check_kv;

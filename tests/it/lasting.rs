@@ -1,11 +1,10 @@
 //! What plugins keep for a time, compare and list in pieces: both stores do the same, and a script by the host's clock.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use toolbay::{
-    ErrorKind, FileKv, KvQuota, KvSpace, KvStore, KvValue, Limit, MemoryKv, PermissionSet, PluginName, Scope, TenantId,
-    Toolbay,
+    ErrorKind, FileKv, KvQuota, KvSpace, KvStore, KvValue, PermissionSet, PluginName, Scope, TenantId, Toolbay,
 };
 use toolbay_testkit::VirtualClock;
 

@@ -444,7 +444,7 @@ impl Config {
 
     /// The secrets that are for everybody.
     pub(crate) fn secrets(&self) -> Result<Option<SecretChain>, CliError> {
-        self.secrets.provider().map_err(|problem| CliError::usage(format!("--config: secrets.{problem}")))
+        provider("secrets", &self.secrets)
     }
 
     /// The plugins that the file speaks of.
@@ -493,6 +493,10 @@ fn json(value: &toml::Value) -> Result<Value, String> {
     })
 }
 
+fn provider(place: &str, section: &SecretsSection) -> Result<Option<SecretChain>, CliError> {
+    section.provider().map_err(|problem| CliError::usage(format!("--config: {place}.{problem}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -532,8 +536,4 @@ mod tests {
         assert_eq!(value, serde_json::json!({"a": [1, 2.5, true], "b": {"c": "2026-01-02"}}));
         assert!(json(&toml::Value::Float(f64::NAN)).unwrap_err().contains("no JSON form"));
     }
-}
-
-fn provider(place: &str, section: &SecretsSection) -> Result<Option<SecretChain>, CliError> {
-    section.provider().map_err(|problem| CliError::usage(format!("--config: {place}.{problem}")))
 }
