@@ -614,7 +614,7 @@ impl Sync<'_> {
     /// Unregisters what is gone, those that require others before those.
     async fn remove(&mut self, gone: Vec<PluginName>) {
         let (removed, kept) = self.bay.unregister_all(&self.scope, gone).await;
-        self.report.removed = removed;
+        self.report.removed.extend(removed);
         for (name, error) in kept {
             let error = LoadError::new(error.kind, format!("its file is gone, and it stays: {}", error.message));
             self.fail(&self.path.join(name.as_str()), error);

@@ -159,7 +159,7 @@ fn serve_makes_its_keys_once_and_serves_whoever_shows_one() {
     assert_eq!(server.end_by("-TERM"), Some(0));
 
     // Every call is in the tenant's audit, whose chain is whole.
-    let audit = desk.run(&["audit", "list", "--data", "data", "--tenant", "acme", "--json"]).ends(0).stdout;
+    let audit = desk.run(&["audit", "list", "--data", "data", "--tenant", "acme"]).ends(0).stdout;
     assert_eq!(audit.matches("\"tool.call\"").count(), 2, "{audit}");
     desk.run(&["audit", "verify", "--data", "data", "--tenant", "acme"]).ends(0);
 }
