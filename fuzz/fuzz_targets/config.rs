@@ -8,6 +8,8 @@ mod config;
 mod exit;
 #[path = "../../crates/toolbay-cli/src/outside.rs"]
 mod outside;
+#[path = "../../crates/toolbay-cli/src/spending.rs"]
+mod spending;
 
 use libfuzzer_sys::fuzz_target;
 
