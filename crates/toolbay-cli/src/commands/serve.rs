@@ -45,7 +45,7 @@ pub(crate) struct Options {
     /// Serve the tenant's tools over MCP to whoever is on this machine: no keys, no API, no database
     #[arg(long, conflicts_with_all = ["database", "data"])]
     keyless: bool,
-    /// Serve MCP alone, without a database, to whoever brings a key of this TOML file, as the tenant that it says: [[keys]] with
+    /// Serve MCP alone, without a database, to whoever brings a key of this TOML file, as the tenant that it says: `[[keys]]` with
     /// tenant and key, and perhaps user and rights
     #[arg(long, value_name = "FILE", conflicts_with_all = ["database", "data", "keyless"])]
     keys: Option<PathBuf>,
