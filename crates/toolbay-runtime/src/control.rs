@@ -226,6 +226,21 @@ impl Control {
         }
     }
 
+    /// Begins a change: who may, and what the same request was answered, where it came before.
+    ///
+    /// # Errors
+    /// As [`allow`](Self::allow) and [`answered`](Self::answered).
+    async fn enter<T: DeserializeOwned>(
+        &self,
+        by: &Actor,
+        scope: &Scope,
+        need: Need,
+        action: &str,
+    ) -> Result<Option<T>, ToolError> {
+        self.allow(by, scope, need, action).await?;
+        self.answered(by).await
+    }
+
     /// What the same request was answered, where it came before.
     ///
     /// # Errors

@@ -54,8 +54,7 @@ impl Control {
     /// `PermissionDenied` where tenants bring no plugins; `LimitExceeded` where the package is too large or there are too
     /// many; `Conflict` where this version is there with other content; what loading says, with file and line.
     pub async fn upload(&self, by: &Actor, scope: &Scope, upload: Upload) -> Result<Uploaded, ToolError> {
-        self.allow(by, scope, Need::Scope, "package.upload").await?;
-        if let Some(done) = self.answered(by).await? {
+        if let Some(done) = self.enter(by, scope, Need::Scope, "package.upload").await? {
             return Ok(done);
         }
         let options = &self.0.options;
@@ -141,8 +140,7 @@ impl Control {
         plugin: &PluginName,
         install: Install,
     ) -> Result<Registration, ToolError> {
-        self.allow(by, scope, Need::Scope, "plugin.rollback").await?;
-        if let Some(done) = self.answered(by).await? {
+        if let Some(done) = self.enter(by, scope, Need::Scope, "plugin.rollback").await? {
             return Ok(done);
         }
         let before = self.0.store.registration(scope, plugin).await?.and_then(|row| row.previous);
@@ -161,8 +159,7 @@ impl Control {
         install: Install,
         action: &str,
     ) -> Result<Registration, ToolError> {
-        self.allow(by, scope, Need::Scope, action).await?;
-        if let Some(done) = self.answered(by).await? {
+        if let Some(done) = self.enter(by, scope, Need::Scope, action).await? {
             return Ok(done);
         }
         let versions = self.0.store.versions(scope, plugin).await?;
@@ -233,8 +230,7 @@ impl Control {
         seen: Option<Revision>,
         purge: bool,
     ) -> Result<(), ToolError> {
-        self.allow(by, scope, Need::Scope, "plugin.remove").await?;
-        if self.answered::<()>(by).await?.is_some() {
+        if self.enter::<()>(by, scope, Need::Scope, "plugin.remove").await?.is_some() {
             return Ok(());
         }
         let row = self.0.store.registration(scope, plugin).await?;
@@ -263,8 +259,7 @@ impl Control {
     /// # Errors
     /// `NotFound` where it is not registered there, or came from neither; what loading says, and then the old one goes on.
     pub async fn reload(&self, by: &Actor, scope: &Scope, plugin: &PluginName) -> Result<(), ToolError> {
-        self.allow(by, scope, Need::Scope, "plugin.reload").await?;
-        if self.answered::<()>(by).await?.is_some() {
+        if self.enter::<()>(by, scope, Need::Scope, "plugin.reload").await?.is_some() {
             return Ok(());
         }
         self.reload_here(scope, plugin).await?;

@@ -29,8 +29,7 @@ impl Control {
         plugin: &PluginName,
         seen: Option<Revision>,
     ) -> Result<Registration, ToolError> {
-        self.allow(by, scope, Need::Scope, "plugin.enable").await?;
-        if let Some(done) = self.answered(by).await? {
+        if let Some(done) = self.enter(by, scope, Need::Scope, "plugin.enable").await? {
             return Ok(done);
         }
         let row = self.draft(scope, plugin, seen).await?;
@@ -64,8 +63,7 @@ impl Control {
         plugin: &PluginName,
         seen: Option<Revision>,
     ) -> Result<Registration, ToolError> {
-        self.allow(by, scope, Need::Scope, "plugin.disable").await?;
-        if let Some(done) = self.answered(by).await? {
+        if let Some(done) = self.enter(by, scope, Need::Scope, "plugin.disable").await? {
             return Ok(done);
         }
         let draft = self.draft(scope, plugin, seen).await?;
@@ -97,8 +95,7 @@ impl Control {
         config: Option<Value>,
         seen: Option<Revision>,
     ) -> Result<Registration, ToolError> {
-        self.allow(by, scope, Need::Scope, "plugin.config").await?;
-        if let Some(done) = self.answered(by).await? {
+        if let Some(done) = self.enter(by, scope, Need::Scope, "plugin.config").await? {
             return Ok(done);
         }
         let draft = self.draft(scope, plugin, seen).await?;
@@ -131,8 +128,7 @@ impl Control {
         priority: Option<i32>,
         seen: Option<Revision>,
     ) -> Result<Registration, ToolError> {
-        self.allow(by, scope, Need::Scope, "plugin.priority").await?;
-        if let Some(done) = self.answered(by).await? {
+        if let Some(done) = self.enter(by, scope, Need::Scope, "plugin.priority").await? {
             return Ok(done);
         }
         let draft = self.draft(scope, plugin, seen).await?;

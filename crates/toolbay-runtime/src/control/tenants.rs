@@ -13,8 +13,7 @@ impl Control {
     /// # Errors
     /// `Conflict` where there is one of that name; what [`Store`](crate::store::Store) says.
     pub async fn create_tenant(&self, by: &Actor, name: &TenantId) -> Result<TenantRow, ToolError> {
-        self.allow(by, &Scope::Global, Need::Operator, "tenant.create").await?;
-        if let Some(done) = self.answered(by).await? {
+        if let Some(done) = self.enter(by, &Scope::Global, Need::Operator, "tenant.create").await? {
             return Ok(done);
         }
         let created_at = self.now_ms()?;
@@ -36,8 +35,7 @@ impl Control {
         seen: Option<Revision>,
     ) -> Result<TenantRow, ToolError> {
         let action = if suspended { "tenant.suspend" } else { "tenant.resume" };
-        self.allow(by, &Scope::Global, Need::Operator, action).await?;
-        if let Some(done) = self.answered(by).await? {
+        if let Some(done) = self.enter(by, &Scope::Global, Need::Operator, action).await? {
             return Ok(done);
         }
         let before = self.0.store.tenant(name).await?.ok_or_else(|| no_tenant(name))?;
@@ -54,8 +52,7 @@ impl Control {
     /// # Errors
     /// `NotFound`; `Conflict` where it is not as `seen`.
     pub async fn remove_tenant(&self, by: &Actor, name: &TenantId, seen: Option<Revision>) -> Result<(), ToolError> {
-        self.allow(by, &Scope::Global, Need::Admin, "tenant.remove").await?;
-        if self.answered::<()>(by).await?.is_some() {
+        if self.enter::<()>(by, &Scope::Global, Need::Admin, "tenant.remove").await?.is_some() {
             return Ok(());
         }
         let before = self.0.store.tenant(name).await?.ok_or_else(|| no_tenant(name))?;
@@ -95,8 +92,7 @@ impl Control {
         name: &str,
         reference: Option<String>,
     ) -> Result<(), ToolError> {
-        self.allow(by, scope, Need::Operator, "secret.put").await?;
-        if self.answered::<()>(by).await?.is_some() {
+        if self.enter::<()>(by, scope, Need::Operator, "secret.put").await?.is_some() {
             return Ok(());
         }
         super::secrets::check_name(name)?;
