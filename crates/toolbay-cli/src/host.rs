@@ -61,6 +61,14 @@ impl Host {
         Self::open_at(options, options.store.url()?).await
     }
 
+    /// The same, at the database at `url`, with its control.
+    pub(crate) async fn open_stored(options: &SessionOptions, url: String) -> Result<(Self, Control), CliError> {
+        let host = Self::open_at(options, Some(url)).await?;
+        let control = host.control().cloned();
+        let control = control.ok_or_else(|| CliError::usage("the database was not opened"))?;
+        Ok((host, control))
+    }
+
     /// The same, at the database at `url` if there is one.
     pub(crate) async fn open_at(options: &SessionOptions, url: Option<String>) -> Result<Self, CliError> {
         let config = Config::load(options.host.config.as_deref())?;
@@ -85,7 +93,7 @@ impl Host {
             None => None,
         };
         if let Some(stored) = &stored {
-            builder = stored.apply_to(builder, config.secrets()?, options.host.state.is_none());
+            builder = stored.apply_to(builder, options.host.state.is_none());
         }
         let toolbay = builder.build().map_err(CliError::usage)?;
         let mut report = LoadReport::default();

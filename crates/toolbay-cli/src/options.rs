@@ -146,7 +146,7 @@ pub(crate) struct DatabaseOptions {
 }
 
 /// Where a server keeps its data unless it is told.
-pub(crate) const DATA: &str = "toolbay-data";
+const DATA: &str = "toolbay-data";
 
 /// The database that a command works at where it is told of one.
 #[derive(Debug, Clone, Default, Args)]
@@ -169,10 +169,15 @@ impl StoreOptions {
             (None, None) => Ok(None),
         }
     }
+
+    /// Where a server's database is: where the command was told, or where servers have it.
+    pub(crate) fn url_or_usual(&self) -> Result<String, CliError> {
+        self.url()?.map_or_else(|| in_folder(Path::new(DATA)), Ok)
+    }
 }
 
 /// The database in a folder of data.
-pub(crate) fn in_folder(folder: &Path) -> Result<String, CliError> {
+fn in_folder(folder: &Path) -> Result<String, CliError> {
     let file = folder.join("toolbay.db");
     let file = file.to_str().ok_or_else(|| CliError::usage("--data: the path is not Unicode"))?;
     Ok(format!("sqlite:{file}"))

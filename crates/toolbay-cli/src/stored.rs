@@ -14,7 +14,9 @@ use crate::exit::CliError;
 pub(crate) struct Stored {
     store: Arc<SqlStore>,
     audit: Arc<StoreAudit>,
-    secrets: StoredSecrets,
+    references: StoredSecrets,
+    /// The references, and then what is in the host's file: a secret without a reference is looked for as it was.
+    secrets: SecretChain,
 }
 
 /// Keys that were made since there were none.
@@ -29,23 +31,24 @@ impl Stored {
         let store = SqlStore::open(url, StoreOptions::default()).await.map_err(failed)?;
         let store = Arc::new(store);
         let audit = Arc::new(StoreAudit::new(Arc::clone(&store) as Arc<dyn Store>));
-        let secrets = StoredSecrets::new(keeper.unwrap_or_default());
-        Ok(Self { store, audit, secrets })
+        let keeper = keeper.unwrap_or_default();
+        let references = StoredSecrets::new(keeper.clone());
+        let secrets = SecretChain::default().then(references.clone()).then(keeper);
+        Ok(Self { store, audit, references, secrets })
     }
 
-    /// Has a host go by the store. What is in its file goes on: a secret without a reference is looked for as it was.
-    pub(crate) fn apply_to(&self, builder: ToolbayBuilder, keeper: Option<SecretChain>, keeps: bool) -> ToolbayBuilder {
-        let secrets = SecretChain::default().then(self.secrets.clone()).then(keeper.unwrap_or_default());
+    /// Has a host go by the store; `keeps` says whether what plugins keep is there too.
+    pub(crate) fn apply_to(&self, builder: ToolbayBuilder, keeps: bool) -> ToolbayBuilder {
         let builder = builder
             .audit(Arc::clone(&self.audit) as _)
             .event_relay(Arc::new(StoreRelay::new(Arc::clone(&self.store) as Arc<dyn Store>)))
-            .secrets(secrets);
+            .secrets(self.secrets.clone());
         if keeps { builder.kv(Arc::clone(&self.store) as _) } else { builder }
     }
 
     /// Takes over what is in the store.
     pub(crate) async fn control(&self, bay: Toolbay) -> Result<Control, CliError> {
-        let options = ControlOptions { secrets: Some(self.secrets.clone()), ..ControlOptions::default() };
+        let options = ControlOptions { secrets: Some(self.references.clone()), ..ControlOptions::default() };
         Control::open(bay, Arc::clone(&self.store) as Arc<dyn Store>, options).await.map_err(failed)
     }
 

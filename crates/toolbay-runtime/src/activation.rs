@@ -320,11 +320,12 @@ impl Toolbay {
     }
 
     fn tenant_config(&self, registered: &Registered, config: Option<&Value>) -> Result<Value, ToolError> {
-        let for_all = self.registry().config_for_all(&registered.owner);
+        let owner = &registered.owner;
+        let for_all = self.registry().config_for_all(&owner.scope, &owner.name);
         let layers: Vec<_> = for_all.iter().chain(config).collect();
         if layers.is_empty() {
-            return Ok(registered.owner.config.clone());
+            return Ok(owner.config.clone());
         }
-        registered.owner.config_with(&layers).map_err(|problem| ToolError::new(ErrorKind::Config, problem))
+        owner.config_with(&layers).map_err(|problem| ToolError::new(ErrorKind::Config, problem))
     }
 }

@@ -227,7 +227,7 @@ pub(crate) struct TenantlessHost {
 
 impl TenantlessHost {
     pub(crate) fn new(bay: Toolbay, owner: Arc<Owner>, place: &'static str) -> Self {
-        let for_all = bay.registry().config_for_all(&owner);
+        let for_all = bay.registry().config_for_all(&owner.scope, &owner.name);
         let config = for_all.and_then(|over| owner.config_with(&[&over]).ok());
         let config = config.unwrap_or_else(|| owner.config.clone());
         Self { bay, owner, place, origin: Origin::OUTSIDE, config, denials: Denials::default() }

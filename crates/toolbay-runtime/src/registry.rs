@@ -182,8 +182,8 @@ impl Registry {
     }
 
     /// What is said of a global plugin's configuration for all tenants.
-    pub(crate) fn config_for_all(&self, owner: &Owner) -> Option<Value> {
-        self.for_all().filter(|_| owner.scope == Scope::Global)?.of(&owner.name)?.config.clone()
+    pub(crate) fn config_for_all(&self, scope: &Scope, plugin: &PluginName) -> Option<Value> {
+        self.for_all().filter(|_| *scope == Scope::Global)?.of(plugin)?.config.clone()
     }
 
     /// The configurations that tenants have of a plugin, by tenant.

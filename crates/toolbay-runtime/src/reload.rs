@@ -307,7 +307,7 @@ impl Toolbay {
                 );
                 return Err(LoadError::new(ErrorKind::Conflict, message));
             }
-            let for_all = self.registry().config_for_all(&new.owner);
+            let for_all = self.registry().config_for_all(&new.owner.scope, &new.owner.name);
             for (tenant, config) in self.registry().configs_of(&new.owner) {
                 let layers: Vec<_> = for_all.iter().chain([&config]).collect();
                 if let Err(problem) = new.owner.config_with(&layers) {

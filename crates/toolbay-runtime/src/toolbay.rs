@@ -309,9 +309,8 @@ impl Toolbay {
         let (config, folder) = match scope {
             Scope::Global => {
                 let (name, environment) = (&metadata.name, &policy.environment);
-                let for_all = self.0.registry.activations(scope);
-                let for_all = for_all.as_ref().and_then(|decided| decided.of(name)?.config.as_ref());
-                let config = settings::of_host(name, schema, policy.configs.get(name), environment, for_all)?;
+                let for_all = self.0.registry.config_for_all(scope, name);
+                let config = settings::of_host(name, schema, policy.configs.get(name), environment, for_all.as_ref())?;
                 (config, self.assets_instead(scope, name))
             }
             Scope::Tenant(tenant) => {

@@ -161,17 +161,18 @@ impl View {
 
     /// Whether the tenant has a plugin switched on.
     pub(crate) fn is_on(&self, owner: &Owner) -> bool {
-        if owner.protected || (self.decided.is_none() && self.for_all.is_none()) {
-            return owner.protected || owner.enabled_by_default;
-        }
         let fits = !matches!(self.configs.get(&owner.name), Some((_, None)));
-        self.is_said_on(owner) && fits
+        owner.protected || (fits && self.is_said_on(owner))
     }
 
     /// Whether a plugin is to be on, which it is where its configuration fits.
     pub(crate) fn is_said_on(&self, owner: &Owner) -> bool {
-        let said = self.decisions(owner).find_map(|activation| activation.enabled);
-        said.unwrap_or(owner.enabled_by_default)
+        self.said_of(owner).unwrap_or(owner.enabled_by_default)
+    }
+
+    /// Whether it is decided that a plugin is on or off.
+    fn said_of(&self, owner: &Owner) -> Option<bool> {
+        self.decisions(owner).find_map(|activation| activation.enabled)
     }
 
     /// What is decided about a plugin: by the tenant, and then for all of them.
@@ -193,8 +194,7 @@ impl View {
     pub(crate) fn switched_off(&self, tool: &str) -> Option<PluginName> {
         let of = |catalog: &'_ Arc<Catalog>| {
             let owner = &catalog.tool(tool).or_else(|| catalog.tool_by_provider_name(tool))?.owner;
-            let said = self.decisions(owner).find_map(|activation| activation.enabled);
-            (said == Some(false)).then(|| owner.name.clone())
+            (self.said_of(owner) == Some(false)).then(|| owner.name.clone())
         };
         self.own.as_ref().and_then(of).or_else(|| of(&self.global))
     }

@@ -1,10 +1,7 @@
 //! `toolbay enable`, `disable`, `config` and `install`: what a tenant of a server, or all of them, have of a plugin. The
 //! plugins are loaded as a server would, since each change is tried before it is written.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -17,7 +14,7 @@ use toolbay::{
 use crate::{
     exit::{CliError, Status},
     host::Host,
-    options::{DATA, SessionOptions, in_folder},
+    options::SessionOptions,
     output,
     stored::{failed, operator},
 };
@@ -77,12 +74,11 @@ struct Office {
 
 impl Office {
     async fn open(whom: &For) -> Result<Self, CliError> {
-        let url = whom.session.store.url()?.map_or_else(|| in_folder(Path::new(DATA)), Ok)?;
+        let url = whom.session.store.url_or_usual()?;
         // A name that is a slip must not become a database.
         toolbay::sql::SqlStore::existing(&url, toolbay::StoreOptions::default()).map_err(failed)?;
-        let host = Host::open_at(&whom.session, Some(url)).await?;
+        let (host, control) = Host::open_stored(&whom.session, url).await?;
         output::load_failures(&host.report);
-        let Some(control) = host.control().cloned() else { return Err(CliError::usage("the database was not opened")) };
         let tenant: &TenantId = &whom.session.tenant;
         let scope = if whom.global { Scope::Global } else { Scope::Tenant(tenant.clone()) };
         Ok(Self { host, control, scope })

@@ -25,7 +25,7 @@ use toolbay::{
 use crate::{
     exit::{CliError, Status},
     host::Host,
-    options::{DATA, SessionOptions, WatchOptions, in_folder},
+    options::{SessionOptions, WatchOptions},
     output, signals,
     stored::{self, FirstKeys},
 };
@@ -61,9 +61,7 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
         check_loopback(wanted).map_err(|error| CliError::usage(format!("--host: {error}")))?;
         return without_database(options, wanted).await;
     }
-    let url = options.session.store.url()?.map_or_else(|| in_folder(Path::new(DATA)), Ok)?;
-    let host = Host::open_at(&options.session, Some(url)).await?;
-    let Some(control) = host.control().cloned() else { return Err(CliError::usage("the database was not opened")) };
+    let (host, control) = Host::open_stored(&options.session, options.session.store.url_or_usual()?).await?;
     let named = options.session.plugins.tenant_tools.iter().map(|pair| &pair.key);
     stored::ensure_tenants(&control, named.chain([&options.session.tenant])).await?;
     let keys = stored::first_keys(&control, &options.session.tenant).await?;
@@ -176,10 +174,7 @@ fn announce(host: &Host, address: SocketAddr, keys: Option<&FirstKeys>) {
         if let Some(key) = tenant {
             let name = key.row.tenant.as_ref().map(ToString::to_string).unwrap_or_default();
             output::note(&format!("\na key of the tenant {name}, shown this once:\n{}", key.secret));
-            let header = json!({ "Authorization": format!("Bearer {}", key.secret) });
-            let server = json!({ "type": "http", "url": format!("{base}/mcp"), "headers": header });
-            let snippet = json!({ "mcpServers": { "toolbay": server } });
-            output::note(&format!("\nto connect an MCP client, give it this configuration:\n{snippet:#}\n"));
+            tell_clients(&format!("{base}/mcp"), Some(&key.secret));
         }
     }
     output::note(&format!("listening on {base}"));
@@ -194,8 +189,7 @@ fn announce_keyless(host: &Host, chosen: &Session, tenants: &BTreeMap<TenantId, 
         let count = session.tools().len();
         output::note(&format!("http://{address}/tenants/{tenant}/mcp has the {count} tools of tenant {tenant}"));
     }
-    let snippet = json!({ "mcpServers": { "toolbay": { "type": "http", "url": url } } });
-    output::note(&format!("\nto connect an MCP client, give it this configuration:\n{snippet:#}\n"));
+    tell_clients(&url, None);
     output::note(&format!("listening on {url}"));
 }
 
@@ -233,10 +227,18 @@ fn read_keys(path: &Path) -> Result<StaticKeys, CliError> {
 fn announce_keyed(host: &Host, address: SocketAddr) {
     output::load_report(&host.report);
     let url = format!("http://{address}/mcp");
-    let headers = json!({ "Authorization": "Bearer YOUR-KEY" });
-    let snippet = json!({ "mcpServers": { "toolbay": { "type": "http", "url": url, "headers": headers } } });
-    output::note(&format!("\nto connect an MCP client, give it this configuration:\n{snippet:#}\n"));
+    tell_clients(&url, Some("YOUR-KEY"));
     output::note(&format!("listening on {url}"));
+}
+
+/// Says what an MCP client has to be told to come in.
+fn tell_clients(url: &str, key: Option<&str>) {
+    let server = match key {
+        Some(key) => json!({ "type": "http", "url": url, "headers": { "Authorization": format!("Bearer {key}") } }),
+        None => json!({ "type": "http", "url": url }),
+    };
+    let snippet = json!({ "mcpServers": { "toolbay": server } });
+    output::note(&format!("\nto connect an MCP client, give it this configuration:\n{snippet:#}\n"));
 }
 
 fn host_address(text: &str) -> Result<IpAddr, String> {

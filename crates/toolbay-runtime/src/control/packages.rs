@@ -6,7 +6,6 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use toolbay_api::{ErrorKind, Limit, PluginName, Scope, ToolError};
-use uuid::Uuid;
 
 use super::{Actor, Control, Need, expected, told};
 use crate::{
@@ -126,6 +125,9 @@ impl Control {
         plugin: &PluginName,
         install: Install,
     ) -> Result<Registration, ToolError> {
+        if let Some(done) = self.enter(by, scope, Need::Scope, "plugin.install").await? {
+            return Ok(done);
+        }
         self.put_version(by, scope, plugin, install, "plugin.install").await
     }
 
@@ -159,9 +161,6 @@ impl Control {
         install: Install,
         action: &str,
     ) -> Result<Registration, ToolError> {
-        if let Some(done) = self.enter(by, scope, Need::Scope, action).await? {
-            return Ok(done);
-        }
         let versions = self.0.store.versions(scope, plugin).await?;
         let wanted = |there: &&PackageVersion| install.version.as_ref().is_none_or(|version| *version == there.version);
         let chosen = versions.iter().find(wanted).ok_or_else(|| {
@@ -192,20 +191,8 @@ impl Control {
             }
             None => {
                 self.check_room(scope)?;
-                Registration {
-                    id: Uuid::now_v7(),
-                    scope: scope.clone(),
-                    plugin: plugin.clone(),
-                    version: chosen.version.clone(),
-                    package: Some(chosen.digest),
-                    previous: None,
-                    enabled: true,
-                    config: None,
-                    priority: None,
-                    installed_at: now,
-                    updated_at: now,
-                    revision: 1,
-                }
+                let package = Some(chosen.digest);
+                Registration { package, ..Registration::new(scope, plugin, &chosen.version, now) }
             }
         };
         let detail = json!({

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 use toolbay_api::{ErrorKind, PluginName, Scope, ToolError};
-use uuid::Uuid;
 
 use super::{Actor, Control, Need, expected};
 use crate::{
@@ -166,34 +165,18 @@ impl Control {
         };
         let before = self.0.store.registration(scope, plugin).await?;
         let seen = expected(before.as_ref().map(|row| row.revision), seen)?;
-        let is_new = before.is_none();
         let now = self.now_ms()?;
         let row = match before {
             Some(row) => Registration { revision: row.revision + 1, updated_at: now, ..row },
             None => {
+                self.check_room(scope)?;
                 let enabled = match scope {
                     Scope::Tenant(tenant) => bay.registry().view(tenant).is_said_on(&registered.owner),
                     Scope::Global => registered.owner.enabled_by_default,
                 };
-                Registration {
-                    id: Uuid::now_v7(),
-                    scope: scope.clone(),
-                    plugin: plugin.clone(),
-                    version: registered.owner.version.clone(),
-                    package: None,
-                    previous: None,
-                    enabled,
-                    config: None,
-                    priority: None,
-                    installed_at: now,
-                    updated_at: now,
-                    revision: 1,
-                }
+                Registration { enabled, ..Registration::new(scope, plugin, &registered.owner.version, now) }
             }
         };
-        if is_new {
-            self.check_room(scope)?;
-        }
         Ok(Draft { row, seen, registered })
     }
 

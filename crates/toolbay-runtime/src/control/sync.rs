@@ -13,6 +13,7 @@ use toolbay_api::{ErrorKind, PluginName, Scope, ToolError};
 use super::{Control, told};
 use crate::{
     activation::{Activation, Activations},
+    archive,
     catalog::Registered,
     load::{Failed, LoadReport},
     reload::ReloadOptions,
@@ -288,10 +289,15 @@ impl Control {
         row: &Registration,
         digest: &PackageDigest,
     ) -> Result<(PathBuf, Arc<Registered>), ToolError> {
-        let versions = self.0.store.versions(scope, &row.plugin).await?;
+        let content = self.content(digest).await?;
+        // Only a one-file plugin has a name of its own, which the store has to be asked for.
+        let versions = match archive::is_archive(&content) {
+            true => Vec::new(),
+            false => self.0.store.versions(scope, &row.plugin).await?,
+        };
         let version = versions.into_iter().find(|version| version.version == row.version);
         let file_name = version.and_then(|version| version.file_name).unwrap_or_else(|| row.plugin.to_string());
-        let package = self.unpack(scope, &file_name, &self.content(digest).await?)?;
+        let package = self.unpack(scope, &file_name, &content)?;
         // Several may have files of one name; by this they are told apart.
         let origin = PathBuf::from(row.plugin.as_str()).join(&file_name);
         let bay = &self.0.bay;

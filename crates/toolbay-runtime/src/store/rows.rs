@@ -61,6 +61,26 @@ pub struct Registration {
     pub revision: Revision,
 }
 
+impl Registration {
+    /// A plugin that is on, of which nothing else is decided and no package installed, as it is written first at `now_ms`.
+    pub(crate) fn new(scope: &Scope, plugin: &PluginName, version: &Version, now_ms: i64) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            scope: scope.clone(),
+            plugin: plugin.clone(),
+            version: version.clone(),
+            package: None,
+            previous: None,
+            enabled: true,
+            config: None,
+            priority: None,
+            installed_at: now_ms,
+            updated_at: now_ms,
+            revision: 1,
+        }
+    }
+}
+
 /// A version of a plugin that was uploaded. Never changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PackageVersion {
