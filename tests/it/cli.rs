@@ -2,7 +2,8 @@
 //!
 //! `help` holds the texts; `plugins` new, check and tools; `calls` and `batch` the call; `code` programs; `config` the configuration
 //! file; `databases` what looks after them; `looking_after` tenants, keys and what they have of plugins; `operators` what tells of
-//! plugins and keeps up with them; `agents` and `serving` the long-running commands; `servers` MCP servers as plugins.
+//! plugins and keeps up with them; `agents` and `serving` the long-running commands; `servers` MCP servers as plugins; `tokens`
+//! those of an authorization server.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,6 +25,7 @@ mod operators;
 mod plugins;
 mod servers;
 mod serving;
+mod tokens;
 
 use std::{
     io::{PipeWriter, Write},

@@ -14,14 +14,14 @@ use std::{
 };
 
 use serde_json::{Map, Value, json};
-use toolbay::{PermissionSet, PluginName, Reply, Scope, Toolbay};
+use toolbay::{PluginName, Reply, Scope, Toolbay};
 
-use crate::support::project;
+use crate::support::{project, unhurried};
 
 /// A Toolbay with the shop, on the database of the folder `assets` instead of its own where one is given.
 async fn shop(assets: Option<PathBuf>) -> Toolbay {
     let name = PluginName::new("retail").unwrap();
-    let mut builder = toolbay::builder().grants(PermissionSet::standard());
+    let mut builder = unhurried();
     if let Some(folder) = assets {
         builder = builder.assets(name, folder);
     }

@@ -19,7 +19,7 @@ use toolbay::{
 
 use toolbay_testkit::check_cases;
 
-use crate::support::project;
+use crate::support::{project, unhurried};
 
 fn tools() -> PathBuf {
     project().join("tools")
@@ -41,7 +41,7 @@ fn cases(plugin: &str) -> Vec<(String, Value)> {
 /// A host with one shipped plugin, configured as the case says.
 async fn host_with(plugin: &str, case: &Value) -> Result<Toolbay, LoadError> {
     let name = PluginName::new(plugin).expect("a plugin name");
-    let mut builder = toolbay::builder().grants(PermissionSet::standard());
+    let mut builder = unhurried();
     if let Some(config) = case.get("config") {
         builder = builder.plugin_config(name, config.clone());
     }
@@ -60,8 +60,7 @@ fn is_wanted(wanted: &Value, kind: &str, message: &str) -> bool {
 /// Runs all tool cases of a plugin. Cases that name a tenant share its state, the others have a tenant each.
 async fn check_tools(plugin: &str) {
     let cases = std::fs::read_to_string(tools().join("cases").join(format!("{plugin}.jsonl"))).expect("a case file");
-    let builder = || toolbay::builder().grants(PermissionSet::standard());
-    let report = check_cases(&tools().join(format!("{plugin}.rhai")), &cases, builder).await;
+    let report = check_cases(&tools().join(format!("{plugin}.rhai")), &cases, unhurried).await;
     let report = report.unwrap_or_else(|error| panic!("{plugin}: {error}"));
     assert!(report.failed.is_empty(), "{} cases failed:\n{}", report.failed.len(), report.failed.join("\n"));
     assert!(report.uncalled.is_empty(), "every tool of {plugin} has a case: {:?}", report.uncalled);

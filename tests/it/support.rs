@@ -1,9 +1,11 @@
 //! What several test modules need: a host with the scripted tools, and short ways to say things.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use toolbay::{Scope, Session, Tool, ToolContext, Toolbay, ToolbayBuilder, plugin::NativePlugin, tool};
+use toolbay::{
+    Limits, PermissionSet, Scope, Session, Tool, ToolContext, Toolbay, ToolbayBuilder, plugin::NativePlugin, tool,
+};
 use toolbay_testkit::{Transcript, scripted_tools};
 
 /// A host with the scripted tools for everybody.
@@ -58,6 +60,13 @@ pub(crate) fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         std::fs::write(path, content).expect("a file in it");
     }
     folder
+}
+
+/// A host whose tools get the standard grants and have all the time that a busy machine takes: for tests of what tools do, not
+/// of how long it takes. Everything else is bounded as usual.
+pub(crate) fn unhurried() -> ToolbayBuilder {
+    let limits = Limits { timeout: Duration::from_secs(120), ..Limits::default() };
+    toolbay::builder().grants(PermissionSet::standard()).limits(limits)
 }
 
 /// The folder of the whole project.

@@ -24,6 +24,13 @@
 //! environment = "TOOLBAY_SECRET_"   # the variables that begin with this
 //! directory = "/run/secrets"        # then the files of this folder
 //!
+//! [oauth]                           # tokens that let clients in at /mcp, beside the host's own keys
+//! issuer = "https://login.example.com"            # iss, to the letter
+//! resource = "https://tools.example.com/mcp"      # this server, in aud
+//! jwks_uri = "https://login.example.com/jwks"     # the issuer's keys; [http] says what may be reached
+//! tenant_claim = "tenant"           # the claim that names the tenant
+//! required_scope = "tools"          # without it any scope will do
+//!
 //! [isolation]                       # "process" or "in-process"; a manifest has no say
 //! global = "in-process"             # plugins for everybody
 //! tenants = "process"               # plugins of tenants, and programs
@@ -90,11 +97,12 @@ use serde_json::{Map, Value};
 use toolbay::{
     Ability, AbilityName, Activation, Annotations, Bounds, Breaker, CodeLoading, ErrorKind, Isolation, Limits,
     LimitsRequest, LoadError, Loading, Operation, PermissionSet, PluginName, Prices, Quota, SecretChain, TenantId,
-    TierPolicy, ToolName, ToolbayBuilder, mcp_client::HttpPolicy,
+    TierPolicy, ToolName, ToolbayBuilder, mcp::JwtIssuer, mcp_client::HttpPolicy,
 };
 
 use crate::{
     exit::CliError,
+    oauth::OauthSection,
     outside::{HttpSection, SecretsSection},
     spending::{self, BudgetSection, PriceSection},
 };
@@ -120,6 +128,8 @@ pub(crate) struct Config {
     http: HttpSection,
     /// Where plugins' secrets lie.
     secrets: SecretsSection,
+    /// Whose tokens let clients in at /mcp.
+    oauth: Option<OauthSection>,
     /// Where scripts run.
     isolation: IsolationSection,
     /// When a plugin that fails is not called for a while.
@@ -440,6 +450,12 @@ impl Config {
     /// Where MCP servers may be that are called.
     pub(crate) fn mcp_http(&self) -> Result<HttpPolicy, CliError> {
         self.http.mcp().map_err(|problem| CliError::usage(format!("--config: http.{problem}")))
+    }
+
+    /// Who reads the tokens that let clients in, where there are any.
+    pub(crate) fn oauth(&self) -> Result<Option<JwtIssuer>, CliError> {
+        let issuer = self.oauth.as_ref().map(|section| section.issuer(&self.http)).transpose();
+        issuer.map_err(|problem| CliError::usage(format!("--config: {problem}")))
     }
 
     /// The secrets that are for everybody.

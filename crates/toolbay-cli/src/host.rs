@@ -15,6 +15,7 @@ use toolbay::{
     CodeLoading, Control, Failed, FileKv, HealthWatch, Isolation, LoadReport, Loading, PluginName, ReloadOptions,
     Scope, Session, SyncReport, TenantId, TierPolicy, TieredRunner, Toolbay, ToolbayBuilder,
     control::Following,
+    mcp::{Authenticate, Either, JwtIssuer},
     mcp_client::McpRunner,
     watch,
     worker::{WorkerConfig, WorkerRunner},
@@ -34,6 +35,8 @@ pub(crate) struct Host {
     pub(crate) report: LoadReport,
     sources: Vec<(Scope, PathBuf)>,
     health_interval: Option<Duration>,
+    /// Who reads the tokens of clients, where the file names somebody.
+    issuer: Option<Arc<JwtIssuer>>,
     /// The store, where the command works at one.
     stored: Option<(Stored, Control)>,
     /// Whether it was said what did not stop.
@@ -109,7 +112,8 @@ impl Host {
             None => None,
         };
         let health_interval = config.health_interval();
-        Ok(Self { toolbay, report, sources, health_interval, stored, told: AtomicBool::new(false) })
+        let issuer = config.oauth()?.map(Arc::new);
+        Ok(Self { toolbay, report, sources, health_interval, issuer, stored, told: AtomicBool::new(false) })
     }
 
     /// Keeps up with what changes while a command goes on: files, where that is asked for, and the plugins' health. `told`
@@ -130,6 +134,19 @@ impl Host {
         let health = self.health_interval.map(|interval| self.toolbay.watch_health(interval));
         let store = self.control().map(Control::follow);
         Ok(KeptUp { _watched: watched?, _health: health, _store: store })
+    }
+
+    /// Lets in whoever `keys` know, and whoever has a token of the file's issuer.
+    pub(crate) fn door(&self, keys: impl Authenticate + 'static) -> Arc<dyn Authenticate> {
+        match &self.issuer {
+            Some(issuer) => Arc::new(Either(keys, Arc::clone(issuer))),
+            None => Arc::new(keys),
+        }
+    }
+
+    /// Whether tokens of an issuer let clients in.
+    pub(crate) fn takes_tokens(&self) -> bool {
+        self.issuer.is_some()
     }
 
     /// The control of the store, where the command works at one.

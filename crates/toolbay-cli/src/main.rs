@@ -14,6 +14,7 @@ mod config;
 mod exit;
 mod host;
 mod logging;
+mod oauth;
 mod options;
 mod output;
 mod outside;

@@ -8,6 +8,7 @@
 //! - this file: the port, principals, refusals and how they look in HTTP.
 //! - [`keys`]: keys that are given at the start. [`jwt`]: tokens of an OAuth 2.1 authorization server.
 
+pub mod either;
 pub mod jwt;
 pub mod keys;
 
@@ -132,6 +133,17 @@ pub trait Authenticate: Send + Sync {
     /// What OAuth clients have to know of this server; `None` where its keys are not OAuth's.
     fn protected_resource(&self) -> Option<ProtectedResource> {
         None
+    }
+}
+
+#[async_trait]
+impl<A: Authenticate + ?Sized> Authenticate for Arc<A> {
+    async fn authenticate(&self, credential: &Bearer) -> Result<Principal, Refused> {
+        (**self).authenticate(credential).await
+    }
+
+    fn protected_resource(&self) -> Option<ProtectedResource> {
+        (**self).protected_resource()
     }
 }
 

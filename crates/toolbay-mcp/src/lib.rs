@@ -33,6 +33,7 @@ mod tools;
 
 pub use auth::{
     Authenticate, Bearer, Principal, ProtectedResource, Refused,
+    either::Either,
     jwt::{FetchedKeys, JwtIssuer, JwtOptions, KeySource},
     keys::{KeyError, StaticKeys},
 };

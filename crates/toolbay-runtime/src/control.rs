@@ -193,6 +193,13 @@ impl Control {
         self.0.seen.tenants.contains_key(name)
     }
 
+    /// Whether there is a tenant of this name and it is not suspended, as it was read from the store last. For hosts that
+    /// know callers by other means than keys.
+    #[must_use]
+    pub fn is_active(&self, name: &TenantId) -> bool {
+        self.0.seen.tenants.get(name).is_some_and(|tenant| !tenant.suspended)
+    }
+
     /// What it was opened with.
     #[must_use]
     pub fn options(&self) -> &ControlOptions {

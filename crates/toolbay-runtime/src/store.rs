@@ -69,6 +69,9 @@ pub trait Store: Send + Sync {
     /// Keys, newest first: of one tenant, or all of them.
     async fn keys(&self, tenant: Option<&TenantId>, page: Page) -> Result<Listed<KeyRow>, ToolError>;
 
+    /// Where the secrets of a scope are found, by their names. `NotFound` where its tenant is not there.
+    async fn secrets(&self, scope: &Scope, page: Page) -> Result<Listed<SecretReference>, ToolError>;
+
     /// The answer that was given to a request with this key, and the digest of that request.
     async fn answered(&self, owner: Uuid, key: &str, now_ms: i64) -> Result<Option<(ChainHash, Value)>, ToolError>;
 

@@ -98,8 +98,9 @@ impl Db {
             }
             Place::Postgres(connect) => {
                 let limit = |time: Duration| time.as_millis().max(1).to_string();
+                let name = connect.get_application_name().unwrap_or("toolbay").to_owned();
                 let connect = connect
-                    .application_name("toolbay")
+                    .application_name(&name)
                     .options([
                         ("statement_timeout", limit(options.timeout)),
                         ("lock_timeout", limit(options.timeout)),

@@ -1,12 +1,13 @@
 //! Where tenants' secrets are found. The secrets themselves are with the host's keeper.
 
-use toolbay_api::ToolError;
-use toolbay_runtime::store::SecretReference;
+use toolbay_api::{Scope, ToolError};
+use toolbay_runtime::store::{Listed, Page, SecretReference};
 
 use crate::{
-    db::Db,
+    db::{Db, read},
     fault::{Fault, within},
     link::Link,
+    page::{listed, rows_of},
     store::{known_scope_id, scope_of},
     values::{Row, params},
 };
@@ -14,6 +15,22 @@ use crate::{
 /// A row of `tenants.name, name, reference`.
 pub(crate) fn row(row: &Row) -> Result<SecretReference, Fault> {
     Ok(SecretReference { scope: scope_of(row.get(0)?)?, name: row.get(1)?, reference: row.get(2)? })
+}
+
+pub(crate) async fn list(db: &Db, scope: &Scope, page: &Page) -> Result<Listed<SecretReference>, ToolError> {
+    let after = page.after.as_deref().unwrap_or_default();
+    read!(db, |link| {
+        let tenant = known_scope_id(&mut link, scope).await?;
+        let rows = link
+            .rows(
+                "SELECT t.name, s.name, s.reference FROM secret_references s JOIN tenants t ON t.id = s.tenant_id
+                 WHERE s.tenant_id = $1 AND s.reference IS NOT NULL AND s.name > $2 ORDER BY s.name LIMIT $3",
+                params![tenant, after, rows_of(page)],
+            )
+            .await?;
+        let secrets = rows.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        Ok(listed(secrets, page, |secret| secret.name.clone()))
+    })
 }
 
 pub(crate) async fn put(link: &mut Link, db: &Db, secret: &SecretReference, position: i64) -> Result<(), Fault> {

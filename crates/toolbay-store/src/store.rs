@@ -7,7 +7,7 @@ use serde_json::Value;
 use toolbay_api::{ErrorKind, PluginName, Scope, TenantId, ToolError, async_trait};
 use toolbay_runtime::store::{
     AuditEntry, AuditLine, AuditQuery, ChainHash, Change, DeadEvent, Expected, KeyRow, Listed, OutboxEvent,
-    PackageDigest, PackageVersion, Page, Position, Registration, RunRow, Snapshot, Store, TenantRow,
+    PackageDigest, PackageVersion, Page, Position, Registration, RunRow, SecretReference, Snapshot, Store, TenantRow,
 };
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ use crate::{
     keys,
     migrations::{self, SchemaStatus},
     options::StoreOptions,
-    outbox, packages, registrations, runs, snapshot, tenants,
+    outbox, packages, registrations, runs, secrets, snapshot, tenants,
     values::params,
 };
 
@@ -178,6 +178,10 @@ impl Store for SqlStore {
 
     async fn keys(&self, tenant: Option<&TenantId>, page: Page) -> Result<Listed<KeyRow>, ToolError> {
         keys::list(self.db(), tenant, &page).await
+    }
+
+    async fn secrets(&self, scope: &Scope, page: Page) -> Result<Listed<SecretReference>, ToolError> {
+        secrets::list(self.db(), scope, &page).await
     }
 
     async fn answered(&self, owner: Uuid, key: &str, now_ms: i64) -> Result<Option<(ChainHash, Value)>, ToolError> {

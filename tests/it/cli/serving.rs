@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{BROKEN, Desk, Ran};
 
-fn initialize() -> Value {
+pub(super) fn initialize() -> Value {
     json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
         "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "test", "version": "1" } } })
 }
@@ -55,9 +55,9 @@ fn mcp_that_nobody_speaks_to_ends_in_peace() {
 }
 
 /// A server that is stopped whatever becomes of the test.
-struct Server {
+pub(super) struct Server {
     child: Child,
-    said: String,
+    pub(super) said: String,
     address: SocketAddr,
 }
 
@@ -67,7 +67,7 @@ impl Server {
         Self::launch(desk, &[&["--keyless"], args].concat())
     }
 
-    fn launch(desk: &Desk, args: &[&str]) -> Self {
+    pub(super) fn launch(desk: &Desk, args: &[&str]) -> Self {
         let child = desk.command(&[&["serve", "--port", "0"], args].concat()).spawn().expect("the binary starts");
         let mut server = Self { child, said: String::new(), address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         let mut lines = BufReader::new(server.child.stderr.take().expect("a pipe"));
@@ -88,10 +88,10 @@ impl Server {
         self.send(path, None, message)
     }
 
-    /// The same for whoever shows `key`.
-    fn send(&self, path: &str, key: Option<&str>, message: &Value) -> (u16, String) {
+    /// The same for whoever shows `key`. Null is no message.
+    pub(super) fn send(&self, path: &str, key: Option<&str>, message: &Value) -> (u16, String) {
         let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
-        let body = message.to_string();
+        let body = if message.is_null() { String::new() } else { message.to_string() };
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         write!(
@@ -127,7 +127,7 @@ impl Drop for Server {
 }
 
 /// The keys that a server shows at its first start: the admin's and the tenant's.
-fn shown_keys(said: &str) -> Vec<String> {
+pub(super) fn shown_keys(said: &str) -> Vec<String> {
     said.lines().filter(|line| line.starts_with("tbk_")).map(ToOwned::to_owned).collect()
 }
 

@@ -79,6 +79,7 @@ pass! {
     versions(scope: &Scope, plugin: &PluginName) -> Vec<PackageVersion>;
     package(digest: &PackageDigest) -> Option<Arc<[u8]>>;
     keys(tenant: Option<&TenantId>, page: Page) -> Listed<KeyRow>;
+    secrets(scope: &Scope, page: Page) -> Listed<SecretReference>;
     answered(owner: Uuid, key: &str, now_ms: i64) -> Option<(ChainHash, Value)>;
     record(entries: Vec<AuditEntry>) -> ();
     audit(scope: &Scope, query: &AuditQuery) -> Listed<AuditLine>;

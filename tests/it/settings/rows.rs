@@ -270,6 +270,7 @@ pub(super) const CONFIG: &[(&str, &str, &str, &str, bool)] = &[
 ];
 
 const ABILITY: &str = "each_key_of_an_ability_in_the_configuration_file_is_seen";
+const OAUTH: &str = "each_key_of_oauth_says_whose_tokens_let_whom_in";
 const BUDGET: &str = "each_budget_of_the_configuration_file_binds_and_says_what_ran_out";
 
 /// Fields whose tests stand elsewhere: of what, which, and the test's name.
@@ -330,6 +331,11 @@ pub(super) const NAMED: &[(&str, &str, &str)] = &[
     ("config", "http.allow_networks", "each_key_of_http_opens_or_bounds_something"),
     ("config", "http.max_response_bytes", "each_key_of_http_opens_or_bounds_something"),
     ("config", "http.timeout_ms", "each_key_of_http_opens_or_bounds_something"),
+    ("config", "oauth.issuer", OAUTH),
+    ("config", "oauth.resource", OAUTH),
+    ("config", "oauth.jwks_uri", OAUTH),
+    ("config", "oauth.tenant_claim", OAUTH),
+    ("config", "oauth.required_scope", OAUTH),
     ("config", "secrets.environment", "each_key_of_secrets_is_a_place_and_a_tenants_own_goes_before"),
     ("config", "secrets.directory", "each_key_of_secrets_is_a_place_and_a_tenants_own_goes_before"),
     ("config", "tenants.*.secrets.environment", "each_key_of_secrets_is_a_place_and_a_tenants_own_goes_before"),

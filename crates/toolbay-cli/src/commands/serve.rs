@@ -68,12 +68,14 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
 
     let mcp = HttpOptions { hosts: options.allow_host.clone(), ..HttpOptions::default() };
     let server = Server::new(control.clone(), ServerOptions::default());
-    let (live, bay) = (server.live_runs(), host.toolbay.clone());
+    let (live, bay, known) = (server.live_runs(), host.toolbay.clone(), control.clone());
     let sessions = move |principal: &Principal| {
+        // An issuer of tokens does not know whom this host knows.
+        known.is_active(&principal.tenant).then_some(())?;
         let session = bay.session(&principal.tenant).ok()?;
         Some(session.with_observer(live.observer(&principal.tenant)))
     };
-    let (router, end) = keyed_http_router(Arc::new(Keys(control)), sessions, mcp).into_parts();
+    let (router, end) = keyed_http_router(host.door(Keys(control)), sessions, mcp).into_parts();
     let server = server.merge(router).bind(wanted).await.map_err(|error| cannot_listen(wanted, &error))?;
     let address = server.local_addr().map_err(|error| cannot_listen(wanted, &error))?;
     // Before anybody is told the address, so that nobody who heard it can end the server the hard way.
@@ -116,6 +118,11 @@ impl Authenticate for Keys {
 /// every tenant's to whoever has a key of a file.
 async fn without_database(options: Options, wanted: SocketAddr) -> Result<Status, CliError> {
     let host = Host::open_at(&options.session, None).await?;
+    if options.keyless && host.takes_tokens() {
+        return Err(CliError::usage(
+            "--keyless lets everybody in, and the configuration file has [oauth]: leave one out",
+        ));
+    }
     let listener = TcpListener::bind(wanted).await.map_err(|error| cannot_listen(wanted, &error))?;
     let address = listener.local_addr().map_err(|error| cannot_listen(wanted, &error))?;
     let chosen = host.session_of(&options.session.tenant)?;
@@ -133,7 +140,7 @@ async fn without_database(options: Options, wanted: SocketAddr) -> Result<Status
         Some(keys) => {
             let toolbay = host.toolbay.clone();
             let session = move |principal: &Principal| toolbay.session(principal.tenant.as_str()).ok();
-            keyed_http_router(Arc::new(keys), session, mcp)
+            keyed_http_router(host.door(keys), session, mcp)
         }
         None => http_router(chosen, move |tenant| tenants.get(tenant).cloned(), mcp),
     };

@@ -98,11 +98,8 @@ impl Control {
         if is_over(row.expires_at) || is_over(row.revoked_at) {
             return None;
         }
-        if let Some(tenant) = &row.tenant {
-            let suspended = self.0.seen.tenants.get(tenant).is_none_or(|tenant| tenant.suspended);
-            if suspended {
-                return None;
-            }
+        if row.tenant.as_ref().is_some_and(|tenant| !self.is_active(tenant)) {
+            return None;
         }
         let KeyRow { id: key, prefix, role, tenant, rate, .. } = row;
         Some(Principal { key, prefix, role, tenant, rate })

@@ -101,4 +101,13 @@ impl Control {
         let row = SecretReference { scope: scope.clone(), name: name.to_owned(), reference };
         self.commit(by, vec![Step::PutSecret(row)], entry, &()).await
     }
+
+    /// Where the secrets of a scope are found, by their names. For operators.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; `NotFound` where there is no such tenant; what [`Store`](crate::store::Store) says.
+    pub async fn secrets(&self, by: &Actor, scope: &Scope, page: Page) -> Result<Listed<SecretReference>, ToolError> {
+        self.allow(by, scope, Need::Operator, "secret.list").await?;
+        self.0.store.secrets(scope, page).await
+    }
 }

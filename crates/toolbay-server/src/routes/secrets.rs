@@ -4,16 +4,20 @@
 use axum::{http::Method, response::Response};
 use serde_json::json;
 use toolbay_api::SecretName;
-use toolbay_runtime::store::Role;
+use toolbay_runtime::store::{Role, SecretReference};
 
 use crate::{
     call::{Call, nothing, ok},
     problem::Problem,
     table::{Endpoint, Group},
-    views::{SecretView, SecretWanted},
+    views::{Page, SecretView, SecretWanted},
 };
 
 pub(super) fn group() -> Group {
+    let list = Endpoint::new(Method::GET, "/secrets", "listSecrets", "Lists where secrets are found", list)
+        .role(Role::Operator)
+        .paged()
+        .gives::<Page<SecretView>>(200, "A part of the references, by name, without what they refer to.");
     let put = Endpoint::new(Method::PUT, "/secrets/{secret}", "putSecret", "Says where a secret is found", put)
         .role(Role::Operator)
         .takes::<SecretWanted>(|| json!({ "reference": "ACME_STRIPE_KEY" }))
@@ -24,7 +28,7 @@ pub(super) fn group() -> Group {
         .once()
         .gives_nothing("It is gone.");
     let mut group = Group::new("secrets");
-    for endpoint in [put, delete] {
+    for endpoint in [list, put, delete] {
         group.of_tenant(&endpoint);
         group.global(&endpoint, Role::Admin);
     }
@@ -33,6 +37,12 @@ pub(super) fn group() -> Group {
 
 fn name(call: &Call) -> Result<SecretName, Problem> {
     SecretName::new(call.param("secret")).map_err(Problem::from)
+}
+
+async fn list(call: Call) -> Result<Response, Problem> {
+    let listed = call.app.control.secrets(&call.actor()?, call.scope()?, call.page()?).await?;
+    let view = |SecretReference { name, reference, .. }| Some(SecretView { name, reference: reference? });
+    ok(&Page { items: listed.items.into_iter().filter_map(view).collect(), next: listed.next })
 }
 
 async fn put(call: Call) -> Result<Response, Problem> {

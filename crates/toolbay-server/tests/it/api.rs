@@ -86,7 +86,14 @@ async fn operators_reach_every_tenant_and_admins_what_is_for_everybody() {
         .put(&host.operator, "/api/v1/tenants/acme/secrets/STRIPE_KEY", json!({ "reference": "ACME_STRIPE" }))
         .await;
     assert_eq!(put.status, 200, "{put:?}");
+    let listed = host.get(&host.operator, "/api/v1/tenants/acme/secrets").await;
+    let expected = json!({ "items": [{ "name": "STRIPE_KEY", "reference": "ACME_STRIPE" }], "next": null });
+    assert_eq!((listed.status, &listed.body), (200, &expected));
+    host.get(&host.acme, "/api/v1/tenants/acme/secrets").await.is(403, "PermissionDenied");
+    host.get(&host.operator, "/api/v1/tenants/fourth/secrets").await.is(404, "NotFound");
     assert_eq!(host.delete(&host.operator, "/api/v1/tenants/acme/secrets/STRIPE_KEY").await.status, 204);
+    let listed = host.get(&host.operator, "/api/v1/tenants/acme/secrets").await;
+    assert_eq!(listed.body["items"], json!([]));
     host.put(&host.acme, "/api/v1/tenants/acme/secrets/STRIPE_KEY", json!({ "reference": "RIVAL_STRIPE" }))
         .await
         .is(403, "PermissionDenied");
@@ -99,12 +106,15 @@ async fn lists_come_in_parts_that_meet() {
     for name in ["one", "two", "three", "four"] {
         host.post(&host.operator, "/api/v1/tenants", json!({ "name": name })).await;
         host.install(&host.acme, "/api/v1", name, script(name, "1.0.0", name)).await;
+        let secret = format!("/api/v1/tenants/acme/secrets/{}", name.to_uppercase());
+        host.put(&host.operator, &secret, json!({ "reference": "VAULT" })).await;
     }
     for (key, path) in [
         (&host.operator, "/api/v1/tenants"),
         (&host.acme, "/api/v1/plugins"),
         (&host.acme, "/api/v1/audit"),
         (&host.admin, "/api/v1/keys"),
+        (&host.operator, "/api/v1/tenants/acme/secrets"),
     ] {
         let field = if path.ends_with("audit") {
             "sequence"

@@ -38,6 +38,11 @@ on_both! {
         assert_eq!(kind(store.set(&space("acme", "c"), "k", json!(1).into(), KvQuota::default(), 0).await), over(2, 3));
         // One that is gone still takes its place, or names could be used up without end.
         step(secret("a", false)).await.unwrap();
+        let listed = async |scope: Scope| store.secrets(&scope, page(10)).await.map(|listed| listed.items);
+        let named: Vec<_> = listed(scope("acme")).await.unwrap().into_iter().map(|secret| secret.name).collect();
+        assert_eq!(named, ["b"]);
+        assert_eq!(listed(scope("globex")).await.unwrap(), []);
+        assert_eq!(listed(scope("nobody")).await.unwrap_err().kind, ErrorKind::NotFound);
         step(secret("nothing", false)).await.unwrap();
         assert_eq!(kind(step(secret("c", true)).await), over(2, 3));
         step(secret("a", true)).await.unwrap();

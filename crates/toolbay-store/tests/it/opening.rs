@@ -85,6 +85,22 @@ on_both! {
     }
 }
 
+#[tokio::test]
+async fn the_server_is_told_who_connects_unless_the_url_says_another_name() {
+    let Some(db) = Fixture::postgres().await else { return };
+    let connected = async |name: &str| {
+        let here = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()";
+        db.number(&format!("{here} AND application_name = '{name}'")).await
+    };
+    db.store.ping().await.unwrap();
+    assert!(connected("toolbay").await > 0);
+    assert_eq!(connected("billing").await, 0);
+    let url = format!("{}?application_name=billing", db.url);
+    let named = SqlStore::open(&url, StoreOptions::default()).await.unwrap();
+    named.ping().await.unwrap();
+    assert!(connected("billing").await > 0);
+}
+
 /// Opens a new database several times at once.
 async fn opened_at_once(url: &str) {
     let opened = (0..6).map(|_| {
