@@ -11,7 +11,7 @@
 //! - [`results`]: results that are too long for a model.
 //! - [`search`]: tools that find tools, where there are many.
 //! - [`stepper`]: the loop as a value without I/O.
-//! - [`agent`]: the driver.
+//! - [`agent`]: the driver, and runs that wait for somebody.
 //! - `provider` (feature `providers`): real models over HTTP.
 
 pub mod agent;
@@ -26,7 +26,7 @@ pub mod scripted;
 pub mod search;
 pub mod stepper;
 
-pub use agent::{Agent, AgentConfig, AgentError, AgentReply};
+pub use agent::{Agent, AgentConfig, AgentError, AgentReply, Decisions, ResumeError, SuspendedRun};
 pub use bounds::{Bounds, RunOutcome};
 pub use budget::{DayBudget, DayLimits, Exhausted, Ledger, MemoryLedger, Price, Prices, Spending};
 pub use model::{Model, ModelError, ModelErrorKind};

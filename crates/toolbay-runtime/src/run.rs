@@ -14,6 +14,7 @@ use toolbay_api::{
 };
 
 use crate::{
+    approval::{Approval, ApprovalPolicy, Desk},
     audit::AuditSink,
     catalog::{Owner, ToolInfo},
     clock::Clock,
@@ -76,6 +77,7 @@ pub(crate) struct Inner {
     pub(crate) rights: Arc<PermissionSet>,
     pub(crate) tenant_grants: Arc<PermissionSet>,
     pub(crate) tenant_limits: Option<Arc<toolbay_api::LimitsRequest>>,
+    pub(crate) approval: Vec<Arc<ApprovalPolicy>>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) ward: Arc<Ward>,
     pub(crate) kv: Arc<dyn KvStore>,
@@ -139,10 +141,36 @@ impl Run {
         road::travel(self, Trip::from_outside(step, CallId::new(id), name, arguments)).await
     }
 
+    /// As [`call`](Self::call), by a caller that can wait for approvals: a call that needs one is not made, and comes back
+    /// with [`Reply::waits`] set. It is made by calling again with what was decided.
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call). A decision that was used by then is used.
+    pub async fn call_waiting(&self, step: u32, call: ToolCall, given: Vec<Approval>) -> Reply {
+        let ToolCall { id, name, arguments } = call;
+        let id = CallId::new(id);
+        let desk = Desk::new(id.clone(), given);
+        road::travel(self, Trip::from_outside(step, id, name, arguments).at(desk)).await
+    }
+
     /// Takes a call that has no id yet down the road.
     pub(crate) async fn call_directly(&self, name: &str, arguments: Value, peer: Option<Arc<dyn Peer>>) -> Reply {
         let call = self.next_call_id();
         road::travel(self, Trip::from_outside(0, call, name.to_owned(), arguments).for_peer(peer)).await
+    }
+
+    /// The same, by a caller that can wait for approvals.
+    pub(crate) async fn call_waiting_directly(
+        &self,
+        name: &str,
+        arguments: Value,
+        peer: Option<Arc<dyn Peer>>,
+        given: Vec<Approval>,
+    ) -> Reply {
+        let call = self.next_call_id();
+        let desk = Desk::new(call.clone(), given);
+        let trip = Trip::from_outside(0, call, name.to_owned(), arguments).for_peer(peer).at(desk);
+        road::travel(self, trip).await
     }
 
     /// An id for a call that its maker gave none: its number within the run.
@@ -182,6 +210,11 @@ impl Run {
 
     pub(crate) fn model(&self) -> &str {
         self.inner.model.get().map_or("unknown", String::as_str)
+    }
+
+    /// The policies that say which calls need approval.
+    pub(crate) fn policies(&self) -> &[Arc<ApprovalPolicy>] {
+        &self.inner.approval
     }
 
     pub(crate) fn composition(&self) -> Option<&dyn Composition> {

@@ -9,8 +9,9 @@ use toolbay_api::{
     ErrorKind, Message, ModelRequest, ModelResponse, RunId, ToolCall, ToolDefinition, ToolError, ToolName,
     message::Tokens,
 };
-use toolbay_runtime::{Gate, Reply, Run, RunEvent, Stop, ToolInfo};
+use toolbay_runtime::{Gate, PendingApproval, Reply, Run, RunEvent, Stop, ToolInfo};
 
+use super::suspend::{Before, Decided};
 use crate::{
     agent::Agent,
     bounds::RunOutcome,
@@ -25,14 +26,20 @@ use crate::{
 const FIRST_RETRY_WAIT: Duration = Duration::from_millis(500);
 
 pub(super) struct Drive<'a> {
-    agent: &'a Agent,
-    run: Run,
-    stepper: Stepper,
+    pub(super) agent: &'a Agent,
+    pub(super) run: Run,
+    pub(super) stepper: Stepper,
     model_error: Option<ModelError>,
     /// Tokens that the day's ledger knows of.
     counted: Tokens,
     /// Since when time is not counted there.
     began: Instant,
+    /// Since when the run goes on, here.
+    pub(super) started: Instant,
+    pub(super) before: Before,
+    /// Calls of the present step that wait for somebody.
+    pub(super) waiting: Vec<PendingApproval>,
+    pub(super) decided: Decided,
     _forget: Option<Forget>,
 }
 
@@ -66,16 +73,23 @@ impl<'a> Drive<'a> {
         let names = run.tools().iter().map(|tool| (tool.provider_name.to_string(), tool.definition.name.to_string()));
         let names = names.collect();
         let stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
+        Self::resumed(agent, run, stepper, Before::default(), Decided::default())
+    }
+
+    /// Goes on from where a stepper is.
+    pub(super) fn resumed(agent: &'a Agent, run: Run, stepper: Stepper, before: Before, decided: Decided) -> Self {
         let forget = agent.config.results.clone().map(|results| Forget { results, run: run.id() });
-        let (counted, began) = (Tokens::default(), Instant::now());
-        Self { agent, run, stepper, model_error: None, counted, began, _forget: forget }
+        let (counted, began) = (stepper.tokens(), Instant::now());
+        let (model_error, waiting, started) = (None, Vec::new(), began);
+        Self { agent, run, stepper, model_error, counted, began, started, before, waiting, decided, _forget: forget }
     }
 
     /// Runs until the stepper is done or the time is up.
     pub(super) async fn finish(&mut self) -> Result<(), Failure> {
         let time = self.stepper.bounds().max_wall_time;
+        let left = time.saturating_sub(self.before.ran);
         // Replies that came in before the time was up are in the stepper already and stay.
-        match tokio::time::timeout(time, self.steps()).await {
+        match tokio::time::timeout(left, self.steps()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 self.stepper.stop(RunOutcome::ModelFailed);
@@ -102,7 +116,12 @@ impl<'a> Drive<'a> {
                     self.ask(step, request).await?;
                     self.tell_the_ledger().await;
                 }
-                Next::RunTools { step, calls } => self.call(step, calls).await?,
+                Next::RunTools { step, calls } => {
+                    self.call(step, calls).await?;
+                    if self.waits()? {
+                        return Ok(());
+                    }
+                }
                 Next::Done(_) => return Ok(()),
             }
         }
@@ -207,18 +226,25 @@ impl<'a> Drive<'a> {
 
     async fn call(&mut self, step: u32, calls: Vec<ToolCall>) -> Result<(), StepperError> {
         let most = self.stepper.bounds().max_parallel_tool_calls.max(1);
+        let calls = self.as_decided(calls)?;
         for Batch { calls, .. } in self.batches(calls) {
             let calls = self.affordable(calls).await?;
+            let calls: Vec<_> = calls.into_iter().map(|call| (self.given(&call.id), call)).collect();
             let run = self.run.clone();
-            let mut replies = stream::iter(calls.into_iter().map(|call| {
+            let mut replies = stream::iter(calls.into_iter().map(|(given, call)| {
                 let (run, id) = (run.clone(), call.id.clone());
-                async move { (id, run.call(step, call).await) }
+                async move { (id, run.call_waiting(step, call, given).await) }
             }))
             .buffer_unordered(most);
             while let Some((call_id, mut reply)) = replies.next().await {
                 let stop = reply.stop.take();
+                if !reply.waits.is_empty() {
+                    self.waiting.append(&mut reply.waits);
+                    continue;
+                }
                 self.offer_what_was_described(&reply);
                 let text = self.shown(&reply);
+                let text = self.told_of_edit(&call_id, text);
                 self.stepper.tool_replied(ToolReply {
                     call_id,
                     text,
@@ -239,6 +265,10 @@ impl<'a> Drive<'a> {
     async fn affordable(&mut self, calls: Vec<ToolCall>) -> Result<Vec<ToolCall>, StepperError> {
         let mut affordable = Vec::with_capacity(calls.len());
         for call in calls {
+            if self.decided.counted.remove(&call.id) {
+                affordable.push(call);
+                continue;
+            }
             let name = self.tool(&call.name).map_or_else(|| call.name.clone(), |tool| tool.definition.name.to_string());
             match self.spend(Spending { tool: Some(name), ..Spending::default() }).await {
                 Ok(()) => affordable.push(call),
