@@ -33,7 +33,7 @@ const MAX_ROUNDS: u32 = 8;
 /// their replies are in it. Its JSON form is kept over restarts and versions: another [`FORMAT`](Self::FORMAT) is refused.
 ///
 /// A run goes on once. Whoever keeps it sees to that by taking it out of where it is kept before going on with it, as
-/// [`SuspendedRuns::take`](toolbay_runtime::store::SuspendedRuns::take) does.
+/// [`take_suspended`](toolbay_runtime::store::SuspendedRuns::take_suspended) does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SuspendedRun {
