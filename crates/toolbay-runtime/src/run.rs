@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    CallId, Caller, ErrorKind, HttpSend, Peer, PermissionSet, RunId, SecretProvider, TenantId, ToolCall, ToolError,
+    CallId, Caller, ErrorKind, HookPoint, HttpSend, Peer, PermissionSet, RunId, SecretProvider, TenantId, ToolCall, ToolError,
 };
 
 use crate::{
@@ -142,15 +142,21 @@ impl Run {
     }
 
     /// As [`call`](Self::call), by a caller that can wait for approvals: a call that needs one is not made, and comes back
-    /// with [`Reply::waits`] set. It is made by calling again with what was decided.
+    /// with [`Reply::waits`] set. It is made by calling again with what was decided. `peer` is told of the call's progress.
     ///
     /// # Cancel safety
     /// As [`call`](Self::call). A decision that was used by then is used.
-    pub async fn call_waiting(&self, step: u32, call: ToolCall, given: Vec<Approval>) -> Reply {
+    pub async fn call_waiting(
+        &self,
+        step: u32,
+        call: ToolCall,
+        given: Vec<Approval>,
+        peer: Option<Arc<dyn Peer>>,
+    ) -> Reply {
         let ToolCall { id, name, arguments } = call;
         let id = CallId::new(id);
         let desk = Desk::new(id.clone(), given);
-        road::travel(self, Trip::from_outside(step, id, name, arguments).at(desk)).await
+        road::travel(self, Trip::from_outside(step, id, name, arguments).for_peer(peer).at(desk)).await
     }
 
     /// Takes a call that has no id yet down the road.
@@ -183,6 +189,19 @@ impl Run {
     #[must_use]
     pub fn is_observed(&self) -> bool {
         self.inner.observer.as_ref().is_some_and(|observer| observer.is_watching())
+    }
+
+    /// Whether hooks stand at `point`, or a hook contract does.
+    #[must_use]
+    pub fn has_hooks_at(&self, point: HookPoint) -> bool {
+        self.inner.composition.is_some() || !self.inner.view.hooks(point).is_empty()
+    }
+
+    /// Waits until whoever looks can take more.
+    pub(crate) async fn await_room(&self) {
+        if let Some(room) = self.inner.observer.as_ref().and_then(|observer| observer.room()) {
+            room.await;
+        }
     }
 
     /// Shows an event to whoever looks.

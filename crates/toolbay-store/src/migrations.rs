@@ -23,7 +23,7 @@ struct Migration {
 
 const MIGRATIONS: [Migration; 2] = [
     Migration { version: 1, name: "begin", text: include_str!("../migrations/0001_begin.sql") },
-    Migration { version: 2, name: "suspended", text: include_str!("../migrations/0002_suspended.sql") },
+    Migration { version: 3, name: "suspended", text: include_str!("../migrations/0003_suspended.sql") },
 ];
 
 /// Held in PostgreSQL by whoever migrates: `toolbay`, in ASCII.
