@@ -130,7 +130,8 @@ async fn hooks_and_policies_ask_with_their_reasons() {
     assert_eq!(first(&run).reason, "careful: money; policy: calls of this tool are to be approved");
     assert_eq!(first(&run).asked_by, [AskedBy::Hook("careful".into()), AskedBy::Policy]);
     // What is excepted from a policy is so from this one alone.
-    let except = ApprovalPolicy { except: Some(ToolMatcher::new(["bank.*"]).unwrap()), ..ApprovalPolicy::destructive() };
+    let except =
+        ApprovalPolicy { except: Some(ToolMatcher::new(["bank.*"]).unwrap()), ..ApprovalPolicy::destructive() };
     let bay = paid.host(Toolbay::builder()).await;
     let config = AgentConfig { approval: except, ..AgentConfig::default() };
     let reply = agent(&paying(5), &bay).config(config).run("go").await.unwrap();
@@ -252,7 +253,8 @@ async fn what_was_tampered_with_does_not_run() {
     let id = first(&run).id;
     // The call itself, behind what was shown.
     let tampered = run.to_json().to_string().replace("\"amount\":5},\"id\"", "\"amount\":900},\"id\"");
-    let tampered = tampered.replace("\"arguments\":{\"to\":\"Ada\",\"amount\":5}}", "\"arguments\":{\"to\":\"Ada\",\"amount\":900}}");
+    let tampered = tampered
+        .replace("\"arguments\":{\"to\":\"Ada\",\"amount\":5}}", "\"arguments\":{\"to\":\"Ada\",\"amount\":900}}");
     assert!(tampered.contains("900"), "{tampered}");
     let tampered = SuspendedRun::from_json(serde_json::from_str(&tampered).unwrap()).unwrap();
     let reply = agent(&model, &bay).resume(tampered, Decisions::by("dan").approve(id)).await.unwrap();

@@ -246,12 +246,7 @@ impl Agent {
         StepperConfig { price: self.price(), ..self.config.stepper.clone() }
     }
 
-    async fn run_in(
-        &self,
-        run: Run,
-        messages: Vec<Message>,
-        outlet: Arc<Outlet>,
-    ) -> Result<AgentReply, AgentError> {
+    async fn run_in(&self, run: Run, messages: Vec<Message>, outlet: Arc<Outlet>) -> Result<AgentReply, AgentError> {
         run.observe(RunEvent::RunStarted { tenant: run.tenant().clone() });
         run.name_model(self.model.id());
         let begin = async {

@@ -93,9 +93,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use toolbay::{
-    Ability, AbilityName, Activation, Annotations, ApprovalPolicy, Bounds, Breaker, CodeLoading, ErrorKind, Isolation, Limits,
-    LimitsRequest, LoadError, Loading, Operation, PermissionSet, PluginName, Prices, Quota, SecretChain, TenantId,
-    TierPolicy, ToolName, ToolbayBuilder, mcp_client::HttpPolicy,
+    Ability, AbilityName, Activation, Annotations, ApprovalPolicy, Bounds, Breaker, CodeLoading, ErrorKind, Isolation,
+    Limits, LimitsRequest, LoadError, Loading, Operation, PermissionSet, PluginName, Prices, Quota, SecretChain,
+    TenantId, TierPolicy, ToolName, ToolbayBuilder, mcp_client::HttpPolicy,
 };
 
 use crate::{

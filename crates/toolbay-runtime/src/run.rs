@@ -10,7 +10,8 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    CallId, Caller, ErrorKind, HookPoint, HttpSend, Peer, PermissionSet, RunId, SecretProvider, TenantId, ToolCall, ToolError,
+    CallId, Caller, ErrorKind, HookPoint, HttpSend, Peer, PermissionSet, RunId, SecretProvider, TenantId, ToolCall,
+    ToolError,
 };
 
 use crate::{

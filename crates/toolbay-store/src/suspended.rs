@@ -34,7 +34,12 @@ impl SuspendedRuns for SqlStore {
         })
     }
 
-    async fn take_suspended(&self, tenant: &TenantId, id: Uuid, now_ms: i64) -> Result<Option<SuspendedRow>, ToolError> {
+    async fn take_suspended(
+        &self,
+        tenant: &TenantId,
+        id: Uuid,
+        now_ms: i64,
+    ) -> Result<Option<SuspendedRow>, ToolError> {
         let db: &Db = &self.0.db;
         transact!(db, db.options.timeout, |link| {
             // One statement: of several that delete the same row, one gets it back.
@@ -50,7 +55,12 @@ impl SuspendedRuns for SqlStore {
         })
     }
 
-    async fn list_suspended(&self, tenant: &TenantId, page: Page, now_ms: i64) -> Result<Listed<SuspendedRow>, ToolError> {
+    async fn list_suspended(
+        &self,
+        tenant: &TenantId,
+        page: Page,
+        now_ms: i64,
+    ) -> Result<Listed<SuspendedRow>, ToolError> {
         let db: &Db = &self.0.db;
         let (at, id) = after_moment(&page, (i64::MIN, Uuid::nil()))?;
         read!(db, |link| {

@@ -59,12 +59,7 @@ pub struct AuditedDenial {
 
 /// Keeps audit records in memory, in the order in which they came.
 #[derive(Debug, Default)]
-pub struct RecordingAudit(
-    Mutex<Vec<Audited>>,
-    Mutex<Vec<AuditedEvent>>,
-    Mutex<Vec<AuditedDenial>>,
-    Mutex<Vec<String>>,
-);
+pub struct RecordingAudit(Mutex<Vec<Audited>>, Mutex<Vec<AuditedEvent>>, Mutex<Vec<AuditedDenial>>, Mutex<Vec<String>>);
 
 impl RecordingAudit {
     /// The records so far.

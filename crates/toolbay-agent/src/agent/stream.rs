@@ -16,8 +16,8 @@ use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
 use serde_json::Value;
 use tokio::sync::Notify;
 use toolbay_api::{
-    Answers, CallId, ErrorKind, HookPoint, LogLevel, Message, ModelRequest, ModelResponse, Peer, Progress, QuestionKind,
-    Questions, RunId, ToolError, async_trait,
+    Answers, CallId, ErrorKind, HookPoint, LogLevel, Message, ModelRequest, ModelResponse, Peer, Progress,
+    QuestionKind, Questions, RunId, ToolError, async_trait,
 };
 use toolbay_runtime::{Observer, RunEvent, Session};
 
@@ -259,7 +259,10 @@ impl Outlet {
                 self.tell(RunEvent::ToolCallDelta { step, index, id, name, arguments: call.arguments.to_string() });
             }
         }
-        let ModelResponse { text, tool_calls, tokens, .. } = response;
+        let ModelResponse { text, tool_calls, tokens, reasoning, .. } = response;
+        if let Some(text) = reasoning.filter(|text| !self.deltas && !text.is_empty()) {
+            self.tell(RunEvent::Reasoning { step, text });
+        }
         self.tell(RunEvent::ModelReplied { step, text, tool_calls, tokens });
     }
 
@@ -356,4 +359,3 @@ impl Drive<'_> {
         }
     }
 }
-

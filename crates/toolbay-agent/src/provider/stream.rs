@@ -1,8 +1,8 @@
 //! A provider's reply piece by piece.
 
 use futures::StreamExt;
-use genai::chat::{ChatRequest, ChatOptions, ChatResponse, ChatStreamEvent, StreamEnd, ToolCall};
 use genai::ModelIden;
+use genai::chat::{ChatOptions, ChatRequest, ChatResponse, ChatStreamEvent, StreamEnd, ToolCall};
 use serde_json::Value;
 
 use super::{Provider, failure};

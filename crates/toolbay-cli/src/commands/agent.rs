@@ -1,18 +1,20 @@
 //! `toolbay agent`: a model at a tenant's tools, shown as it happens.
 
 mod approve;
-mod watch;
+mod show;
 
-use std::{fs, path::PathBuf, pin::pin};
+use std::{fs, path::PathBuf};
 
 pub(super) use approve::{in_words, now_ms};
 
 use clap::Args;
 use toolbay::{
-    Agent, AgentConfig, AgentError, AgentReply, Bounds, Model, ScriptedModel, StepperConfig, provider::Provider,
+    Agent, AgentConfig, AgentError, AgentReply, Bounds, Message, Model, ScriptedModel, StepperConfig,
+    provider::Provider,
 };
 
-use approve::{Approve, Given};
+use approve::{Approve, Desk, Given};
+use show::Show;
 use uuid::Uuid;
 
 use crate::{
@@ -64,6 +66,9 @@ pub(crate) struct Options {
     /// Decide about a call of the run that waits: ID=approve, ID=reject:WHY or ID=edit:JSON; may be repeated
     #[arg(long, value_name = "DECISION", requires = "resume")]
     decide: Vec<Given>,
+    /// Print the model's text as it comes; with --json, its replies piece by piece
+    #[arg(long)]
+    stream: bool,
     /// Print the run's events as JSON Lines to standard output
     #[arg(long)]
     json: bool,
@@ -75,44 +80,37 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let model = model(&options)?;
     let (host, session) = Host::session(&options.session).await?;
     let approve = Approve::or_usual(options.approve, host.suspended().is_some())?;
-    let (watch, told, shown) = watch::watch(options.json);
     let file = Config::load(options.session.host.config.as_deref())?;
     let ((bounds, prices), approval) = (file.spending()?, file.approval(true)?);
     let stepper = StepperConfig { bounds: with_options(bounds, &options), ..StepperConfig::default() };
     let config = AgentConfig { stepper, prices, approval, ..AgentConfig::default() };
-    let agent = Agent::new(model, session.with_observer(watch)).config(config);
-    let (tenant, given) = (&options.session.tenant, &options.decide);
-    let run = async {
+    let agent = Agent::new(model, session).config(config);
+    let show = Show { json: options.json, pieces: options.stream };
+    let desk = Desk { agent: &agent, host: &host, tenant: &options.session.tenant, approve, show };
+    let ended = Box::pin(async {
         let reply = match (&options.prompt, options.resume) {
-            (_, Some(run)) => approve::resume(&agent, &host, tenant, run, approve, given, &told).await,
-            (prompt, None) => Ok(agent.run(prompt.clone().unwrap_or_default()).await),
+            (_, Some(run)) => desk.resume(run, &options.decide).await?,
+            (prompt, None) => {
+                let messages = vec![Message::user(prompt.as_deref().unwrap_or_default())];
+                show.run(agent.stream_messages(messages, show.options())).await?
+            }
         };
-        let reply = match reply {
-            Ok(reply) => approve::settle(&agent, &host, approve, reply, &told).await,
-            Err(error) => Err(error),
-        };
-        // The last ones who could tell something: the events end with them.
-        drop((agent, told));
-        reply
-    };
-    let mut shown = pin!(shown);
-    let ended = tokio::select! {
-        reply = Box::pin(run) => match shown.await.or_else(output::unless_closed) {
-            Ok(()) => reply.and_then(|reply| finish(reply, options.json)),
-            Err(error) => Err(error),
-        },
-        // The run is dropped, and with it its calls, where nobody reads any more what it does.
-        end = &mut shown => end.or_else(output::unless_closed).map(|()| Status::Failed),
+        finish(desk.settle(reply).await?, show)
+    });
+    let ended = match ended.await {
+        // The run was dropped since nobody reads any more what it does.
+        Err(CliError::Closed) => Ok(Status::Failed),
+        ended => ended,
     };
     host.stop().await;
     ended
 }
 
 /// Prints the answer and says how the run ended.
-fn finish(reply: Result<AgentReply, AgentError>, json: bool) -> Result<Status, CliError> {
+fn finish(reply: Result<AgentReply, AgentError>, show: Show) -> Result<Status, CliError> {
     match reply {
         Ok(reply) => {
-            if !json && !reply.text.is_empty() {
+            if !show.json && !show.pieces && !reply.text.is_empty() {
                 output::line(&reply.text).or_else(output::unless_closed)?;
             }
             if reply.outcome.is_completed() {

@@ -50,10 +50,16 @@ pub trait SuspendedRuns: Send + Sync {
     async fn suspended(&self, tenant: &TenantId, id: Uuid, now_ms: i64) -> Result<Option<SuspendedRow>, ToolError>;
 
     /// Takes a tenant's run out, to go on with it. Of several that take the same one, one gets it.
-    async fn take_suspended(&self, tenant: &TenantId, id: Uuid, now_ms: i64) -> Result<Option<SuspendedRow>, ToolError>;
+    async fn take_suspended(&self, tenant: &TenantId, id: Uuid, now_ms: i64)
+    -> Result<Option<SuspendedRow>, ToolError>;
 
     /// A tenant's runs, those that wait longest first, without their states.
-    async fn list_suspended(&self, tenant: &TenantId, page: Page, now_ms: i64) -> Result<Listed<SuspendedRow>, ToolError>;
+    async fn list_suspended(
+        &self,
+        tenant: &TenantId,
+        page: Page,
+        now_ms: i64,
+    ) -> Result<Listed<SuspendedRow>, ToolError>;
 }
 
 /// Keeps them in memory: for tests, and for hosts whose runs need not outlive them.
@@ -97,7 +103,12 @@ impl SuspendedRuns for MemorySuspended {
         Ok(row.filter(|row| row.expires_at > now_ms).cloned())
     }
 
-    async fn take_suspended(&self, tenant: &TenantId, id: Uuid, now_ms: i64) -> Result<Option<SuspendedRow>, ToolError> {
+    async fn take_suspended(
+        &self,
+        tenant: &TenantId,
+        id: Uuid,
+        now_ms: i64,
+    ) -> Result<Option<SuspendedRow>, ToolError> {
         let mut tenants = self.lock();
         let Some(rows) = tenants.get_mut(tenant) else { return Ok(None) };
         let row = rows.remove(&id).filter(|row| row.expires_at > now_ms);
@@ -107,7 +118,12 @@ impl SuspendedRuns for MemorySuspended {
         Ok(row)
     }
 
-    async fn list_suspended(&self, tenant: &TenantId, page: Page, now_ms: i64) -> Result<Listed<SuspendedRow>, ToolError> {
+    async fn list_suspended(
+        &self,
+        tenant: &TenantId,
+        page: Page,
+        now_ms: i64,
+    ) -> Result<Listed<SuspendedRow>, ToolError> {
         let after = page.after.as_deref().and_then(|after| {
             let (at, id) = after.split_once('.')?;
             Some((at.parse::<i64>().ok()?, id.parse::<Uuid>().ok()?))

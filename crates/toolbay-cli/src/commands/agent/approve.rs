@@ -12,7 +12,7 @@ use toolbay::{
 };
 use uuid::Uuid;
 
-use super::watch::Shown;
+use super::show::Show;
 use crate::{exit::CliError, host::Host, output, stored};
 
 /// What the model reads where nobody is asked.
@@ -70,55 +70,58 @@ impl std::str::FromStr for Given {
     }
 }
 
-/// Takes a run that waits out of the database, and goes on with it as the command line says, or as somebody answers.
-pub(crate) async fn resume(
-    agent: &Agent,
-    host: &Host,
-    tenant: &TenantId,
-    run: Uuid,
-    approve: Approve,
-    given: &[Given],
-    shown: &Shown,
-) -> Result<Result<AgentReply, AgentError>, CliError> {
-    let Some(store) = host.suspended() else {
-        return Err(CliError::usage("--resume: name the database in which the run waits with --database or --data"));
-    };
-    let (now, gone) = (now_ms(), || CliError::usage(format!("--resume: no run {run} of {tenant} waits there (any more)")));
-    let row = store.suspended(tenant, run, now).await.map_err(stored::failed)?.ok_or_else(gone)?;
-    let suspended = SuspendedRun::from_json(row.state).map_err(refused)?;
-    let decisions = given.iter().fold(Decisions::by("cli"), |all, Given(id, one)| all.decide(*id, one.clone()));
-    let open = suspended.pending.iter().filter(|pending| !decisions.each.contains_key(&pending.id)).cloned().collect();
-    let decisions = match approve {
-        Approve::Suspend => decisions,
-        approve => decide(decisions, open, approve, shown).await?,
-    };
-    agent.can_resume(&suspended, &decisions).map_err(refused)?;
-    // Out before anything is done: of two that go on with the same run one finds it.
-    store.take_suspended(tenant, run, now).await.map_err(stored::failed)?.ok_or_else(gone)?;
-    Ok(agent.resume(suspended, decisions).await)
+/// What decides about a run's calls, and shows the run.
+pub(super) struct Desk<'a> {
+    pub(super) agent: &'a Agent,
+    pub(super) host: &'a Host,
+    pub(super) tenant: &'a TenantId,
+    pub(super) approve: Approve,
+    pub(super) show: Show,
 }
 
-/// Goes on with a run as long as somebody here decides; keeps it where nobody does.
-pub(crate) async fn settle(
-    agent: &Agent,
-    host: &Host,
-    approve: Approve,
-    mut reply: Result<AgentReply, AgentError>,
-    shown: &Shown,
-) -> Result<Result<AgentReply, AgentError>, CliError> {
-    while let Ok(AgentReply { suspended: Some(suspended), .. }) = &reply {
-        let suspended = SuspendedRun::clone(suspended);
-        if approve == Approve::Suspend {
-            let Some(store) = host.suspended() else { break };
-            store.put_suspended(suspended.to_row(), now_ms()).await.map_err(stored::failed)?;
-            shown.flush().await;
-            told_how_to_go_on(suspended.run, &suspended.pending);
-            break;
-        }
-        let decisions = decide(Decisions::by("cli"), suspended.pending.clone(), approve, shown).await?;
-        reply = agent.resume(suspended, decisions).await;
+impl Desk<'_> {
+    /// Takes a run that waits out of the database, and goes on with it as the command line says, or as somebody answers.
+    pub(super) async fn resume(&self, run: Uuid, given: &[Given]) -> Result<Result<AgentReply, AgentError>, CliError> {
+        let Some(store) = self.host.suspended() else {
+            let text = "--resume: name the database in which the run waits with --database or --data";
+            return Err(CliError::usage(text));
+        };
+        let (now, tenant) = (now_ms(), self.tenant);
+        let gone = || CliError::usage(format!("--resume: no run {run} of {tenant} waits there (any more)"));
+        let row = store.suspended(tenant, run, now).await.map_err(stored::failed)?.ok_or_else(gone)?;
+        let suspended = SuspendedRun::from_json(row.state).map_err(refused)?;
+        let decisions = given.iter().fold(Decisions::by("cli"), |all, Given(id, one)| all.decide(*id, one.clone()));
+        let is_open = |pending: &&PendingApproval| !decisions.each.contains_key(&pending.id);
+        let open = suspended.pending.iter().filter(is_open).cloned().collect();
+        let decisions = match self.approve {
+            // What nobody decided about is told.
+            Approve::Suspend => decisions,
+            approve => decide(decisions, open, approve).await?,
+        };
+        self.agent.can_resume(&suspended, &decisions).map_err(refused)?;
+        // Out before anything is done: of two that go on with the same run one finds it.
+        store.take_suspended(tenant, run, now).await.map_err(stored::failed)?.ok_or_else(gone)?;
+        self.show.run(self.agent.resume_stream(suspended, decisions, self.show.options())).await
     }
-    Ok(reply)
+
+    /// Goes on with a run as long as somebody here decides; keeps it where nobody does.
+    pub(super) async fn settle(
+        &self,
+        mut reply: Result<AgentReply, AgentError>,
+    ) -> Result<Result<AgentReply, AgentError>, CliError> {
+        while let Ok(AgentReply { suspended: Some(suspended), .. }) = &reply {
+            let suspended = SuspendedRun::clone(suspended);
+            if self.approve == Approve::Suspend {
+                let Some(store) = self.host.suspended() else { break };
+                store.put_suspended(suspended.to_row(), now_ms()).await.map_err(stored::failed)?;
+                told_how_to_go_on(suspended.run, &suspended.pending);
+                break;
+            }
+            let decisions = decide(Decisions::by("cli"), suspended.pending.clone(), self.approve).await?;
+            reply = self.show.run(self.agent.resume_stream(suspended, decisions, self.show.options())).await?;
+        }
+        Ok(reply)
+    }
 }
 
 fn told_how_to_go_on(run: RunId, pending: &[PendingApproval]) {
@@ -134,20 +137,13 @@ pub(crate) fn in_words(pending: &PendingApproval) -> String {
     plain(&format!("{tool} {arguments} ({reason})"))
 }
 
-async fn decide(
-    decisions: Decisions,
-    pending: Vec<PendingApproval>,
-    approve: Approve,
-    shown: &Shown,
-) -> Result<Decisions, CliError> {
+async fn decide(decisions: Decisions, pending: Vec<PendingApproval>, approve: Approve) -> Result<Decisions, CliError> {
     match approve {
         Approve::Auto => Ok(pending.iter().fold(decisions, |all, pending| all.approve(pending.id))),
         Approve::Never | Approve::Suspend => {
             Ok(pending.iter().fold(decisions, |all, pending| all.reject(pending.id, NOBODY)))
         }
         Approve::Ask => {
-            // What led to the question stands before it.
-            shown.flush().await;
             // On a thread of its own, since it waits for a person.
             let asked = tokio::task::spawn_blocking(move || {
                 let mut lines = io::stdin().lock().lines();

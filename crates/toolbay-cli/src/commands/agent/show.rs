@@ -1,70 +1,65 @@
-//! A run as it happens: for readers on standard error, or for programs as JSON Lines on standard output. The observer
-//! only hands events on, so that a slow terminal does not slow the run.
+//! A run as it happens: for readers on standard error, and with --stream the model's text on standard output; or for programs
+//! as JSON Lines on standard output. The run waits for whoever reads.
 
-use std::{fmt::Write, sync::Arc};
+use std::fmt::Write;
 
+use futures::StreamExt;
 use serde_json::Value;
-use tokio::sync::{
-    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    oneshot,
-};
-use toolbay::{Observer, RunEvent, RunId, WireResult};
+use toolbay::{AgentError, AgentReply, RunEvent, RunStream, StreamOptions, WireResult};
 
 use crate::{exit::CliError, output};
 
 /// Columns of arguments, results and texts within a line for readers.
 const SHOWN: usize = 200;
 
-/// Gives an observer, a way to wait for what was shown, and the work of showing it, which ends when both are dropped.
-pub(super) fn watch(json: bool) -> (Arc<dyn Observer>, Shown, impl Future<Output = Result<(), CliError>>) {
-    // Unbounded, since an observer must not wait; the bounds of the run bound its events.
-    let (sender, receiver) = unbounded_channel();
-    (Arc::new(Watch(sender.clone())), Shown(sender), show(receiver, json))
+/// How runs are shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Show {
+    /// As JSON Lines.
+    pub(super) json: bool,
+    /// With the model's replies piece by piece.
+    pub(super) pieces: bool,
 }
 
-/// What is to be shown, or who waits for it.
-enum Told {
-    Event(Box<RunEvent>),
-    Waiting(oneshot::Sender<()>),
-}
-
-struct Watch(UnboundedSender<Told>);
-
-impl Observer for Watch {
-    fn observe(&self, _: RunId, event: &RunEvent) {
-        let _ = self.0.send(Told::Event(Box::new(event.clone())));
+impl Show {
+    pub(super) fn options(self) -> StreamOptions {
+        StreamOptions { deltas: self.pieces, ..StreamOptions::default() }
     }
-}
 
-/// Waits for what is to be shown.
-pub(super) struct Shown(UnboundedSender<Told>);
-
-impl Shown {
-    /// Waits until everything is shown that happened before.
-    pub(super) async fn flush(&self) {
-        let (done, shown) = oneshot::channel();
-        if self.0.send(Told::Waiting(done)).is_ok() {
-            let _ = shown.await;
-        }
-    }
-}
-
-async fn show(mut events: UnboundedReceiver<Told>, json: bool) -> Result<(), CliError> {
-    while let Some(told) = events.recv().await {
-        let event = match told {
-            Told::Event(event) => *event,
-            Told::Waiting(done) => {
-                let _ = done.send(());
-                continue;
+    /// Shows a run to its end. Where nobody reads standard output any more the run is dropped, and with it its calls.
+    pub(super) async fn run(self, mut run: RunStream) -> Result<Result<AgentReply, AgentError>, CliError> {
+        let mut in_a_line = false;
+        while let Some(event) = run.next().await {
+            match &event {
+                _ if self.json => output::json_line(&event)?,
+                RunEvent::TextDelta { text, .. } => {
+                    in_a_line = true;
+                    output::piece(text)?;
+                }
+                RunEvent::ReasoningDelta { .. } | RunEvent::ToolCallDelta { .. } => {}
+                event => {
+                    if std::mem::take(&mut in_a_line) {
+                        output::piece("\n")?;
+                    }
+                    if let Some(text) = self.for_readers(event) {
+                        output::note(&text);
+                    }
+                }
             }
-        };
-        if json {
-            output::json_line(&event)?;
-        } else if let Some(text) = for_readers(&event) {
-            output::note(&text);
+        }
+        Ok(run.reply().await)
+    }
+
+    fn for_readers(self, event: &RunEvent) -> Option<String> {
+        match event {
+            // It stands there already.
+            RunEvent::ModelReplied { step, tool_calls, tokens, .. } if self.pieces => {
+                let (step, tool_calls, tokens) = (*step, tool_calls.clone(), *tokens);
+                for_readers(&RunEvent::ModelReplied { step, text: String::new(), tool_calls, tokens })
+            }
+            event => for_readers(event),
         }
     }
-    Ok(())
 }
 
 /// The event in words; `None` where there is nothing to say.
@@ -93,6 +88,10 @@ fn for_readers(event: &RunEvent) -> Option<String> {
         RunEvent::ToolCallFinished { tool, result, .. } => format!("  reply  {tool} {}", outcome(result)),
         RunEvent::ApprovalAsked { pending } => format!("  ask    {} ({})", pending.tool, short(&pending.reason)),
         RunEvent::RunResumed { tenant } => format!("run for tenant {tenant} goes on"),
+        RunEvent::ToolProgress { done, total, message, .. } => {
+            let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
+            format!("  at     {done}{of} {}", short(message.as_deref().unwrap_or_default())).trim_end().to_owned()
+        }
         RunEvent::RunFinished { outcome, steps, tool_calls, .. } => {
             format!("{outcome} after {steps} steps and {tool_calls} tool calls")
         }
