@@ -23,6 +23,15 @@ pub(crate) fn line(text: &str) -> Result<(), CliError> {
     written.and_then(|()| stdout.flush()).map_err(|error| CliError::output(&error))
 }
 
+/// Writes a piece of a text to standard output at once.
+pub(crate) fn piece(text: &str) -> Result<(), CliError> {
+    let stdout = io::stdout();
+    let text = if stdout.is_terminal() { printable(text) } else { Cow::Borrowed(text) };
+    let mut stdout = stdout.lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|error| CliError::output(&error))
+}
+
 /// Writes `value` as one line of JSON to standard output at once.
 pub(crate) fn json_line(value: &impl Serialize) -> Result<(), CliError> {
     line(&serde_json::to_string(value).map_err(no_json)?)

@@ -108,6 +108,14 @@ impl RhaiRunner {
         self.scripts.count().0
     }
 
+    /// How many calls of scripts are under way, those included that were given up and have not yet come to their end. A call that
+    /// had to be left where it stood, for good, counts for ever.
+    #[must_use]
+    pub fn fibers(&self) -> usize {
+        let pools = self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        pools.values().map(|pool| pool.out()).sum()
+    }
+
     /// How many scripts were compiled so far.
     #[must_use]
     pub fn compilations(&self) -> u64 {

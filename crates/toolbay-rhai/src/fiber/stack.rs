@@ -9,7 +9,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicIsize, AtomicUsize, Ordering},
     },
 };
 
@@ -74,7 +74,11 @@ pub(crate) struct StackPool {
 // std's Mutex: held for a push or a pop only.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Shelf(Mutex<Vec<Stack>>);
+struct Shelf {
+    idle: Mutex<Vec<Stack>>,
+    /// Stacks that were taken by this shelf's threads, less those that they gave back.
+    out: AtomicIsize,
+}
 
 /// Threads that do not meet when they take stacks.
 const SHELVES: usize = 8;
@@ -99,20 +103,36 @@ impl StackPool {
     pub(crate) fn take(&self) -> io::Result<Stack> {
         let own = OWN_SHELF.with(|own| *own);
         let idle = (own..own + SHELVES).find_map(|shelf| self.lock(shelf)?.pop());
-        idle.map_or_else(|| Stack::new(self.stack_bytes), Ok)
+        let stack = idle.map_or_else(|| Stack::new(self.stack_bytes), Ok)?;
+        self.count(own, 1);
+        Ok(stack)
+    }
+
+    /// Stacks that were taken and not given back.
+    pub(crate) fn out(&self) -> usize {
+        let out: isize = self.shelves.iter().map(|shelf| shelf.out.load(Ordering::Relaxed)).sum();
+        out.max(0).unsigned_abs()
+    }
+
+    fn count(&self, shelf: usize, by: isize) {
+        if let Some(shelf) = self.shelves.get(shelf % SHELVES) {
+            shelf.out.fetch_add(by, Ordering::Relaxed);
+        }
     }
 
     /// Takes a stack back.
     pub(crate) fn give(&self, stack: Stack) {
         stack.release_deep_pages();
-        let Some(mut idle) = self.lock(OWN_SHELF.with(|own| *own)) else { return };
+        let own = OWN_SHELF.with(|own| *own);
+        self.count(own, -1);
+        let Some(mut idle) = self.lock(own) else { return };
         if idle.len() < self.max_on_a_shelf {
             idle.push(stack);
         }
     }
 
     fn lock(&self, shelf: usize) -> Option<MutexGuard<'_, Vec<Stack>>> {
-        Some(self.shelves.get(shelf % SHELVES)?.0.lock().unwrap_or_else(PoisonError::into_inner))
+        Some(self.shelves.get(shelf % SHELVES)?.idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
