@@ -33,11 +33,19 @@ class Link:
         headers = {"Authorization": f"Bearer {key}"}
         if body is not None:
             headers["Content-Type"] = kind
-        begun = time.perf_counter_ns()
-        self.link.request(method, path, body, headers)
-        answer = self.link.getresponse()
-        text = answer.read()
-        return answer.status, text, time.perf_counter_ns() - begun
+        for _ in range(5):
+            if self.link.sock is None:
+                self.link.connect()
+            begun = time.perf_counter_ns()
+            try:
+                self.link.request(method, path, body, headers)
+                answer = self.link.getresponse()
+                text = answer.read()
+                return answer.status, text, time.perf_counter_ns() - begun
+            except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
+                # A server that refuses before it has read the whole request ends the connection with its answer.
+                self.link.close()
+        raise AssertionError(f"{method} {path}: the server ends each connection without an answer")
 
     def must(self, key, method, path, body=None, kind="application/json"):
         if body is not None and kind == "application/json":
@@ -68,9 +76,10 @@ def furnished(link, admin):
         link.must(admin, "POST", "/api/v1/tenants", {"name": tenant})
         wanted = {"role": "tenant", "tenant": tenant, "label": tenant, "rate": 1_000_000}
         keys[tenant] = link.must(admin, "POST", "/api/v1/keys", wanted)
-    rival = keys["rival"]["secret"]
-    link.must(rival, "POST", "/api/v1/plugins?file_name=vaultkeep.rhai", SCRIPT.format("vaultkeep"), "text/plain")
-    link.must(rival, "POST", "/api/v1/plugins/vaultkeep/install", {})
+    for tenant, plugin in [("rival", "vaultkeep"), ("acme", "ownthings")]:
+        key = keys[tenant]["secret"]
+        link.must(key, "POST", f"/api/v1/plugins?file_name={plugin}.rhai", SCRIPT.format(plugin), "text/plain")
+        link.must(key, "POST", f"/api/v1/plugins/{plugin}/install", {})
     link.must(admin, "PUT", "/api/v1/tenants/rival/secrets/VAULT_PIN", {"reference": "RIVALS_PIN"})
     names = {
         "tenant": ["rival", "nobod"],
@@ -126,8 +135,13 @@ def measured(link, key, names, operation, pairs):
             statuses[which].add(status)
             if pair >= 0:
                 times[which].append(took)
-    assert statuses[0] == statuses[1], (operation, statuses)
-    return times, statuses[0]
+    return times, statuses
+
+
+def is_told(times, sigma):
+    """By how much the chance differs from an even one, where that is no accident; else 0."""
+    chance = chance_that_first_is_longer(*times) - 0.5
+    return chance if abs(chance) >= SIGMAS * sigma else 0.0
 
 
 def main(binary, pairs):
@@ -140,19 +154,23 @@ def main(binary, pairs):
             link = Link(base)
             key, names = furnished(link, admin)
             document = link.must(admin, "GET", "/api/v1/openapi.json")
+            # What is to be found, or the rest says nothing: a plugin of one's own takes longer than none.
+            own = {"plugin": ["ownthings", "nowhereat"]}
+            times, _ = measured(link, key, own, ("GET", "/api/v1/plugins/{plugin}", None, ""), pairs)
+            assert is_told(times, sigma) > 0, "this does not even see what a key may see"
             for operation in operations(document, names):
                 count += 1
-                chances = []
-                while len(chances) < 2:
-                    times, statuses = measured(link, key, names, operation, pairs)
-                    chances.append(chance_that_first_is_longer(*times) - 0.5)
-                    medians = [sorted(part)[pairs // 2] / 1000 for part in times]
-                    said = " then ".join(f"{0.5 + chance:.3f}" for chance in chances)
-                    print(f"| `{operation[0]} {operation[1]}` | {statuses} | {medians[0]:.1f} | {medians[1]:.1f} | {said} |", flush=True)
-                    if abs(chances[-1]) < SIGMAS * sigma:
-                        break
-                if len(chances) == 2 and abs(chances[1]) >= SIGMAS * sigma and chances[0] * chances[1] > 0:
-                    told.append(operation[:2])
+                times, statuses = measured(link, key, names, operation, pairs)
+                assert statuses[0] == statuses[1], (operation, statuses)
+                medians = [sorted(part)[pairs // 2] / 1000 for part in times]
+                chance = chance_that_first_is_longer(*times)
+                said = f"{operation[0]} {operation[1]}"
+                print(f"| `{said}` | {statuses[0]} | {medians[0]:.1f} | {medians[1]:.1f} | {chance:.3f} |", flush=True)
+                if first := is_told(times, sigma):
+                    again = is_told(measured(link, key, names, operation, pairs)[0], sigma)
+                    print(f"| the same once more | | | | {0.5 + again:.3f} |", flush=True)
+                    if first * again > 0:
+                        told.append(said)
         finally:
             process.terminate()
             process.wait()
