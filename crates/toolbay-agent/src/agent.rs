@@ -2,6 +2,7 @@
 //! [`Stepper`].
 
 mod drive;
+mod retry;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,6 +25,8 @@ use crate::{
     stepper::{RunEnd, Stepper, StepperConfig, StepperError},
 };
 
+pub use retry::ToolRetries;
+
 /// What an agent's runs have in common.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
@@ -36,6 +39,8 @@ pub struct AgentConfig {
     pub model_retries: u32,
     /// The longest wait before such a request; a provider that asks for more ends the attempts.
     pub max_retry_wait: Duration,
+    /// Whether tool calls that failed are made again, and how; `None`: they are not.
+    pub tool_retries: Option<ToolRetries>,
     /// Cuts results that are too long for the model; its [tool](crate::results::results) reads the whole.
     pub results: Option<Results>,
     /// Where a tenant has many tools: a search in their place. Without the [tools](crate::search::tools) that it takes the
@@ -54,6 +59,7 @@ impl Default for AgentConfig {
             exclusive: None,
             model_retries: 2,
             max_retry_wait: Duration::from_secs(30),
+            tool_retries: None,
             results: None,
             search: None,
             prices: Prices::default(),
@@ -244,6 +250,8 @@ impl Agent {
             }
         }
         run.agent_shutdown(reply.outcome.is_completed()).await;
+        // Every call has its reply in the conversation now.
+        run.forget_outcomes().await;
         run.observe(RunEvent::RunFinished {
             outcome: reply.outcome.to_string(),
             text: reply.text.clone(),

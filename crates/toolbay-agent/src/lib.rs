@@ -26,7 +26,7 @@ pub mod scripted;
 pub mod search;
 pub mod stepper;
 
-pub use agent::{Agent, AgentConfig, AgentError, AgentReply};
+pub use agent::{Agent, AgentConfig, AgentError, AgentReply, ToolRetries};
 pub use bounds::{Bounds, RunOutcome};
 pub use budget::{DayBudget, DayLimits, Exhausted, Ledger, MemoryLedger, Price, Prices, Spending};
 pub use model::{Model, ModelError, ModelErrorKind};

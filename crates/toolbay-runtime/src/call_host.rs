@@ -232,6 +232,8 @@ impl Host for CallHost {
             // Whoever is outside knows nothing of this call: it could not tell its progress or its questions from the outer one's.
             peer: None,
             let_through: None,
+            // Its id is a number within the run, which depends on what else goes on.
+            once: None,
         };
         road::travel(&run, trip).await.result
     }

@@ -27,6 +27,7 @@ use crate::{
     health::Trial,
     meter::Permit,
     observe::RunEvent,
+    outcomes::{self, Entrance, Once},
     redact::Redactor,
     reply::{CallMetadata, Reply},
     run::Run,
@@ -55,6 +56,8 @@ pub(crate) struct Trip {
     pub(crate) peer: Option<Arc<dyn Peer>>,
     /// The arguments that a hook contract let through, once it has.
     pub(crate) let_through: Option<Value>,
+    /// What it is known by where it comes again; only calls that a run makes by its own ids are.
+    pub(crate) once: Option<Once>,
 }
 
 impl Trip {
@@ -73,7 +76,13 @@ impl Trip {
             origin: Origin::CALL,
             peer: None,
             let_through: None,
+            once: None,
         }
+    }
+
+    pub(crate) fn once(mut self, once: Once) -> Self {
+        self.once = Some(once);
+        self
     }
 
     pub(crate) fn for_peer(mut self, peer: Option<Arc<dyn Peer>>) -> Self {
@@ -168,20 +177,26 @@ pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
             observe_look_up(run, trip, entry);
             // 2 to 6
             match admit(run, entry, trip, started, &mut entered, decisions).await {
-                Ok(admitted) => {
-                    usage = Some(admitted.cx.clone());
-                    // 7 plugin, 8 shape
-                    let limits = Arc::clone(admitted.cx.limits());
-                    // Hooks, schema and audit see what the caller may see: no secret that was read on the way.
-                    let (answer, trial) = run_plugin(run, admitted, &trip.redactor).await;
-                    let result = trip.redactor.result(answer).and_then(|output| kept(entry, &limits, output));
-                    note_health(run, entry, started, result.as_ref().err());
-                    drop(trial);
-                    // The audit keeps the raw result, so it is copied where a hook may yet replace it.
-                    let may_be_replaced = entered > 0 || trip.let_through.is_some();
-                    raw = (run.inner().audit.is_some() && may_be_replaced).then(|| result.clone());
-                    result
-                }
+                Ok(admitted) => match outcomes::enter(run, trip.once, &entry.info.definition, &admitted.arguments).await {
+                    Entrance::Answered(result) => result,
+                    Entrance::Open(ticket) => {
+                        usage = Some(admitted.cx.clone());
+                        // 7 plugin, 8 shape
+                        let limits = Arc::clone(admitted.cx.limits());
+                        // Hooks, schema and audit see what the caller may see: no secret that was read on the way.
+                        let (answer, trial) = run_plugin(run, admitted, &trip.redactor).await;
+                        let result = trip.redactor.result(answer).and_then(|output| kept(entry, &limits, output));
+                        note_health(run, entry, started, result.as_ref().err());
+                        drop(trial);
+                        if let Some(ticket) = ticket {
+                            ticket.settle(run, &result).await;
+                        }
+                        // The audit keeps the raw result, so it is copied where a hook may yet replace it.
+                        let may_be_replaced = entered > 0 || trip.let_through.is_some();
+                        raw = (run.inner().audit.is_some() && may_be_replaced).then(|| result.clone());
+                        result
+                    }
+                },
                 Err(Turned::Answered(output)) => shaped(entry, &effective_limits(run, entry), output),
                 Err(Turned::Refused(error)) => Err(error),
                 Err(Turned::Stopped(by)) => {
@@ -287,7 +302,7 @@ async fn admit<'a>(
         depth: trip.depth,
         deadline,
         limits,
-        idempotency_key: None,
+        idempotency_key: trip.once.map(|once| Arc::from(once.key.to_string())),
         host: Arc::new(host),
         cancelled: cancel.clone(),
         peer: trip.peer.clone(),

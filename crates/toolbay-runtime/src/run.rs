@@ -23,6 +23,7 @@ use crate::{
     kv::{KvQuota, KvStore},
     meter::Meter,
     observe::{Observer, RunEvent},
+    outcomes::{CallKey, Once, Outcomes},
     quarantine::Ward,
     reply::Reply,
     road::{self, Trip},
@@ -80,6 +81,7 @@ pub(crate) struct Inner {
     pub(crate) ward: Arc<Ward>,
     pub(crate) kv: Arc<dyn KvStore>,
     pub(crate) kv_quota: KvQuota,
+    pub(crate) outcomes: Option<Outcomes>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) http: Option<Arc<dyn HttpSend>>,
     /// The tenant's own, else those for everybody.
@@ -135,8 +137,34 @@ impl Run {
     /// # Cancel safety
     /// Dropping the future ends the call: its permit is given back, the plugin's future is dropped.
     pub async fn call(&self, step: u32, call: ToolCall) -> Reply {
+        self.attempt(step, call, false).await
+    }
+
+    /// Makes a call once more that failed, under the same idempotency key: all of the road, with its hooks and its record. A
+    /// failure that the host's [ledger](crate::outcomes) knows is the answer to [`call`](Self::call), and here a reason to
+    /// call the tool again, where that is idempotent and the error one that can pass.
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call).
+    pub async fn call_again(&self, step: u32, call: ToolCall) -> Reply {
+        self.attempt(step, call, true).await
+    }
+
+    async fn attempt(&self, step: u32, call: ToolCall, is_retry: bool) -> Reply {
         let ToolCall { id, name, arguments } = call;
-        road::travel(self, Trip::from_outside(step, CallId::new(id), name, arguments)).await
+        let id = CallId::new(id);
+        let once = Once { key: CallKey::of(self.tenant(), self.id(), &id), is_retry };
+        road::travel(self, Trip::from_outside(step, id, name, arguments).once(once)).await
+    }
+
+    /// Forgets in the host's ledger of outcomes what became of the run's calls, since the run is over. Without this they are
+    /// kept for as long as the ledger keeps calls.
+    pub async fn forget_outcomes(&self) {
+        let Some(outcomes) = &self.inner.outcomes else { return };
+        if let Err(error) = outcomes.ledger.forget(self.tenant(), self.id()).await {
+            let (tenant, run) = (self.tenant(), self.id());
+            tracing::debug!(target: "toolbay::outcomes", %tenant, %run, %error, "a run's outcomes are kept until they expire");
+        }
     }
 
     /// Takes a call that has no id yet down the road.

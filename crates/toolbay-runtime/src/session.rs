@@ -174,6 +174,13 @@ impl Session {
     /// Begins a run, which sees the tools as they are now until it ends.
     #[must_use]
     pub fn run(&self) -> Run {
+        self.run_as(RunId::random())
+    }
+
+    /// Takes up a run that began before, in this process or another: calls that it made under the same ids have the same
+    /// idempotency keys, and the host's [ledger](crate::outcomes) knows them. It sees the tools as they are now.
+    #[must_use]
+    pub fn run_as(&self, id: RunId) -> Run {
         let shared = self.toolbay.ports();
         // Before the view: an older generation only waits longer.
         let generation = self.toolbay.registry().generation();
@@ -181,7 +188,7 @@ impl Session {
             tenant: self.tenant.clone(),
             user: self.user.clone(),
             conversation: self.conversation.clone(),
-            run: RunId::random(),
+            run: id,
             trace: None,
         });
         let composition = self.contract.as_ref().map(|contract| contract.begin(&caller));
@@ -197,6 +204,7 @@ impl Session {
                 ward: Arc::clone(&shared.ward),
                 kv: Arc::clone(&shared.kv),
                 kv_quota: shared.kv_quota,
+                outcomes: shared.outcomes.clone(),
                 clock: Arc::clone(&shared.clock),
                 http: shared.http.clone(),
                 deterministic: shared.deterministic,

@@ -12,7 +12,7 @@ use toolbay_api::{
 use toolbay_runtime::{Gate, Reply, Run, RunEvent, Stop, ToolInfo};
 
 use crate::{
-    agent::Agent,
+    agent::{Agent, retry},
     bounds::RunOutcome,
     budget::{Exhausted, Spending, day_of},
     model::{Model, ModelError},
@@ -33,6 +33,8 @@ pub(super) struct Drive<'a> {
     counted: Tokens,
     /// Since when time is not counted there.
     began: Instant,
+    /// When the run's time is up, if it ever is.
+    ends: Option<Instant>,
     _forget: Option<Forget>,
 }
 
@@ -68,7 +70,8 @@ impl<'a> Drive<'a> {
         let stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
         let forget = agent.config.results.clone().map(|results| Forget { results, run: run.id() });
         let (counted, began) = (Tokens::default(), Instant::now());
-        Self { agent, run, stepper, model_error: None, counted, began, _forget: forget }
+        let ends = began.checked_add(stepper.bounds().max_wall_time);
+        Self { agent, run, stepper, model_error: None, counted, began, ends, _forget: forget }
     }
 
     /// Runs until the stepper is done or the time is up.
@@ -165,11 +168,12 @@ impl<'a> Drive<'a> {
         };
         let cost_micros = self.agent.price().map_or(0, |price| price.of(tokens));
         let wall_time = now.saturating_duration_since(self.began);
-        (self.counted, self.began) = (known, now);
         let spending = Spending { tokens, cost_micros, wall_time, ..Spending::default() };
         let today = day_of(self.run.clock().now());
-        // Without a budget nothing can run out.
-        let _ = day.ledger.spend(self.run.tenant(), today, &spending, None).await;
+        // Without a budget nothing can run out; what a ledger could not take is told with the next step.
+        if day.ledger.spend(self.run.tenant(), today, &spending, None).await.is_ok() {
+            (self.counted, self.began) = (known, now);
+        }
     }
 
     async fn failed(&mut self, step: u32, error: ModelError) -> Result<(), StepperError> {
@@ -209,10 +213,10 @@ impl<'a> Drive<'a> {
         let most = self.stepper.bounds().max_parallel_tool_calls.max(1);
         for Batch { calls, .. } in self.batches(calls) {
             let calls = self.affordable(calls).await?;
-            let run = self.run.clone();
+            let (run, retries, ends) = (self.run.clone(), self.agent.config.tool_retries.as_ref(), self.ends);
             let mut replies = stream::iter(calls.into_iter().map(|call| {
                 let (run, id) = (run.clone(), call.id.clone());
-                async move { (id, run.call(step, call).await) }
+                async move { (id, retry::call(&run, step, call, retries, ends).await) }
             }))
             .buffer_unordered(most);
             while let Some((call_id, mut reply)) = replies.next().await {
