@@ -20,6 +20,7 @@ use crate::{
     bounds::{Bounds, RunOutcome},
     budget::{DayLimits, Exhausted, Price, Prices},
     model::{Model, ModelError},
+    record,
     results::Results,
     search::ToolSearch,
     stepper::{RunEnd, Stepper, StepperConfig, StepperError},
@@ -222,6 +223,7 @@ impl Agent {
 
     async fn run_in(&self, run: Run, messages: Vec<Message>) -> Result<AgentReply, AgentError> {
         run.observe(RunEvent::RunStarted { tenant: run.tenant().clone() });
+        record::begin(&run, self.model.id(), &self.stepper_config(), &messages);
         let mut failure = None;
         run.name_model(self.model.id());
         let begin = async {
@@ -237,7 +239,10 @@ impl Agent {
                 (drive.into_stepper(), true)
             }
             Gate::Stop(stop) => {
-                let mut stepper = Stepper::new(self.config.stepper.clone(), messages, Vec::new());
+                let mut stepper = Stepper::new(self.stepper_config(), messages, Vec::new());
+                if let Some(tape) = record::tape_of(&run) {
+                    stepper = stepper.with_tape(tape);
+                }
                 stepper.stop(drive::stopped(stop));
                 (stepper, false)
             }
@@ -252,6 +257,7 @@ impl Agent {
         run.agent_shutdown(reply.outcome.is_completed()).await;
         // Every call has its reply in the conversation now.
         run.forget_outcomes().await;
+        record::finish(&run, &reply);
         run.observe(RunEvent::RunFinished {
             outcome: reply.outcome.to_string(),
             text: reply.text.clone(),

@@ -11,7 +11,7 @@
 //! - [`results`]: results that are too long for a model.
 //! - [`search`]: tools that find tools, where there are many.
 //! - [`stepper`]: the loop as a value without I/O.
-//! - [`agent`]: the driver.
+//! - [`agent`]: the driver; [`record`]: what its runs did, as JSON Lines; [`replay`]: going through that again.
 //! - `provider` (feature `providers`): real models over HTTP.
 
 pub mod agent;
@@ -21,6 +21,8 @@ pub mod lowering;
 pub mod model;
 #[cfg(feature = "providers")]
 pub mod provider;
+pub mod record;
+pub mod replay;
 pub mod results;
 pub mod scripted;
 pub mod search;
@@ -30,7 +32,8 @@ pub use agent::{Agent, AgentConfig, AgentError, AgentReply, ToolRetries};
 pub use bounds::{Bounds, RunOutcome};
 pub use budget::{DayBudget, DayLimits, Exhausted, Ledger, MemoryLedger, Price, Prices, Spending};
 pub use model::{Model, ModelError, ModelErrorKind};
+pub use record::{RecordBounds, RecordedLine, Recorder};
 pub use results::{ResultBounds, Results};
 pub use scripted::{ScriptError, ScriptedModel};
 pub use search::ToolSearch;
-pub use stepper::{Next, RunEnd, Stepper, StepperConfig, StepperError, ToolReply};
+pub use stepper::{Next, RunEnd, Stepper, StepperConfig, StepperError, Tape, Told, ToolReply};

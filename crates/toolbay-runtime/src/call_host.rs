@@ -324,6 +324,7 @@ impl Host for CallHost {
         })?;
         // Learned before it is given: from then on it can come out of the call anywhere.
         self.redactor.learn(&secret)?;
+        self.run.inner().seen.learn(&secret);
         tracing::info!(
             target: "toolbay::audit",
             tenant = %self.run.tenant(), plugin = %self.owner.name, call = %self.call, %name,

@@ -1,5 +1,7 @@
 //! What happens in a run, as it happens: for a terminal, a console or a test's transcript. Changes nothing.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::Value;
 use toolbay_api::{CallId, HookPoint, PluginName, RunId, Scope, TenantId, ToolCall, WireResult, message::Tokens};
@@ -14,6 +16,30 @@ pub trait Observer: Send + Sync {
     /// Whether it would do anything with an event now: making one costs something.
     fn is_watching(&self) -> bool {
         true
+    }
+
+    /// Whether it keeps what happens, so that a run can be gone through again: it gets the events that are for recordings
+    /// alone, which others do not.
+    fn is_recording(&self) -> bool {
+        false
+    }
+}
+
+/// Several observers in the place of one.
+pub struct Observers(pub Vec<Arc<dyn Observer>>);
+
+impl Observer for Observers {
+    fn observe(&self, run: RunId, event: &RunEvent) {
+        let is_wanted = |observer: &&Arc<dyn Observer>| observer.is_recording() || !event.is_for_recordings();
+        self.0.iter().filter(is_wanted).for_each(|observer| observer.observe(run, event));
+    }
+
+    fn is_watching(&self) -> bool {
+        self.0.iter().any(|observer| observer.is_watching())
+    }
+
+    fn is_recording(&self) -> bool {
+        self.0.iter().any(|observer| observer.is_recording())
     }
 }
 
@@ -48,6 +74,18 @@ pub enum RunEvent {
     ToolCallFinished { call: CallId, tool: String, result: Box<WireResult> },
     /// A plugin ran into its limits too often and is not called for the tenant for a while.
     PluginQuarantined { plugin: PluginName, seconds: u64, cause: String },
+    /// What the agent loop was told and what it decided, in the form of a line of a recording. For recordings alone.
+    LoopTold { line: Value },
+    /// The tool's result before any hook saw it. For recordings alone.
+    ToolAnswered { call: CallId, tool: String, result: Box<WireResult> },
     /// The agent run ended.
     RunFinished { outcome: String, text: String, steps: u32, tool_calls: u32 },
+}
+
+impl RunEvent {
+    /// Whether only observers that record get it.
+    #[must_use]
+    pub fn is_for_recordings(&self) -> bool {
+        matches!(self, Self::LoopTold { .. } | Self::ToolAnswered { .. })
+    }
 }

@@ -177,8 +177,11 @@ pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
             observe_look_up(run, trip, entry);
             // 2 to 6
             match admit(run, entry, trip, started, &mut entered, decisions).await {
-                Ok(admitted) => match outcomes::enter(run, trip.once, &entry.info.definition, &admitted.arguments).await {
-                    Entrance::Answered(result) => result,
+                Ok(admitted) => match enter(run, trip, entry, &admitted).await {
+                    Entrance::Answered(result) => {
+                        run.record_answer(&trip.call, entry.info.definition.name.as_str(), output_schema(entry), &result);
+                        result
+                    }
                     Entrance::Open(ticket) => {
                         usage = Some(admitted.cx.clone());
                         // 7 plugin, 8 shape
@@ -188,6 +191,7 @@ pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
                         let result = trip.redactor.result(answer).and_then(|output| kept(entry, &limits, output));
                         note_health(run, entry, started, result.as_ref().err());
                         drop(trial);
+                        run.record_answer(&trip.call, entry.info.definition.name.as_str(), output_schema(entry), &result);
                         if let Some(ticket) = ticket {
                             ticket.settle(run, &result).await;
                         }
@@ -439,6 +443,21 @@ async fn hooks_out(
     (input.result, None)
 }
 
+/// Before step 7: whether somebody answers in the plugin's place, since it was called before or is not to be called.
+async fn enter(run: &Run, trip: &Trip, entry: &ToolEntry, admitted: &Admitted<'_>) -> Entrance {
+    let definition = &entry.info.definition;
+    match run.stand_in().filter(|_| trip.depth == 0) {
+        Some(stand_in) => {
+            Entrance::Answered(stand_in.answer(&trip.call, definition.name.as_str(), &admitted.arguments))
+        }
+        None => outcomes::enter(run, trip.once, definition, &admitted.arguments).await,
+    }
+}
+
+fn output_schema(entry: &ToolEntry) -> Option<&Value> {
+    entry.info.definition.output.as_ref()
+}
+
 /// Step 7: the plugin's own code, under the deadline, with its panics caught.
 async fn run_plugin(
     run: &Run,
@@ -448,7 +467,7 @@ async fn run_plugin(
     let Admitted { entry, arguments, cx, cancel, timeout, permit, trial } = admitted;
     if run.is_observed() {
         let (call, tool) = (cx.call().clone(), entry.info.definition.name.to_string());
-        let mut arguments = arguments.clone();
+        let mut arguments = run.arguments_for_the_record(&tool, &arguments);
         redactor.value(&mut arguments);
         run.observe(RunEvent::ToolCallStarted { call, tool, arguments });
     }

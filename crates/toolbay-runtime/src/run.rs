@@ -25,6 +25,7 @@ use crate::{
     observe::{Observer, RunEvent},
     outcomes::{CallKey, Once, Outcomes},
     quarantine::Ward,
+    recorded::{Seen, StandIn},
     reply::Reply,
     road::{self, Trip},
     toolbay::Toolbay,
@@ -89,6 +90,9 @@ pub(crate) struct Inner {
     pub(crate) deterministic: bool,
     pub(crate) audit: Option<Arc<dyn AuditSink>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// What recordings of the run must not have.
+    pub(crate) seen: Seen,
+    pub(crate) stand_in: Option<Arc<dyn StandIn>>,
     /// The hook contract that the run is under.
     pub(crate) composition: Option<Arc<dyn Composition>>,
     pub(crate) model: std::sync::OnceLock<String>,

@@ -14,6 +14,7 @@ use crate::{
     contract::Contract,
     meter::Meter,
     observe::Observer,
+    recorded::{Seen, StandIn},
     reply::Reply,
     run::{self, Run},
     shown::{PromptInfo, ResourceInfo},
@@ -48,6 +49,7 @@ pub struct Session {
     tenant_grants: Arc<PermissionSet>,
     tenant_limits: Option<Arc<toolbay_api::LimitsRequest>>,
     observer: Option<Arc<dyn Observer>>,
+    stand_in: Option<Arc<dyn StandIn>>,
     contract: Option<Arc<dyn Contract>>,
     meter: Arc<Meter>,
 }
@@ -65,6 +67,7 @@ impl Session {
             conversation: None,
             rights: Arc::default(),
             observer: None,
+            stand_in: None,
             contract: None,
             meter,
         }
@@ -107,6 +110,14 @@ impl Session {
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Has the calls of the session's runs answered by `stand_in`; no tool is called but from inside of hooks. Hooks, schemas,
+    /// rights and limits are as ever.
+    #[must_use]
+    pub fn with_stand_in(mut self, stand_in: Arc<dyn StandIn>) -> Self {
+        self.stand_in = Some(stand_in);
         self
     }
 
@@ -211,6 +222,8 @@ impl Session {
                 secrets: shared.tenant_secrets.get(&self.tenant).or(shared.secrets.as_ref()).cloned(),
                 audit: shared.audit.clone(),
                 observer: self.observer.clone(),
+                seen: Seen::default(),
+                stand_in: self.stand_in.clone(),
                 composition,
                 model: std::sync::OnceLock::new(),
                 tools: std::sync::OnceLock::new(),

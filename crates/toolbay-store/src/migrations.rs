@@ -23,7 +23,7 @@ struct Migration {
 
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "begin", text: include_str!("../migrations/0001_begin.sql") },
-    Migration { version: 4, name: "outcomes", text: include_str!("../migrations/0004_outcomes.sql") },
+    Migration { version: 3, name: "outcomes", text: include_str!("../migrations/0003_outcomes.sql") },
 ];
 
 /// Held in PostgreSQL by whoever migrates: `toolbay`, in ASCII.

@@ -16,6 +16,7 @@ use crate::{
     bounds::RunOutcome,
     budget::{Exhausted, Spending, day_of},
     model::{Model, ModelError},
+    record,
     results::{READ_RESULT, Results},
     search::{DESCRIBE_TOOL, SEARCH_TOOLS, is_search},
     stepper::{Next, Stepper, StepperError, ToolReply},
@@ -67,7 +68,10 @@ impl<'a> Drive<'a> {
         let tools = given(agent, &run).into_iter().map(for_the_model).collect();
         let names = run.tools().iter().map(|tool| (tool.provider_name.to_string(), tool.definition.name.to_string()));
         let names = names.collect();
-        let stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
+        let mut stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
+        if let Some(tape) = record::tape_of(&run) {
+            stepper = stepper.with_tape(tape);
+        }
         let forget = agent.config.results.clone().map(|results| Forget { results, run: run.id() });
         let (counted, began) = (Tokens::default(), Instant::now());
         let ends = began.checked_add(stepper.bounds().max_wall_time);
@@ -128,6 +132,7 @@ impl<'a> Drive<'a> {
             Ok(response) => response,
             Err(error) => return self.failed(step, error).await,
         };
+        record::model_answered(&self.run, step, &response);
         // What the provider counted, whatever hooks make of the reply.
         let tokens = response.tokens;
         let response = match self.run.after_model_call(step, response).await {

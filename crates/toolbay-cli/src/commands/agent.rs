@@ -1,5 +1,6 @@
 //! `toolbay agent`: a model at a tenant's tools, shown as it happens.
 
+mod record;
 mod watch;
 
 use std::{fs, path::PathBuf, pin::pin};
@@ -46,6 +47,12 @@ pub(crate) struct Options {
     /// The most tool calls [default: 128]
     #[arg(long, value_name = "N")]
     max_tool_calls: Option<u32>,
+    /// Record the run in this new file, for `toolbay replay`.
+    ///
+    /// It holds the whole conversation, but no secret that a plugin has read and no argument that a tool's parameters call
+    /// writeOnly.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// Print the run's events as JSON Lines to standard output
     #[arg(long)]
     json: bool,
@@ -57,6 +64,7 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let model = model(&options)?;
     let (host, session) = Host::session(&options.session).await?;
     let (watch, shown) = watch::watch(options.json);
+    let (watch, recording) = record::beside(watch, options.record.as_deref())?;
     let (bounds, prices) = Config::load(options.session.host.config.as_deref())?.spending()?;
     let stepper = StepperConfig { bounds: with_options(bounds, &options), ..StepperConfig::default() };
     let config = AgentConfig { stepper, prices, ..AgentConfig::default() };
@@ -76,8 +84,9 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
         // The run is dropped, and with it its calls, where nobody reads any more what it does.
         end = &mut shown => end.or_else(output::unless_closed).map(|()| Status::Failed),
     };
+    let recorded = recording.finish().await;
     host.stop().await;
-    ended
+    recorded.and(ended)
 }
 
 /// Prints the answer and says how the run ended.

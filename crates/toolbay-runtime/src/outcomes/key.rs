@@ -55,8 +55,14 @@ impl CallKey {
 
 impl fmt::Display for CallKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let digits: String = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(digit).collect();
+        f.write_str(&digits)
     }
+}
+
+/// A hexadecimal digit. Each call of a run has its key written, and the formatter takes longer than the digest.
+fn digit(value: u8) -> char {
+    char::from(if value < 10 { b'0' + value } else { b'a' - 10 + value })
 }
 
 impl fmt::Debug for CallKey {

@@ -79,7 +79,7 @@ async fn asked(
         Outcome::Committed(KeptReply::Digest { bytes, .. }) => Err(too_long(bytes)),
         Outcome::Failed(error) => {
             let error = read_error(&error);
-            if is_idempotent && once.is_retry && error.retryable {
+            if (is_idempotent && once.is_retry && error.retryable) || asked_first(error.kind) {
                 return again(outcomes, call, known.attempts, now_ms).await;
             }
             Err(error)
@@ -120,6 +120,11 @@ impl Ticket {
             tracing::warn!(target: "toolbay::outcomes", %tenant, %run, tool, %error, "a call's outcome was not written down");
         }
     }
+}
+
+/// Whether the tool ended by asking something before it changed anything, and is called again with the answer.
+fn asked_first(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::InputRequired)
 }
 
 /// Whether the tool was stopped rather than answering, so that it may have had an effect or none.

@@ -32,14 +32,3 @@ CREATE TABLE spending (
     wall_us @int NOT NULL,
     PRIMARY KEY (tenant_id, day)
 ) @strict;
-
--- Recordings of runs, the newest of each tenant.
-CREATE TABLE recordings (
-    tenant_id @uuid NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
-    run_id @uuid NOT NULL,
-    recorded_at @int NOT NULL,
-    bytes @int NOT NULL,
-    content @bytes NOT NULL,
-    PRIMARY KEY (tenant_id, run_id)
-) @strict;
-CREATE INDEX recordings_recorded ON recordings (tenant_id, recorded_at, run_id);
