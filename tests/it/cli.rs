@@ -16,12 +16,14 @@ mod agents;
 mod batch;
 mod calls;
 mod code;
+mod coming_again;
 mod config;
 mod databases;
 mod help;
 mod looking_after;
 mod operators;
 mod plugins;
+mod recordings;
 mod servers;
 mod serving;
 

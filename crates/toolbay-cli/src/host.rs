@@ -12,8 +12,8 @@ use std::{
 };
 
 use toolbay::{
-    CodeLoading, Control, Failed, FileKv, HealthWatch, Isolation, LoadReport, Loading, PluginName, ReloadOptions,
-    Scope, Session, SyncReport, TenantId, TierPolicy, TieredRunner, Toolbay, ToolbayBuilder,
+    CodeLoading, Control, Failed, FileKv, HealthWatch, Isolation, Ledger, LoadReport, Loading, PluginName,
+    ReloadOptions, Scope, Session, SyncReport, TenantId, TierPolicy, TieredRunner, Toolbay, ToolbayBuilder,
     control::Following,
     mcp_client::McpRunner,
     watch,
@@ -135,6 +135,11 @@ impl Host {
     /// The control of the store, where the command works at one.
     pub(crate) fn control(&self) -> Option<&Control> {
         self.stored.as_ref().map(|(_, control)| control)
+    }
+
+    /// Who keeps what tenants spend, where the command works at a store.
+    pub(crate) fn ledger(&self) -> Option<Arc<dyn Ledger>> {
+        self.stored.as_ref().map(|(stored, _)| stored.ledger())
     }
 
     /// Opens the host that a command works at, says what did not load, and gives the tenant's session.

@@ -124,7 +124,8 @@ impl Run {
         let mut result = Box::new(toolbay_api::WireResult::new(shown, serde_json::Map::new()));
         if let Some(error) = &mut result.error {
             let hidden = |text: &str| self.for_the_record(Value::from(text));
-            error.message = hidden(&error.message).and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default();
+            error.message =
+                hidden(&error.message).and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default();
             error.details = self.for_the_record(std::mem::take(&mut error.details)).unwrap_or_default();
         }
         let event = RunEvent::ToolAnswered { call: call.clone(), tool: tool.to_owned(), result };

@@ -179,7 +179,12 @@ pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
             match admit(run, entry, trip, started, &mut entered, decisions).await {
                 Ok(admitted) => match enter(run, trip, entry, &admitted).await {
                     Entrance::Answered(result) => {
-                        run.record_answer(&trip.call, entry.info.definition.name.as_str(), output_schema(entry), &result);
+                        run.record_answer(
+                            &trip.call,
+                            entry.info.definition.name.as_str(),
+                            output_schema(entry),
+                            &result,
+                        );
                         result
                     }
                     Entrance::Open(ticket) => {
@@ -191,7 +196,12 @@ pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
                         let result = trip.redactor.result(answer).and_then(|output| kept(entry, &limits, output));
                         note_health(run, entry, started, result.as_ref().err());
                         drop(trial);
-                        run.record_answer(&trip.call, entry.info.definition.name.as_str(), output_schema(entry), &result);
+                        run.record_answer(
+                            &trip.call,
+                            entry.info.definition.name.as_str(),
+                            output_schema(entry),
+                            &result,
+                        );
                         if let Some(ticket) = ticket {
                             ticket.settle(run, &result).await;
                         }

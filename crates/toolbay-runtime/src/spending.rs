@@ -200,8 +200,9 @@ impl Spent {
     }
 
     fn within(&self, before: &Self, spending: &Spending, budget: &DayBudget) -> Result<(), Exhausted> {
-        let ran_out = |what: String, allowed: u64, used: u64| 
-            Err(Exhausted { what, allowed, used, of_the_day: true, is_not_known: false });
+        let ran_out = |what: String, allowed: u64, used: u64| {
+            Err(Exhausted { what, allowed, used, of_the_day: true, is_not_known: false })
+        };
         if let Some(most) = budget.max_steps.filter(|most| spending.steps > 0 && self.steps > *most) {
             return ran_out("steps".to_owned(), most, self.steps);
         }

@@ -102,9 +102,9 @@ impl Tape for RunTape {
 }
 
 fn show(run: &Run, line: &impl Serialize) {
-    let line = run.for_the_record(json!(line)).unwrap_or_else(|| {
-        json!({ "kind": "cut", "reason": "the run has read more secrets than can be kept out of a recording" })
-    });
+    let line = run.for_the_record(json!(line)).unwrap_or_else(
+        || json!({ "kind": "cut", "reason": "the run has read more secrets than can be kept out of a recording" }),
+    );
     run.observe(RunEvent::LoopTold { line });
 }
 

@@ -98,7 +98,8 @@ impl Trial<'_> {
             Line::ModelFailed { feedback: Some(text) } => self.conversation.messages.push(Message::system(text)),
             Line::Calls { step, calls } => {
                 self.conversation.calls.clone_from(calls);
-                let made: BTreeSet<_> = self.recording.lines().iter().filter_map(|(_, line)| ended_call(line)).collect();
+                let made: BTreeSet<_> =
+                    self.recording.lines().iter().filter_map(|(_, line)| ended_call(line)).collect();
                 for call in calls.iter().filter(|call| made.contains(call.id.as_str())) {
                     drop(self.run.call(*step, call.clone()).await);
                     self.compare_call(number, call);
@@ -256,7 +257,9 @@ impl StandIn for Answers {
                 Err(told.with_retryable(error.retryable))
             }
             Some(result) => Ok(ToolOutput::new(result.data.clone())),
-            None => Err(ToolError::new(ErrorKind::Unavailable, "no result of this call is recorded").with_retryable(false)),
+            None => {
+                Err(ToolError::new(ErrorKind::Unavailable, "no result of this call is recorded").with_retryable(false))
+            }
         }
     }
 }

@@ -38,7 +38,8 @@ impl Recording {
     /// program's, a recording that was cut or is too long.
     pub fn read(mut reader: impl BufRead, bounds: &ReadBounds) -> Result<Self, ReplayError> {
         let mut lines = Lines { number: 0, read: 0, bounds };
-        let first = lines.next(&mut reader)?.ok_or_else(|| ReplayError::new(1, "the file is empty: it is no recording"))?;
+        let first =
+            lines.next(&mut reader)?.ok_or_else(|| ReplayError::new(1, "the file is empty: it is no recording"))?;
         let head = head(&first)?;
         let mut all = Vec::new();
         let mut is_over = false;
@@ -119,7 +120,9 @@ fn head(text: &str) -> Result<Head, ReplayError> {
         None => return error(format!("this is no recording: its first line has no {VERSION_KEY:?}")),
         Some(version) if version == Some(VERSION.into()) => {}
         Some(Some(version)) if version > VERSION.into() => {
-            return error(format!("the recording is of version {version}, and this program reads version {VERSION}; use a newer one"));
+            return error(format!(
+                "the recording is of version {version}, and this program reads version {VERSION}; use a newer one"
+            ));
         }
         Some(_) => return error(format!("{VERSION_KEY:?} is to be {VERSION}")),
     }

@@ -102,9 +102,9 @@ impl Replay {
                 return Ok(true);
             }
             Line::Offered { tool } => self.told(number, |stepper| Ok(stepper.offer(stand_in(tool, number)?)))?,
-            Line::ModelReplied { response } => self.told(number, |stepper| {
-                stepper.model_replied(response.clone()).map(drop).map_err(out_of_turn)
-            })?,
+            Line::ModelReplied { response } => {
+                self.told(number, |stepper| stepper.model_replied(response.clone()).map(drop).map_err(out_of_turn))?
+            }
             Line::ModelFailed { feedback } => {
                 self.told(number, |stepper| stepper.model_failed(feedback.clone()).map_err(out_of_turn))?;
             }
@@ -140,7 +140,10 @@ impl Replay {
             self.decided.take()
         });
         let differs = |now: String| {
-            Err(ReplayError::new(number, format!("the loop does something else: recorded is that it {}, and now it {now}", told(recorded))))
+            Err(ReplayError::new(
+                number,
+                format!("the loop does something else: recorded is that it {}, and now it {now}", told(recorded)),
+            ))
         };
         let Some(decided) = decided else { return differs("waits".to_owned()) };
         match (recorded, &decided) {
@@ -150,14 +153,23 @@ impl Replay {
                 }
                 self.compare_messages(new, request, number)
             }
-            (Line::Calls { step, calls }, Told::Calls { step: now, calls: called }) if step == now && calls == called => Ok(()),
+            (Line::Calls { step, calls }, Told::Calls { step: now, calls: called })
+                if step == now && calls == called =>
+            {
+                Ok(())
+            }
             (Line::Ends { end }, Told::Ends(now)) if end == now => Ok(()),
             _ => differs(worded(&decided)),
         }
     }
 
     /// Compares the messages that were new with a request.
-    fn compare_messages(&mut self, recorded: &[String], request: &ModelRequest, line: usize) -> Result<(), ReplayError> {
+    fn compare_messages(
+        &mut self,
+        recorded: &[String],
+        request: &ModelRequest,
+        line: usize,
+    ) -> Result<(), ReplayError> {
         let new = request.messages.get(self.known..).unwrap_or_default();
         self.known = request.messages.len();
         if new.len() != recorded.len() {
@@ -178,7 +190,9 @@ impl Replay {
     fn ended(&self, line: usize) -> Result<(), ReplayError> {
         match self.decided.take() {
             Some(decided) => Err(ReplayError::new(line, format!("before this the loop now {}", worded(&decided)))),
-            None if self.stepper.end().is_none() => Err(ReplayError::new(line, "the loop has not come to its end by this")),
+            None if self.stepper.end().is_none() => {
+                Err(ReplayError::new(line, "the loop has not come to its end by this"))
+            }
             None => Ok(()),
         }
     }

@@ -76,6 +76,8 @@ fn holds_hidden(value: &Value) -> bool {
 fn worded(result: &WireResult) -> String {
     match &result.error {
         None => result.data.to_string(),
-        Some(error) => json!({ "error": { "kind": error.kind, "message": error.message, "details": error.details } }).to_string(),
+        Some(error) => {
+            json!({ "error": { "kind": error.kind, "message": error.message, "details": error.details } }).to_string()
+        }
     }
 }

@@ -7,7 +7,8 @@ use std::{fs, path::PathBuf, pin::pin};
 
 use clap::Args;
 use toolbay::{
-    Agent, AgentConfig, AgentError, AgentReply, Bounds, Model, ScriptedModel, StepperConfig, provider::Provider,
+    Agent, AgentConfig, AgentError, AgentReply, Bounds, DayBudget, DayLimits, Model, ScriptedModel, StepperConfig,
+    provider::Provider,
 };
 
 use crate::{
@@ -64,10 +65,14 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let model = model(&options)?;
     let (host, session) = Host::session(&options.session).await?;
     let (watch, shown) = watch::watch(options.json);
-    let (watch, recording) = record::beside(watch, options.record.as_deref())?;
-    let (bounds, prices) = Config::load(options.session.host.config.as_deref())?.spending()?;
+    let file = Config::load(options.session.host.config.as_deref())?;
+    let (bounds, prices) = file.spending()?;
+    let (day, tool_retries) = file.over_runs()?;
+    let day = day.map(|budget| of_the_day(budget, &host)).transpose()?;
     let stepper = StepperConfig { bounds: with_options(bounds, &options), ..StepperConfig::default() };
-    let config = AgentConfig { stepper, prices, ..AgentConfig::default() };
+    let config = AgentConfig { stepper, prices, day, tool_retries, ..AgentConfig::default() };
+    // Last of all that can fail: the file would be there, and refused the next time.
+    let (watch, recording) = record::beside(watch, options.record.as_deref())?;
     let agent = Agent::new(model, session.with_observer(watch)).config(config);
     let run = async {
         let reply = agent.run(&options.prompt).await;
@@ -105,6 +110,13 @@ fn finish(reply: Result<AgentReply, AgentError>, json: bool) -> Result<Status, C
         Err(error) => output::note(&format!("error: {error}")),
     }
     Ok(Status::Failed)
+}
+
+/// The budget of the tenant's day, which only a database remembers until the next command.
+fn of_the_day(budget: DayBudget, host: &Host) -> Result<DayLimits, CliError> {
+    let ledger = host.ledger();
+    let missing = || CliError::usage("--config: budget.day needs a database that keeps it: give --database or --data");
+    Ok(DayLimits { budget, ledger: ledger.ok_or_else(missing)? })
 }
 
 /// The bounds of the file, with what the options say in their place.

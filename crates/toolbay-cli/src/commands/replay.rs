@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::json;
 use toolbay::{
     PluginName,
-    replay::{self, Difference, ReadBounds, ReplayError, Recording},
+    replay::{self, Difference, ReadBounds, Recording, ReplayError},
 };
 
 use crate::{
@@ -64,8 +64,12 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let mut differences = Vec::new();
     match with_plugin {
         None => differences.extend(hooks(&recording, session(plugins)).await?.map_err(failed)?),
-        Some(path) if !with_hooks => differences.extend(plugin(&recording, path, session(plugins)).await?.map_err(failed)?),
-        Some(_) => return Err(CliError::usage("--with-hooks and --with-plugin look at different things: give one of them")),
+        Some(path) if !with_hooks => {
+            differences.extend(plugin(&recording, path, session(plugins)).await?.map_err(failed)?)
+        }
+        Some(_) => {
+            return Err(CliError::usage("--with-hooks and --with-plugin look at different things: give one of them"));
+        }
     }
     for difference in &differences {
         if json { output::json_line(difference) } else { output::line(&difference.to_string()) }
@@ -93,7 +97,9 @@ fn strict(recording: &Recording, shown: &str, json: bool) -> Result<Status, CliE
             let told = if json {
                 output::json_line(&json!({ "steps": steps, "tool_calls": calls, "decisions": decisions }))
             } else {
-                output::line(&format!("the loop decides as recorded: {steps} steps, {calls} tool calls, {decisions} decisions"))
+                output::line(&format!(
+                    "the loop decides as recorded: {steps} steps, {calls} tool calls, {decisions} decisions"
+                ))
             };
             told.or_else(output::unless_closed)?;
             Ok(Status::Success)

@@ -132,7 +132,8 @@ mod tests {
     fn arguments_are_told_apart_by_what_they_say_and_not_by_its_order() {
         let digest = |value: Value| key("a", 1, "c").digest(&value);
         assert_eq!(digest(json!({"a": 1, "b": [2]})), digest(json!({"b": [2], "a": 1})));
-        for other in [json!({"a": 1, "b": [3]}), json!({"a": "1", "b": [2]}), json!({"a": 1}), json!({"a": 1, "b": 2})] {
+        for other in [json!({"a": 1, "b": [3]}), json!({"a": "1", "b": [2]}), json!({"a": 1}), json!({"a": 1, "b": 2})]
+        {
             assert_ne!(digest(json!({"a": 1, "b": [2]})), digest(other));
         }
         assert_ne!(digest(json!([[1], 2])), digest(json!([[1, 2]])));

@@ -68,7 +68,8 @@ async fn asked(
         Begun::Known(known) => known,
     };
     if known.arguments != call.arguments {
-        let message = "a call of this id was made before with other arguments, so this one is not made; make it under a new id";
+        let message =
+            "a call of this id was made before with other arguments, so this one is not made; make it under a new id";
         return Err(ToolError::new(ErrorKind::Conflict, message));
     }
     let is_idempotent = tool.annotations.idempotent == Some(true);
@@ -153,7 +154,8 @@ fn kept(output: &ToolOutput, max_bytes: usize) -> KeptReply {
 }
 
 fn read(mut reply: Value) -> ToolOutput {
-    let content: Option<Vec<Content>> = reply.get_mut("content").and_then(|all| serde_json::from_value(all.take()).ok());
+    let content: Option<Vec<Content>> =
+        reply.get_mut("content").and_then(|all| serde_json::from_value(all.take()).ok());
     let data = reply.get_mut("data").map(Value::take).unwrap_or_default();
     ToolOutput { data, content: content.unwrap_or_default() }
 }

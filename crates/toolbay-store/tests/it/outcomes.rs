@@ -72,7 +72,10 @@ async fn tells_what_became_of_calls(ledger: &dyn OutcomeLedger) {
     ledger.begin(&call("acme", "2", 2_000), 1_000).await.unwrap();
     ledger.forget(&tenant("acme"), the_run()).await.unwrap();
     assert_eq!(ledger.begin(&one, 1_000).await.unwrap(), Begun::First, "a run that is over is forgotten");
-    assert_eq!(ledger.begin(&other, 999).await.unwrap(), known(1, Outcome::Committed(KeptReply::Digest { sha256: [9; 32], bytes: 1 << 40 })));
+    assert_eq!(
+        ledger.begin(&other, 999).await.unwrap(),
+        known(1, Outcome::Committed(KeptReply::Digest { sha256: [9; 32], bytes: 1 << 40 }))
+    );
 }
 
 async fn is_bounded(ledger: &dyn OutcomeLedger) {
@@ -239,7 +242,11 @@ async fn killed_and_taken_up(db: &Fixture, round: u64, in_the_tool: bool) -> u64
         match &reply.result {
             Ok(output) => assert_eq!(output.data, json!({ "done": n })),
             Err(error) => {
-                assert_eq!((error.kind, &error.details["outcome"]), (ErrorKind::Cancelled, &json!("unknown")), "{n}: {error}");
+                assert_eq!(
+                    (error.kind, &error.details["outcome"]),
+                    (ErrorKind::Cancelled, &json!("unknown")),
+                    "{n}: {error}"
+                );
                 assert!(reply.model_text().contains("it may have had an effect or none"), "{}", reply.model_text());
                 assert!(name_of(n) == "pay" && n == last + 1, "call {n} was not on its way at the kill");
                 unknown += 1;
