@@ -2,6 +2,7 @@
 //! [`Stepper`].
 
 mod drive;
+mod retry;
 mod stream;
 mod suspend;
 
@@ -25,10 +26,13 @@ use crate::{
     bounds::{Bounds, RunOutcome},
     budget::{DayLimits, Exhausted, Price, Prices},
     model::{Model, ModelError},
+    record,
     results::Results,
     search::ToolSearch,
     stepper::{RunEnd, Stepper, StepperConfig, StepperError},
 };
+
+pub use retry::ToolRetries;
 
 /// What an agent's runs have in common.
 #[derive(Debug, Clone)]
@@ -42,6 +46,8 @@ pub struct AgentConfig {
     pub model_retries: u32,
     /// The longest wait before such a request; a provider that asks for more ends the attempts.
     pub max_retry_wait: Duration,
+    /// Whether tool calls that failed are made again, and how; `None`: they are not.
+    pub tool_retries: Option<ToolRetries>,
     /// Cuts results that are too long for the model; its [tool](crate::results::results) reads the whole.
     pub results: Option<Results>,
     /// Where a tenant has many tools: a search in their place. Without the [tools](crate::search::tools) that it takes the
@@ -64,6 +70,7 @@ impl Default for AgentConfig {
             exclusive: None,
             model_retries: 2,
             max_retry_wait: Duration::from_secs(30),
+            tool_retries: None,
             results: None,
             search: None,
             prices: Prices::default(),
@@ -248,6 +255,7 @@ impl Agent {
 
     async fn run_in(&self, run: Run, messages: Vec<Message>, outlet: Arc<Outlet>) -> Result<AgentReply, AgentError> {
         run.observe(RunEvent::RunStarted { tenant: run.tenant().clone() });
+        record::begin(&run, self.model.id(), &self.stepper_config(), &messages);
         run.name_model(self.model.id());
         let begin = async {
             match run.agent_startup().await {
@@ -258,7 +266,10 @@ impl Agent {
         match begin.await {
             Gate::Go(messages) => self.finish(run.clone(), drive::Drive::new(self, run, messages, outlet)).await,
             Gate::Stop(stop) => {
-                let mut stepper = Stepper::new(self.config.stepper.clone(), messages, Vec::new());
+                let mut stepper = Stepper::new(self.stepper_config(), messages, Vec::new());
+                if let Some(tape) = record::tape_of(&run) {
+                    stepper = stepper.with_tape(tape);
+                }
                 stepper.stop(drive::stopped(stop));
                 self.end(run, stepper, false, None, &outlet).await
             }
@@ -272,6 +283,7 @@ impl Agent {
             let outlet = Arc::clone(&drive.outlet);
             return self.end(run, drive.into_stepper(), true, failure, &outlet).await;
         };
+        record::cut(&run, "the run waits for approval");
         let approvals = suspended.pending.iter().map(|pending| pending.id).collect();
         run.observe(RunEvent::RunSuspended { approvals, expires_at: suspended.expires_at });
         let mut reply = AgentReply::of(&run, drive.into_stepper());
@@ -298,6 +310,9 @@ impl Agent {
         }
         outlet.release(reply.outcome.is_answer().then_some(reply.text.as_str()));
         run.agent_shutdown(reply.outcome.is_completed()).await;
+        // Every call has its reply in the conversation now.
+        run.forget_outcomes().await;
+        record::finish(&run, &reply);
         run.observe(RunEvent::RunFinished {
             outcome: reply.outcome.to_string(),
             text: reply.text.clone(),

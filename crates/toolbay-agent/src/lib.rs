@@ -11,7 +11,8 @@
 //! - [`results`]: results that are too long for a model.
 //! - [`search`]: tools that find tools, where there are many.
 //! - [`stepper`]: the loop as a value without I/O.
-//! - [`agent`]: the driver, a run as a stream, and runs that wait for somebody.
+//! - [`agent`]: the driver, a run as a stream, and runs that wait for somebody; [`record`]: what runs did, as JSON Lines;
+//!   [`replay`]: going through that again.
 //! - `provider` (feature `providers`): real models over HTTP.
 
 pub mod agent;
@@ -22,6 +23,8 @@ pub mod model;
 pub mod parts;
 #[cfg(feature = "providers")]
 pub mod provider;
+pub mod record;
+pub mod replay;
 pub mod results;
 pub mod scripted;
 pub mod search;
@@ -29,12 +32,14 @@ pub mod stepper;
 
 pub use agent::{
     Agent, AgentConfig, AgentError, AgentReply, Decisions, ResumeError, RunStream, StreamOptions, SuspendedRun,
+    ToolRetries,
 };
 pub use bounds::{Bounds, RunOutcome};
 pub use budget::{DayBudget, DayLimits, Exhausted, Ledger, MemoryLedger, Price, Prices, Spending};
 pub use model::{Model, ModelError, ModelErrorKind};
 pub use parts::Parts;
+pub use record::{RecordBounds, RecordedLine, Recorder};
 pub use results::{ResultBounds, Results};
 pub use scripted::{ScriptError, ScriptedModel};
 pub use search::ToolSearch;
-pub use stepper::{Next, RunEnd, Stepper, StepperConfig, StepperError, ToolReply};
+pub use stepper::{Next, RunEnd, Stepper, StepperConfig, StepperError, Tape, Told, ToolReply};

@@ -6,6 +6,7 @@
 
 mod calls;
 mod history;
+mod tape;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,8 @@ use crate::{
     bounds::{Bounds, RunOutcome},
     budget::{self, Exhausted, Price},
 };
+
+pub use tape::{Tape, Told};
 
 /// What a call is answered with that the run did not wait for.
 const UNFINISHED: &str = "the run ended before this call was finished; it may have had an effect or none";
@@ -139,6 +142,8 @@ pub struct Stepper {
     per_tool: BTreeMap<String, u32>,
     #[serde(default)]
     exhausted: Option<Exhausted>,
+    #[serde(skip)]
+    tell: tape::Tell,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -185,7 +190,22 @@ impl Stepper {
             names: BTreeMap::new(),
             per_tool: BTreeMap::new(),
             exhausted: None,
+            tell: tape::Tell::default(),
         }
+    }
+
+    /// Has `tape` hear all that the stepper is told and decides from now on, beginning with what it is made of. To be said
+    /// before the first [`next`](Self::next).
+    #[must_use]
+    pub fn with_tape(mut self, tape: std::sync::Arc<dyn Tape>) -> Self {
+        self.tell = tape::Tell::to(tape);
+        self.tell.tell(|| Told::Began {
+            config: self.config.clone(),
+            messages: self.messages.clone(),
+            tools: self.tools.clone(),
+            names: self.names.clone(),
+        });
+        self
     }
 
     /// Says what the tools are called that the model knows by other names: bounds on single tools go by these.
@@ -198,6 +218,7 @@ impl Stepper {
     /// Gives the model one tool more from its next request on. What it has already stays as it is.
     pub fn offer(&mut self, tool: ToolDefinition) {
         if self.tools.iter().all(|known| known.name != tool.name) {
+            self.tell.tell(|| Told::Offered(tool.clone()));
             self.tools.push(tool);
         }
     }
@@ -213,10 +234,11 @@ impl Stepper {
                     }
                     Bounds { max_steps, .. } => (RunOutcome::StepLimit, "steps", max_steps),
                 };
-                self.run_out(reached, Exhausted::of_run(what, allowed.into(), allowed.into()));
+                self.end_since(reached, Exhausted::of_run(what, allowed.into(), allowed.into()));
             } else {
                 self.steps += 1;
                 self.phase = Phase::Asked;
+                self.tell.tell(|| Told::Asks { step: self.steps, request: Box::new(self.request()) });
             }
         }
         match &self.phase {
@@ -238,11 +260,12 @@ impl Stepper {
         if self.phase != Phase::Asked {
             return Err(StepperError::OutOfTurn("a model's reply"));
         }
+        self.tell.tell(|| Told::ModelReplied(response.clone()));
         for call in &mut response.tool_calls {
             call.id = self.ids.unique(std::mem::take(&mut call.id));
             calls::read_arguments(&mut call.arguments);
         }
-        self.spend(response.tokens);
+        self.count_tokens(response.tokens);
         self.messages.push(Message::Assistant {
             text: response.text.clone(),
             reasoning: response.reasoning.clone(),
@@ -270,6 +293,7 @@ impl Stepper {
         if self.phase != Phase::Asked {
             return Err(StepperError::OutOfTurn("a model's failure"));
         }
+        self.tell.tell(|| Told::ModelFailed(feedback.clone()));
         match feedback {
             Some(text) => {
                 self.messages.push(Message::system(text));
@@ -289,7 +313,10 @@ impl Stepper {
             return Err(StepperError::UnknownCall(reply.call_id));
         };
         match slots.iter_mut().find(|slot| slot.reply.is_none() && slot.call.id == reply.call_id) {
-            Some(slot) => slot.reply = Some(reply),
+            Some(slot) => {
+                self.tell.tell(|| Told::ToolReplied(reply.clone()));
+                slot.reply = Some(reply);
+            }
             None => return Err(StepperError::UnknownCall(reply.call_id)),
         }
         if slots.iter().all(|slot| slot.reply.is_some()) {
@@ -314,9 +341,12 @@ impl Stepper {
     /// A run that is over stays as it is, but for one case: a hook's stop outweighs a bound that was reached by the
     /// same reply.
     pub fn stop(&mut self, outcome: RunOutcome) {
-        self.answer_open_calls(UNFINISHED);
         let outweighs = matches!(outcome, RunOutcome::Stopped { .. })
             && self.end().is_some_and(|end| matches!(end.outcome, RunOutcome::RepairLimit | RunOutcome::ToolCallLimit));
+        if outweighs || self.end().is_none() {
+            self.tell.tell(|| Told::Stopped(outcome.clone()));
+        }
+        self.answer_open_calls(UNFINISHED);
         if outweighs {
             self.phase = Phase::Ready;
         }
@@ -328,6 +358,12 @@ impl Stepper {
         if matches!(self.phase, Phase::Done(_)) {
             return;
         }
+        self.tell.tell(|| Told::RanOut(outcome.clone(), exhausted.clone()));
+        self.end_since(outcome, exhausted);
+    }
+
+    /// Ends the run by a bound.
+    fn end_since(&mut self, outcome: RunOutcome, exhausted: Exhausted) {
         let said = exhausted.to_string();
         self.answer_open_calls(&format!("{UNFINISHED} ({said})"));
         // Beside a reply of a tool, since providers take other messages only in some places.
@@ -360,6 +396,11 @@ impl Stepper {
 
     /// Counts tokens of a reply that does not go into the conversation.
     pub fn spend(&mut self, tokens: Tokens) {
+        self.tell.tell(|| Told::Spent(tokens));
+        self.count_tokens(tokens);
+    }
+
+    fn count_tokens(&mut self, tokens: Tokens) {
         self.tokens.input = self.tokens.input.saturating_add(tokens.input);
         self.tokens.output = self.tokens.output.saturating_add(tokens.output);
     }
@@ -453,6 +494,10 @@ impl Stepper {
             slots.push(slot);
         }
         let none_is_open = slots.iter().all(|slot| slot.reply.is_some());
+        self.tell.tell(|| {
+            let open = slots.iter().filter(|slot| slot.reply.is_none());
+            Told::Calls { step: self.steps, calls: open.map(|slot| slot.call.clone()).collect() }
+        });
         self.phase = Phase::Calling(slots);
         if none_is_open {
             self.close_step();
@@ -519,7 +564,7 @@ impl Stepper {
                 let (allowed, used) = (bounds.max_repair_steps_in_a_row.into(), self.repair_steps.into());
                 Exhausted::of_run("steps in a row with calls that had to be repaired", allowed, used)
             };
-            self.run_out(RunOutcome::RepairLimit, exhausted);
+            self.end_since(RunOutcome::RepairLimit, exhausted);
         } else if self.last_words {
             self.finish(RunOutcome::ToolCallLimit);
         } else {
@@ -544,7 +589,9 @@ impl Stepper {
             RunOutcome::Stopped { .. } => String::new(),
             _ => self.last_text().unwrap_or_default().to_owned(),
         };
-        self.phase = Phase::Done(RunEnd { outcome, text });
+        let end = RunEnd { outcome, text };
+        self.tell.tell(|| Told::Ends(end.clone()));
+        self.phase = Phase::Done(end);
     }
 
     fn last_text(&self) -> Option<&str> {

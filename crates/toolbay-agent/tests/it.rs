@@ -22,6 +22,8 @@ mod lowering;
 mod provider;
 #[path = "it/results.rs"]
 mod results;
+#[path = "it/retries.rs"]
+mod retries;
 #[path = "it/scripted.rs"]
 mod scripted;
 #[path = "it/search.rs"]

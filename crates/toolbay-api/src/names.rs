@@ -295,6 +295,18 @@ impl RunId {
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
+
+    /// The id with these bytes: one that was written down by [`as_bytes`](Self::as_bytes).
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// Its bytes, for whoever writes it down.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
 }
 
 impl From<Uuid> for RunId {

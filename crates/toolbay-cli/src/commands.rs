@@ -15,6 +15,7 @@ mod keys;
 mod mcp;
 mod new;
 mod plugins;
+mod replay;
 mod runs;
 mod schema;
 mod serve;
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Agent(agent::Options),
     /// Look after runs of agents that wait for approval: list, show, remove
     Runs(runs::Options),
+    /// Go through a recorded run again: the loop, the hooks or a plugin's tools
+    Replay(replay::Options),
     /// Serve a tenant's tools over MCP on standard input and output
     Mcp(mcp::Options),
     /// Serve tenants' tools over MCP by HTTP on this machine
@@ -107,6 +110,7 @@ pub(crate) async fn run(command: Command) -> Result<Status, CliError> {
         Command::Code(options) => Box::pin(code::run(options)).await,
         Command::Agent(options) => Box::pin(agent::run(options)).await,
         Command::Runs(options) => Box::pin(runs::run(options)).await,
+        Command::Replay(options) => Box::pin(replay::run(options)).await,
         Command::Mcp(options) => Box::pin(mcp::run(options)).await,
         Command::Serve(options) => Box::pin(serve::run(options)).await,
         Command::Keys(options) => Box::pin(keys::run(options)).await,

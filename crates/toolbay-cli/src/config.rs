@@ -53,6 +53,15 @@
 //! max_cost = 0.25                    # by the prices below; a model without a price does not run then
 //! max_wall_time_ms = 300_000
 //!
+//! [budget.day]                      # what the tenant may use in a day, over all runs at one database (--database)
+//! max_cost = 5                      # max_steps, max_tool_calls, max_calls_per_tool, max_input_tokens, max_output_tokens and
+//!                                   # max_wall_time_ms as above
+//!
+//! [retries]                         # calls of idempotent tools that are made again after errors that can pass
+//! max = 2                           # how often one call is; without this: never
+//! first_wait_ms = 200               # the wait before the first time; it doubles with each
+//! max_wait_ms = 5_000
+//!
 //! [prices."gpt-4o*"]                # what a million tokens cost, by model or glob
 //! input = 2.5
 //! output = 10
@@ -100,9 +109,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use toolbay::{
-    Ability, AbilityName, Activation, Annotations, ApprovalPolicy, Bounds, Breaker, CodeLoading, ErrorKind, Isolation,
-    Limits, LimitsRequest, LoadError, Loading, Operation, PermissionSet, PluginName, Prices, Quota, SecretChain,
-    TenantId, TierPolicy, ToolName, ToolbayBuilder, mcp::JwtIssuer, mcp_client::HttpPolicy,
+    Ability, AbilityName, Activation, Annotations, ApprovalPolicy, Bounds, Breaker, CodeLoading, DayBudget, ErrorKind,
+    Isolation, Limits, LimitsRequest, LoadError, Loading, Operation, PermissionSet, PluginName, Prices, Quota,
+    SecretChain, TenantId, TierPolicy, ToolName, ToolRetries, ToolbayBuilder, mcp::JwtIssuer, mcp_client::HttpPolicy,
 };
 
 use crate::{
@@ -110,7 +119,7 @@ use crate::{
     exit::CliError,
     oauth::OauthSection,
     outside::{HttpSection, SecretsSection},
-    spending::{self, BudgetSection, PriceSection},
+    spending::{self, BudgetSection, PriceSection, RetriesSection},
 };
 
 /// More is no configuration written by hand.
@@ -144,6 +153,8 @@ pub(crate) struct Config {
     loading: LoadingSection,
     /// What one run of an agent may use.
     budget: BudgetSection,
+    /// Calls of tools that are made again.
+    retries: RetriesSection,
     /// What a million tokens of a model cost, by model or glob.
     prices: BTreeMap<String, PriceSection>,
     /// Which calls need approval.
@@ -391,6 +402,12 @@ impl Config {
     pub(crate) fn approval(&self, destructive: bool) -> Result<ApprovalPolicy, CliError> {
         let policy = self.approval.policy(destructive);
         policy.map_err(|problem| CliError::usage(format!("--config: approval.{problem}")))
+    }
+
+    /// What a tenant may use in a day, and how calls are made again.
+    pub(crate) fn over_runs(&self) -> Result<(Option<DayBudget>, Option<ToolRetries>), CliError> {
+        let day = self.budget.day().map_err(|problem| CliError::usage(format!("--config: budget.{problem}")))?;
+        Ok((day, self.retries.retries()))
     }
 
     /// Hands everything but the limits to `builder`.

@@ -12,8 +12,8 @@ use std::{
 };
 
 use toolbay::{
-    CodeLoading, Control, Failed, FileKv, HealthWatch, Isolation, LoadReport, Loading, PluginName, ReloadOptions,
-    Scope, Session, SyncReport, TenantId, TierPolicy, TieredRunner, Toolbay, ToolbayBuilder,
+    CodeLoading, Control, Failed, FileKv, HealthWatch, Isolation, Ledger, LoadReport, Loading, PluginName,
+    ReloadOptions, Scope, Session, SyncReport, TenantId, TierPolicy, TieredRunner, Toolbay, ToolbayBuilder,
     control::Following,
     mcp::{Authenticate, Either, JwtIssuer},
     mcp_client::McpRunner,
@@ -158,6 +158,11 @@ impl Host {
     /// Where runs are kept that wait, where the command works at a store.
     pub(crate) fn suspended(&self) -> Option<Arc<dyn SuspendedRuns>> {
         self.stored.as_ref().map(|(stored, _)| stored.suspended())
+    }
+
+    /// Who keeps what tenants spend, where the command works at a store.
+    pub(crate) fn ledger(&self) -> Option<Arc<dyn Ledger>> {
+        self.stored.as_ref().map(|(stored, _)| stored.ledger())
     }
 
     /// Opens the host that a command works at, says what did not load, and gives the tenant's session.

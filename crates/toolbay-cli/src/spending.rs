@@ -1,10 +1,10 @@
-//! The sections of the configuration file about what an agent's runs may use and what models cost.
+//! The sections of the configuration file about what an agent's runs may use, what models cost, and calls that are made again.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use toolbay::{Bounds, Price, Prices};
+use toolbay::{Bounds, DayBudget, Price, Prices, ToolRetries};
 
 /// The millionths that prices and costs are counted in.
 const MICROS: f64 = 1e6;
@@ -29,6 +29,52 @@ pub(crate) struct BudgetSection {
     max_cost: Option<f64>,
     /// Wall-clock time.
     max_wall_time_ms: Option<u64>,
+    /// What the tenant may use in a day, over all runs at one database.
+    day: Option<DaySection>,
+}
+
+/// What a tenant may use in a day (UTC).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct DaySection {
+    /// Requests to models.
+    max_steps: Option<u64>,
+    /// Tool calls.
+    max_tool_calls: Option<u64>,
+    /// Calls of the tools whose names match a glob, by glob.
+    max_calls_per_tool: BTreeMap<String, u64>,
+    /// Tokens of requests.
+    max_input_tokens: Option<u64>,
+    /// Tokens of replies.
+    max_output_tokens: Option<u64>,
+    /// Cost, in the currency of `prices`.
+    max_cost: Option<f64>,
+    /// Wall-clock time of all runs together.
+    max_wall_time_ms: Option<u64>,
+}
+
+/// Calls of idempotent tools that are made again after errors that can pass.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RetriesSection {
+    /// How often one call is made again; 0, and without this: never.
+    max: u32,
+    /// The wait before the first time; it doubles with each.
+    first_wait_ms: Option<u64>,
+    /// The longest wait.
+    max_wait_ms: Option<u64>,
+}
+
+impl RetriesSection {
+    /// How calls are made again, if they are.
+    pub(crate) fn retries(&self) -> Option<ToolRetries> {
+        let default = ToolRetries::default();
+        (self.max > 0).then(|| ToolRetries {
+            max_retries: self.max,
+            first_wait: self.first_wait_ms.map_or(default.first_wait, Duration::from_millis),
+            max_wait: self.max_wait_ms.map_or(default.max_wait, Duration::from_millis),
+        })
+    }
 }
 
 /// What a model's tokens cost.
@@ -56,6 +102,21 @@ impl BudgetSection {
             max_wall_time: self.max_wall_time_ms.map_or(default.max_wall_time, Duration::from_millis),
             ..default
         })
+    }
+
+    /// What the tenant may use in a day, if anything is said of that.
+    pub(crate) fn day(&self) -> Result<Option<DayBudget>, String> {
+        let Some(day) = &self.day else { return Ok(None) };
+        let max_cost_micros = day.max_cost.map(|cost| micros("day.max_cost", cost)).transpose()?;
+        Ok(Some(DayBudget {
+            max_steps: day.max_steps,
+            max_tool_calls: day.max_tool_calls,
+            max_calls_per_tool: day.max_calls_per_tool.clone(),
+            max_input_tokens: day.max_input_tokens,
+            max_output_tokens: day.max_output_tokens,
+            max_cost_micros,
+            max_wall_time: day.max_wall_time_ms.map(Duration::from_millis),
+        }))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use toolbay::{
-    Actor, Control, ControlOptions, ErrorKind, KeyWanted, NewKey, SecretChain, SqlStore, Store, StoreAudit,
-    StoreOptions, StoreRelay, StoredSecrets, TenantId, ToolError, Toolbay, ToolbayBuilder,
+    Actor, Control, ControlOptions, ErrorKind, KeyWanted, Ledger, NewKey, Outcomes, SecretChain, SqlStore, Store,
+    StoreAudit, StoreOptions, StoreRelay, StoredSecrets, TenantId, ToolError, Toolbay, ToolbayBuilder,
     store::{Page, Role, SuspendedRuns},
 };
 
@@ -42,12 +42,18 @@ impl Stored {
         let builder = builder
             .audit(Arc::clone(&self.audit) as _)
             .event_relay(Arc::new(StoreRelay::new(Arc::clone(&self.store) as Arc<dyn Store>)))
+            .outcomes(Outcomes::new(Arc::clone(&self.store) as _))
             .secrets(self.secrets.clone());
         if keeps { builder.kv(Arc::clone(&self.store) as _) } else { builder }
     }
 
     /// Where runs are kept that wait.
     pub(crate) fn suspended(&self) -> Arc<dyn SuspendedRuns> {
+        Arc::clone(&self.store) as _
+    }
+
+    /// Who keeps what tenants spend.
+    pub(crate) fn ledger(&self) -> Arc<dyn Ledger> {
         Arc::clone(&self.store) as _
     }
 

@@ -12,7 +12,10 @@ use std::{
 
 use rmcp::{
     RoleClient,
-    model::{CallToolRequestParams, CallToolResult, JsonObject, PaginatedRequestParams, ProtocolVersion},
+    model::{
+        CallToolRequestParams, CallToolResult, JsonObject, MetaObject, PaginatedRequestParams, ProtocolVersion,
+        RequestMetaObject,
+    },
     service::{ClientInitializeError, ClientLifecycleMode, RunningService, ServiceError, serve_client_with_lifecycle},
     transport::{
         StreamableHttpClientTransport,
@@ -30,6 +33,9 @@ use crate::{
     server_file::{Place, ReadyAuth},
     sign_in::{self, SignIn, Wanted},
 };
+
+/// Where a server finds a call's idempotency key in the request's `_meta`.
+const KEY: &str = "toolbay/idempotency-key";
 
 /// Pages of a list, tools in it, and bytes of one definition.
 const MAX_PAGES: usize = 50;
@@ -253,15 +259,26 @@ impl Link {
         Err(LinkError::Broken(format!("its list of tools has more than {MAX_PAGES} pages")))
     }
 
-    /// Calls a tool. A tool that failed is a result.
+    /// Calls a tool. A tool that failed is a result. `key` is the call's idempotency key, which the server finds in the
+    /// request's `_meta` as `toolbay/idempotency-key`.
     ///
     /// # Errors
     /// [`LinkError`] where there is no result.
     ///
     /// # Cancel safety
     /// Dropping the future tells the server that the call is cancelled.
-    pub async fn call(&self, tool: &str, arguments: JsonObject) -> Result<CallToolResult, LinkError> {
-        let params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
+    pub async fn call(
+        &self,
+        tool: &str,
+        arguments: JsonObject,
+        key: Option<&str>,
+    ) -> Result<CallToolResult, LinkError> {
+        let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
+        if let Some(key) = key {
+            let mut meta = JsonObject::new();
+            meta.insert(KEY.to_owned(), Value::from(key));
+            params.meta = Some(RequestMetaObject(MetaObject(meta)));
+        }
         self.running.call_tool(params).await.map_err(|error| failed(&error))
     }
 

@@ -140,7 +140,7 @@ impl Tool for McpTool {
     async fn call(&self, arguments: Value, cx: &ToolContext) -> Result<ToolOutput, ToolError> {
         let arguments: JsonObject = arguments.as_object().cloned().unwrap_or_default();
         let link = self.pool.link(cx).await?;
-        let answer = link.call(&self.theirs, arguments).await;
+        let answer = link.call(&self.theirs, arguments, cx.idempotency_key()).await;
         let broke = matches!(answer, Err(LinkError::Unreachable(_) | LinkError::SignInNeeded(_))) || link.is_over();
         self.pool.note(cx.tenant(), &link, broke);
         output(answer.map_err(|error| self.pool.tool_error(&error))?)

@@ -243,6 +243,8 @@ impl Host for CallHost {
             peer: None,
             let_through: None,
             desk: self.desk.clone(),
+            // Its id is a number within the run, which depends on what else goes on.
+            once: None,
         };
         road::travel(&run, trip).await.result
     }
@@ -333,6 +335,7 @@ impl Host for CallHost {
         })?;
         // Learned before it is given: from then on it can come out of the call anywhere.
         self.redactor.learn(&secret)?;
+        self.run.inner().seen.learn(&secret);
         tracing::info!(
             target: "toolbay::audit",
             tenant = %self.run.tenant(), plugin = %self.owner.name, call = %self.call, %name,

@@ -189,7 +189,7 @@ impl<'a> Asking<'a> {
                 point: self.point,
                 hook: entry.registration.name.to_string(),
                 call: self.call.cloned(),
-                decision: decision.to_owned(),
+                decision: self.run.text_for_the_record(decision),
             });
         }
         if !matches!(decision, "continue" | "keep" | "observe") {

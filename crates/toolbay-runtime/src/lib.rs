@@ -16,7 +16,7 @@
 //! - [`routes`]: HTTP routes of native plugins, for whoever serves them.
 //! - `catalog` and `registry`: what is registered, immutable and swapped whole.
 //! - [`control`]: what operators and tenants change, written to the [`store`] first and taken over from there.
-//! - Ports: [`store`], [`kv`], [`clock`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
+//! - Ports: [`store`], [`kv`], [`outcomes`] (what became of calls), [`spending`] (what tenants spent), [`clock`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
 
 mod abilities;
 mod archive;
@@ -63,7 +63,9 @@ pub mod load;
 pub mod manifest_file;
 pub mod meter;
 pub mod observe;
+pub mod outcomes;
 pub mod quarantine;
+pub mod recorded;
 pub mod reload;
 pub mod reply;
 pub mod routes;
@@ -73,6 +75,7 @@ pub mod secrets;
 pub mod session;
 pub mod shown;
 pub mod shutdown;
+pub mod spending;
 pub mod store;
 pub mod toolbay;
 
@@ -98,8 +101,10 @@ pub use lifecycle::{IllegalTransition, PluginState, PluginStatus, Stage};
 pub use load::{Failed, LoadReport, Loaded, Skipped};
 pub use manifest_file::{MANIFEST_NAMES, parse_manifest};
 pub use meter::Quota;
-pub use observe::{Observer, RunEvent};
+pub use observe::{Observer, Observers, RunEvent};
+pub use outcomes::{MemoryOutcomes, OutcomeLedger, Outcomes};
 pub use quarantine::{Quarantine, Quarantined};
+pub use recorded::StandIn;
 pub use reload::{ReloadOptions, Reloaded, SyncReport};
 pub use reply::{CallMetadata, Reply};
 pub use routes::{RouteCall, RouteFound, RouteInfo};
@@ -108,5 +113,6 @@ pub use secrets::{EnvSecrets, FileSecrets, SecretChain};
 pub use session::{Glimpse, Session};
 pub use shown::{PromptInfo, ResourceInfo};
 pub use shutdown::{ShutdownReport, Unstopped};
+pub use spending::{DayBudget, Exhausted, Ledger, MemoryLedger, Spending};
 pub use store::Store;
 pub use toolbay::{Toolbay, ToolbayBuilder};

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, join_all},
+};
 use serde::Serialize;
 use serde_json::Value;
 use toolbay_api::{CallId, HookPoint, PluginName, RunId, Scope, TenantId, ToolCall, WireResult, message::Tokens};
@@ -27,29 +30,34 @@ pub trait Observer: Send + Sync {
     fn room(&self) -> Option<BoxFuture<'_, ()>> {
         None
     }
+
+    /// Whether it keeps what happens, so that a run can be gone through again: it gets the events that are for recordings
+    /// alone, which others do not.
+    fn is_recording(&self) -> bool {
+        false
+    }
 }
 
-/// Two that see the same.
-pub(crate) struct Both(pub(crate) Arc<dyn Observer>, pub(crate) Arc<dyn Observer>);
+/// Several observers in the place of one.
+pub struct Observers(pub Vec<Arc<dyn Observer>>);
 
-impl Observer for Both {
+impl Observer for Observers {
     fn observe(&self, run: RunId, event: &RunEvent) {
-        self.0.observe(run, event);
-        self.1.observe(run, event);
+        let is_wanted = |observer: &&Arc<dyn Observer>| observer.is_recording() || !event.is_for_recordings();
+        self.0.iter().filter(is_wanted).for_each(|observer| observer.observe(run, event));
     }
 
     fn is_watching(&self) -> bool {
-        self.0.is_watching() || self.1.is_watching()
+        self.0.iter().any(|observer| observer.is_watching())
     }
 
     fn room(&self) -> Option<BoxFuture<'_, ()>> {
-        match (self.0.room(), self.1.room()) {
-            (Some(one), Some(other)) => Some(Box::pin(async move {
-                one.await;
-                other.await;
-            })),
-            (one, other) => one.or(other),
-        }
+        let full: Vec<_> = self.0.iter().filter_map(|observer| observer.room()).collect();
+        (!full.is_empty()).then(|| join_all(full).map(drop).boxed())
+    }
+
+    fn is_recording(&self) -> bool {
+        self.0.iter().any(|observer| observer.is_recording())
     }
 }
 
@@ -114,6 +122,18 @@ pub enum RunEvent {
     PluginQuarantined { plugin: PluginName, seconds: u64, cause: String },
     /// The agent run waits for decisions about these calls.
     RunSuspended { approvals: Vec<Uuid>, expires_at: i64 },
+    /// What the agent loop was told and what it decided, in the form of a line of a recording. For recordings alone.
+    LoopTold { line: Value },
+    /// The tool's result before any hook saw it. For recordings alone.
+    ToolAnswered { call: CallId, tool: String, result: Box<WireResult> },
     /// The agent run ended.
     RunFinished { outcome: String, text: String, steps: u32, tool_calls: u32 },
+}
+
+impl RunEvent {
+    /// Whether only observers that record get it.
+    #[must_use]
+    pub fn is_for_recordings(&self) -> bool {
+        matches!(self, Self::LoopTold { .. } | Self::ToolAnswered { .. })
+    }
 }

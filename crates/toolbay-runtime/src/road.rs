@@ -28,6 +28,7 @@ use crate::{
     health::Trial,
     meter::Permit,
     observe::RunEvent,
+    outcomes::{self, Entrance, Once},
     redact::Redactor,
     reply::{CallMetadata, Reply},
     run::Run,
@@ -58,6 +59,8 @@ pub(crate) struct Trip {
     pub(crate) let_through: Option<Value>,
     /// Where its caller has decisions and waits for them, if it can.
     pub(crate) desk: Option<Desk>,
+    /// What it is known by where it comes again; only calls that a run makes by its own ids are.
+    pub(crate) once: Option<Once>,
 }
 
 impl Trip {
@@ -77,12 +80,18 @@ impl Trip {
             peer: None,
             let_through: None,
             desk: None,
+            once: None,
         }
     }
 
     /// For a caller that can wait for approvals.
     pub(crate) fn at(mut self, desk: Desk) -> Self {
         self.desk = Some(desk);
+        self
+    }
+
+    pub(crate) fn once(mut self, once: Once) -> Self {
+        self.once = Some(once);
         self
     }
 
@@ -180,21 +189,41 @@ pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
             observe_look_up(run, trip, entry);
             // 2 to 6
             match admit(run, entry, trip, started, &mut entered, decisions).await {
-                Ok(admitted) => {
-                    usage = Some(admitted.cx.clone());
-                    // 7 plugin, 8 shape
-                    let limits = Arc::clone(admitted.cx.limits());
-                    // Hooks, schema and audit see what the caller may see: no secret that was read on the way.
-                    let (answer, trial) = run_plugin(run, admitted, &trip.redactor).await;
-                    let result = trip.redactor.result(answer).and_then(|output| kept(entry, &limits, output));
-                    note_health(run, entry, started, result.as_ref().err());
-                    drop(trial);
-                    waits = waiting_inside(trip, entry, &result);
-                    // The audit keeps the raw result, so it is copied where a hook may yet replace it.
-                    let may_be_replaced = entered > 0 || trip.let_through.is_some();
-                    raw = (run.inner().audit.is_some() && may_be_replaced).then(|| result.clone());
-                    result
-                }
+                Ok(admitted) => match enter(run, trip, entry, &admitted).await {
+                    Entrance::Answered(result) => {
+                        run.record_answer(
+                            &trip.call,
+                            entry.info.definition.name.as_str(),
+                            output_schema(entry),
+                            &result,
+                        );
+                        result
+                    }
+                    Entrance::Open(ticket) => {
+                        usage = Some(admitted.cx.clone());
+                        // 7 plugin, 8 shape
+                        let limits = Arc::clone(admitted.cx.limits());
+                        // Hooks, schema and audit see what the caller may see: no secret that was read on the way.
+                        let (answer, trial) = run_plugin(run, admitted, &trip.redactor).await;
+                        let result = trip.redactor.result(answer).and_then(|output| kept(entry, &limits, output));
+                        note_health(run, entry, started, result.as_ref().err());
+                        drop(trial);
+                        run.record_answer(
+                            &trip.call,
+                            entry.info.definition.name.as_str(),
+                            output_schema(entry),
+                            &result,
+                        );
+                        waits = waiting_inside(trip, entry, &result);
+                        if let Some(ticket) = ticket {
+                            ticket.settle(run, &result).await;
+                        }
+                        // The audit keeps the raw result, so it is copied where a hook may yet replace it.
+                        let may_be_replaced = entered > 0 || trip.let_through.is_some();
+                        raw = (run.inner().audit.is_some() && may_be_replaced).then(|| result.clone());
+                        result
+                    }
+                },
                 Err(Turned::Answered(output)) => shaped(entry, &effective_limits(run, entry), output),
                 Err(Turned::Refused(error)) => Err(error),
                 Err(Turned::Stopped(by)) => {
@@ -316,7 +345,7 @@ async fn admit<'a>(
         depth: trip.depth,
         deadline,
         limits,
-        idempotency_key: None,
+        idempotency_key: trip.once.map(|once| Arc::from(once.key.to_string())),
         host: Arc::new(host),
         cancelled: cancel.clone(),
         peer: trip.peer.clone(),
@@ -495,6 +524,21 @@ async fn hooks_out(
     (input.result, None)
 }
 
+/// Before step 7: whether somebody answers in the plugin's place, since it was called before or is not to be called.
+async fn enter(run: &Run, trip: &Trip, entry: &ToolEntry, admitted: &Admitted<'_>) -> Entrance {
+    let definition = &entry.info.definition;
+    match run.stand_in().filter(|_| trip.depth == 0) {
+        Some(stand_in) => {
+            Entrance::Answered(stand_in.answer(&trip.call, definition.name.as_str(), &admitted.arguments))
+        }
+        None => outcomes::enter(run, trip.once, definition, &admitted.arguments).await,
+    }
+}
+
+fn output_schema(entry: &ToolEntry) -> Option<&Value> {
+    entry.info.definition.output.as_ref()
+}
+
 /// Step 7: the plugin's own code, under the deadline, with its panics caught.
 async fn run_plugin(
     run: &Run,
@@ -504,7 +548,7 @@ async fn run_plugin(
     let Admitted { entry, arguments, cx, cancel, timeout, permit, trial } = admitted;
     if run.is_observed() {
         let (call, tool) = (cx.call().clone(), entry.info.definition.name.to_string());
-        let mut arguments = arguments.clone();
+        let mut arguments = run.arguments_for_the_record(&tool, &arguments);
         redactor.value(&mut arguments);
         run.observe(RunEvent::ToolCallStarted { call, tool, arguments });
     }

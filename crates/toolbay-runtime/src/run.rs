@@ -25,7 +25,9 @@ use crate::{
     kv::{KvQuota, KvStore},
     meter::Meter,
     observe::{Observer, RunEvent},
+    outcomes::{CallKey, Once, Outcomes},
     quarantine::Ward,
+    recorded::{Seen, StandIn},
     reply::Reply,
     road::{self, Trip},
     toolbay::Toolbay,
@@ -83,6 +85,7 @@ pub(crate) struct Inner {
     pub(crate) ward: Arc<Ward>,
     pub(crate) kv: Arc<dyn KvStore>,
     pub(crate) kv_quota: KvQuota,
+    pub(crate) outcomes: Option<Outcomes>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) http: Option<Arc<dyn HttpSend>>,
     /// The tenant's own, else those for everybody.
@@ -90,6 +93,9 @@ pub(crate) struct Inner {
     pub(crate) deterministic: bool,
     pub(crate) audit: Option<Arc<dyn AuditSink>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// What recordings of the run must not have.
+    pub(crate) seen: Seen,
+    pub(crate) stand_in: Option<Arc<dyn StandIn>>,
     /// The hook contract that the run is under.
     pub(crate) composition: Option<Arc<dyn Composition>>,
     pub(crate) model: std::sync::OnceLock<String>,
@@ -138,8 +144,24 @@ impl Run {
     /// # Cancel safety
     /// Dropping the future ends the call: its permit is given back, the plugin's future is dropped.
     pub async fn call(&self, step: u32, call: ToolCall) -> Reply {
+        road::travel(self, self.trip(step, call, false)).await
+    }
+
+    fn trip(&self, step: u32, call: ToolCall, is_retry: bool) -> Trip {
         let ToolCall { id, name, arguments } = call;
-        road::travel(self, Trip::from_outside(step, CallId::new(id), name, arguments)).await
+        let id = CallId::new(id);
+        let once = Once { key: CallKey::of(self.tenant(), self.id(), &id), is_retry };
+        Trip::from_outside(step, id, name, arguments).once(once)
+    }
+
+    /// Forgets in the host's ledger of outcomes what became of the run's calls, since the run is over. Without this they are
+    /// kept for as long as the ledger keeps calls.
+    pub async fn forget_outcomes(&self) {
+        let Some(outcomes) = &self.inner.outcomes else { return };
+        if let Err(error) = outcomes.ledger.forget(self.tenant(), self.id()).await {
+            let (tenant, run) = (self.tenant(), self.id());
+            tracing::debug!(target: "toolbay::outcomes", %tenant, %run, %error, "a run's outcomes are kept until they expire");
+        }
     }
 
     /// As [`call`](Self::call), by a caller that can wait for approvals: a call that needs one is not made, and comes back
@@ -154,10 +176,20 @@ impl Run {
         given: Vec<Approval>,
         peer: Option<Arc<dyn Peer>>,
     ) -> Reply {
-        let ToolCall { id, name, arguments } = call;
-        let id = CallId::new(id);
-        let desk = Desk::new(id.clone(), given);
-        road::travel(self, Trip::from_outside(step, id, name, arguments).for_peer(peer).at(desk)).await
+        let desk = Desk::new(CallId::new(call.id.as_str()), given);
+        road::travel(self, self.trip(step, call, false).for_peer(peer).at(desk)).await
+    }
+
+    /// Makes a call once more that failed, under the same idempotency key: all of the road, with its hooks and its record. A
+    /// failure that the host's [ledger](crate::outcomes) knows is the answer to [`call`](Self::call), and here a reason to
+    /// call the tool again, where that is idempotent and the error one that can pass. Where it needs approval, it needs it
+    /// anew.
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call).
+    pub async fn call_again(&self, step: u32, call: ToolCall, peer: Option<Arc<dyn Peer>>) -> Reply {
+        let desk = Desk::new(CallId::new(call.id.as_str()), Vec::new());
+        road::travel(self, self.trip(step, call, true).for_peer(peer).at(desk)).await
     }
 
     /// Takes a call that has no id yet down the road.

@@ -16,7 +16,8 @@ use crate::{
     clock::Clock,
     contract::Contract,
     meter::Meter,
-    observe::{Both, Observer},
+    observe::{Observer, Observers},
+    recorded::{Seen, StandIn},
     reply::Reply,
     run::{self, Run},
     shown::{PromptInfo, ResourceInfo},
@@ -51,6 +52,7 @@ pub struct Session {
     tenant_grants: Arc<PermissionSet>,
     tenant_limits: Option<Arc<toolbay_api::LimitsRequest>>,
     observer: Option<Arc<dyn Observer>>,
+    stand_in: Option<Arc<dyn StandIn>>,
     contract: Option<Arc<dyn Contract>>,
     approval: Vec<Arc<ApprovalPolicy>>,
     meter: Arc<Meter>,
@@ -70,6 +72,7 @@ impl Session {
             conversation: None,
             rights: Arc::default(),
             observer: None,
+            stand_in: None,
             contract: None,
             meter,
         }
@@ -121,12 +124,20 @@ impl Session {
         self
     }
 
+    /// Has the calls of the session's runs answered by `stand_in`; no tool is called but from inside of hooks. Hooks, schemas,
+    /// rights and limits are as ever.
+    #[must_use]
+    pub fn with_stand_in(mut self, stand_in: Arc<dyn StandIn>) -> Self {
+        self.stand_in = Some(stand_in);
+        self
+    }
+
     /// Shows the events to `observer` too.
     #[must_use]
     pub fn also_observed_by(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(match self.observer.take() {
             None => observer,
-            Some(other) => Arc::new(Both(other, observer)),
+            Some(other) => Arc::new(Observers(vec![other, observer])),
         });
         self
     }
@@ -236,7 +247,9 @@ impl Session {
         self.run_as(RunId::random())
     }
 
-    /// Goes on with a run under the id that it had, with the tools as they are now.
+    /// Takes up a run that began before, in this process or another, under the id that it had: calls that it made under the
+    /// same ids have the same idempotency keys, and the host's [ledger](crate::outcomes) knows them. It sees the tools as
+    /// they are now.
     #[must_use]
     pub fn run_as(&self, id: RunId) -> Run {
         let shared = self.toolbay.ports();
@@ -263,12 +276,15 @@ impl Session {
                 ward: Arc::clone(&shared.ward),
                 kv: Arc::clone(&shared.kv),
                 kv_quota: shared.kv_quota,
+                outcomes: shared.outcomes.clone(),
                 clock: Arc::clone(&shared.clock),
                 http: shared.http.clone(),
                 deterministic: shared.deterministic,
                 secrets: shared.tenant_secrets.get(&self.tenant).or(shared.secrets.as_ref()).cloned(),
                 audit: shared.audit.clone(),
                 observer: self.observer.clone(),
+                seen: Seen::default(),
+                stand_in: self.stand_in.clone(),
                 composition,
                 model: std::sync::OnceLock::new(),
                 tools: std::sync::OnceLock::new(),

@@ -38,6 +38,7 @@ use crate::{
     lives::{CALLBACK_TIME, Lives},
     load::{self, Loaded},
     meter::{Meters, Quota},
+    outcomes::Outcomes,
     quarantine::{Quarantine, Quarantined, Ward},
     refusals::Refusals,
     registry::Registry,
@@ -97,6 +98,7 @@ pub(crate) struct Policy {
 pub(crate) struct Ports {
     pub(crate) kv: Arc<dyn KvStore>,
     pub(crate) kv_quota: KvQuota,
+    pub(crate) outcomes: Option<Outcomes>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) http: Option<Arc<dyn HttpSend>>,
     pub(crate) secrets: Option<Arc<dyn SecretProvider>>,
@@ -456,6 +458,7 @@ pub struct ToolbayBuilder {
     breaker: Breaker,
     kv: Arc<dyn KvStore>,
     kv_quota: KvQuota,
+    outcomes: Option<Outcomes>,
     clock: Arc<dyn Clock>,
     http: Option<Arc<dyn HttpSend>>,
     secrets: Option<Arc<dyn SecretProvider>>,
@@ -497,6 +500,7 @@ impl Default for ToolbayBuilder {
             breaker: Breaker::default(),
             kv: Arc::new(MemoryKv::default()),
             kv_quota: KvQuota::default(),
+            outcomes: None,
             clock: Arc::new(SystemClock),
             http: None,
             secrets: None,
@@ -601,6 +605,14 @@ impl ToolbayBuilder {
     #[must_use]
     pub fn kv_quota(mut self, quota: KvQuota) -> Self {
         self.kv_quota = quota;
+        self
+    }
+
+    /// Who keeps what became of runs' calls, so that a run that is taken up again makes none of them twice that must not be.
+    /// Without it: nobody. What calls of [`Session::call`] came to is not kept, since nobody can take them up.
+    #[must_use]
+    pub fn outcomes(mut self, outcomes: Outcomes) -> Self {
+        self.outcomes = Some(outcomes);
         self
     }
 
@@ -795,6 +807,7 @@ impl ToolbayBuilder {
             ports: Ports {
                 kv: self.kv,
                 kv_quota: self.kv_quota,
+                outcomes: self.outcomes,
                 clock: self.clock,
                 http: self.http,
                 secrets: self.secrets,

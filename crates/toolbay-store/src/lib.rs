@@ -8,7 +8,7 @@
 //! - `migrations`: the schema and its versions, with `migrations/*.sql`.
 //! - `commit`: a change, step by step; `tenants`, `registrations`, `packages`, `keys`, `secrets`, `answers`: its steps.
 //! - `snapshot`, `changes`: what replicas follow.
-//! - `audit`, `runs`, `suspended`, `outbox`, `kv`: what needs no step.
+//! - `audit`, `runs`, `suspended`, `outbox`, `kv`, `outcomes`, `spending`: what needs no step.
 
 mod answers;
 mod audit;
@@ -22,12 +22,14 @@ mod link;
 mod migrations;
 mod options;
 mod outbox;
+mod outcomes;
 mod packages;
 mod page;
 mod registrations;
 mod runs;
 mod secrets;
 mod snapshot;
+mod spending;
 mod store;
 mod suspended;
 mod tenants;

@@ -21,9 +21,10 @@ struct Migration {
     text: &'static str,
 }
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "begin", text: include_str!("../migrations/0001_begin.sql") },
-    Migration { version: 3, name: "suspended", text: include_str!("../migrations/0003_suspended.sql") },
+    Migration { version: 2, name: "suspended", text: include_str!("../migrations/0002_suspended.sql") },
+    Migration { version: 3, name: "outcomes", text: include_str!("../migrations/0003_outcomes.sql") },
 ];
 
 /// Held in PostgreSQL by whoever migrates: `toolbay`, in ASCII.

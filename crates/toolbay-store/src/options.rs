@@ -55,6 +55,8 @@ pub struct Bounds {
     pub runs: u32,
     /// Runs of one tenant that wait for somebody's decision.
     pub suspended_runs: u32,
+    /// Calls of one tenant whose outcomes are kept for runs that are taken up again. One more is refused, and not made.
+    pub outcomes: u32,
     /// Answers that are remembered of one owner. Those that end first go.
     pub answers: u32,
     /// Events of one scope that wait for delivery.
@@ -79,6 +81,7 @@ impl Default for Bounds {
             spaces: 1_000,
             runs: 1_000,
             suspended_runs: 1_000,
+            outcomes: 10_000,
             answers: 10_000,
             events: 10_000,
             dead_events: 1_000,

@@ -14,7 +14,8 @@ fn a_database_is_made_looked_at_and_copied() {
     desk.run(&["db", "backup", "copy.db"]).refuses(&["there is no database"]);
     expect![[r"
         applied 0001 begin
-        applied 0003 suspended
+        applied 0002 suspended
+        applied 0003 outcomes
     "]]
     .assert_eq(&desk.run(&["db", "migrate"]).ends(0).stdout);
     expect![[r"
@@ -24,14 +25,15 @@ fn a_database_is_made_looked_at_and_copied() {
     expect![[r"
         MIGRATION       STATE
         0001 begin      applied
-        0003 suspended  applied
+        0002 suspended  applied
+        0003 outcomes   applied
     "]]
     .assert_eq(&desk.run(&["db", "status"]).ends(0).stdout);
     desk.run(&["db", "backup", "copy.db"]).ends(0);
     desk.run(&["db", "backup", "copy.db"]).refuses(&["there is a file copy.db already"]);
     let told = desk.run(&["db", "status", "--json", "--database", "sqlite:copy.db"]).ends(0).json();
     let step = |version, name| json!({ "version": version, "name": name, "state": "applied" });
-    let steps = json!([step(1, "begin"), step(3, "suspended")]);
+    let steps = json!([step(1, "begin"), step(2, "suspended"), step(3, "outcomes")]);
     assert_eq!(told, json!({ "database": "sqlite", "migrations": steps }));
     // In a folder of its own choice, and by the environment.
     desk.run(&["db", "migrate", "--data", "a/b"]).ends(0);
@@ -47,7 +49,8 @@ fn what_is_no_database_of_this_version_is_told() {
     expect![[r"
         MIGRATION       STATE
         0001 begin      pending: toolbay db migrate applies it
-        0003 suspended  pending: toolbay db migrate applies it
+        0002 suspended  pending: toolbay db migrate applies it
+        0003 outcomes   pending: toolbay db migrate applies it
     "]]
     .assert_eq(&desk.run(&["db", "status", "--database", "sqlite:empty.db"]).ends(1).stdout);
     fs::write(desk.path("text.db"), "no database at all\n".repeat(100)).unwrap();

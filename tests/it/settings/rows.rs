@@ -272,6 +272,8 @@ pub(super) const CONFIG: &[(&str, &str, &str, &str, bool)] = &[
 const ABILITY: &str = "each_key_of_an_ability_in_the_configuration_file_is_seen";
 const OAUTH: &str = "each_key_of_oauth_says_whose_tokens_let_whom_in";
 const BUDGET: &str = "each_budget_of_the_configuration_file_binds_and_says_what_ran_out";
+const DAY: &str = "each_budget_of_a_day_binds_over_commands_at_one_database";
+const RETRIES: &str = "each_setting_of_retries_says_whether_and_when_a_call_is_made_again";
 
 /// Fields whose tests stand elsewhere: of what, which, and the test's name.
 pub(super) const NAMED: &[(&str, &str, &str)] = &[
@@ -307,6 +309,16 @@ pub(super) const NAMED: &[(&str, &str, &str)] = &[
     ("config", "budget.max_output_tokens", BUDGET),
     ("config", "budget.max_cost", BUDGET),
     ("config", "budget.max_wall_time_ms", BUDGET),
+    ("config", "budget.day.max_steps", DAY),
+    ("config", "budget.day.max_tool_calls", DAY),
+    ("config", "budget.day.max_calls_per_tool", DAY),
+    ("config", "budget.day.max_input_tokens", DAY),
+    ("config", "budget.day.max_output_tokens", DAY),
+    ("config", "budget.day.max_cost", DAY),
+    ("config", "budget.day.max_wall_time_ms", DAY),
+    ("config", "retries.max", RETRIES),
+    ("config", "retries.first_wait_ms", RETRIES),
+    ("config", "retries.max_wait_ms", RETRIES),
     ("config", "prices", BUDGET),
     ("config", "callbacks.timeout_ms", "the_file_says_how_long_callbacks_may_take_and_when_a_breaker_opens"),
     ("config", "plugins.*.enabled", "the_file_says_which_plugins_tenants_have_and_how_they_are_configured"),

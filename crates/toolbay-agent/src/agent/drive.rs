@@ -12,6 +12,7 @@ use toolbay_api::{
 use toolbay_runtime::{Gate, PendingApproval, Reply, Run, RunEvent, Stop, ToolInfo};
 
 use super::{
+    retry::{self, Attempt},
     stream::Outlet,
     suspend::{Before, Decided},
 };
@@ -21,6 +22,7 @@ use crate::{
     budget::{Exhausted, Spending, day_of},
     model::ModelError,
     parts::Parts,
+    record,
     results::{READ_RESULT, Results},
     search::{DESCRIBE_TOOL, SEARCH_TOOLS, is_search},
     stepper::{Next, Stepper, StepperError, ToolReply},
@@ -48,6 +50,8 @@ pub(super) struct Drive<'a> {
     pub(super) outlet: Arc<Outlet>,
     /// Where the pieces of the present reply go.
     pub(super) parts: Parts,
+    /// When the run's time is up, if it ever is.
+    ends: Option<Instant>,
     _forget: Option<Forget>,
 }
 
@@ -80,7 +84,10 @@ impl<'a> Drive<'a> {
         let tools = given(agent, &run).into_iter().map(for_the_model).collect();
         let names = run.tools().iter().map(|tool| (tool.provider_name.to_string(), tool.definition.name.to_string()));
         let names = names.collect();
-        let stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
+        let mut stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
+        if let Some(tape) = record::tape_of(&run) {
+            stepper = stepper.with_tape(tape);
+        }
         Self::resumed(agent, run, stepper, Before::default(), Decided::default(), outlet)
     }
 
@@ -95,6 +102,7 @@ impl<'a> Drive<'a> {
     ) -> Self {
         let forget = agent.config.results.clone().map(|results| Forget { results, run: run.id() });
         let (counted, began) = (stepper.tokens(), Instant::now());
+        let ends = began.checked_add(stepper.bounds().max_wall_time.saturating_sub(before.ran));
         let (model_error, waiting, started) = (None, Vec::new(), began);
         Self {
             agent,
@@ -109,6 +117,7 @@ impl<'a> Drive<'a> {
             decided,
             outlet,
             parts: Parts::none(),
+            ends,
             _forget: forget,
         }
     }
@@ -175,6 +184,7 @@ impl<'a> Drive<'a> {
             Ok(response) => response,
             Err(error) => return self.failed(step, error).await,
         };
+        record::model_answered(&self.run, step, &response);
         // What the provider counted, whatever hooks make of the reply.
         let tokens = response.tokens;
         let response = match self.run.after_model_call(step, response).await {
@@ -217,11 +227,12 @@ impl<'a> Drive<'a> {
         };
         let cost_micros = self.agent.price().map_or(0, |price| price.of(tokens));
         let wall_time = now.saturating_duration_since(self.began);
-        (self.counted, self.began) = (known, now);
         let spending = Spending { tokens, cost_micros, wall_time, ..Spending::default() };
         let today = day_of(self.run.clock().now());
-        // Without a budget nothing can run out.
-        let _ = day.ledger.spend(self.run.tenant(), today, &spending, None).await;
+        // Without a budget nothing can run out; what a ledger could not take is told with the next step.
+        if day.ledger.spend(self.run.tenant(), today, &spending, None).await.is_ok() {
+            (self.counted, self.began) = (known, now);
+        }
     }
 
     async fn failed(&mut self, step: u32, error: ModelError) -> Result<(), StepperError> {
@@ -291,9 +302,11 @@ impl<'a> Drive<'a> {
 
     /// A call on its way, with what was decided about it.
     fn made(&mut self, step: u32, call: ToolCall) -> BoxFuture<'static, (String, Reply)> {
-        let (run, id, given) = (self.run.clone(), call.id.clone(), self.given(&call.id));
-        let peer = self.outlet.peer(&call.id);
-        async move { (id, run.call_waiting(step, call, given, peer).await) }.boxed()
+        let (run, id) = (self.run.clone(), call.id.clone());
+        let (given, peer) = (self.given(&id), self.outlet.peer(&id));
+        let (retries, ends) = (self.agent.config.tool_retries.clone(), self.ends);
+        let attempt = Attempt { step, call, given, peer };
+        async move { (id, retry::call(&run, attempt, retries.as_ref(), ends).await) }.boxed()
     }
 
     /// The calls that the tenant's day has room for; the others are answered.

@@ -1,6 +1,7 @@
 //! `toolbay agent`: a model at a tenant's tools, shown as it happens.
 
 mod approve;
+mod record;
 mod show;
 
 use std::{fs, path::PathBuf};
@@ -9,8 +10,8 @@ pub(super) use approve::{in_words, now_ms};
 
 use clap::Args;
 use toolbay::{
-    Agent, AgentConfig, AgentError, AgentReply, Bounds, Message, Model, ScriptedModel, StepperConfig,
-    provider::Provider,
+    Agent, AgentConfig, AgentError, AgentReply, Bounds, DayBudget, DayLimits, Message, Model, ScriptedModel,
+    StepperConfig, provider::Provider,
 };
 
 use approve::{Approve, Desk, Given};
@@ -69,6 +70,12 @@ pub(crate) struct Options {
     /// Print the model's text as it comes; with --json, its replies piece by piece
     #[arg(long)]
     stream: bool,
+    /// Record the run in this new file, for `toolbay replay`.
+    ///
+    /// It holds the whole conversation, but no secret that a plugin has read and no argument that a tool's parameters call
+    /// writeOnly.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    record: Option<PathBuf>,
     /// Print the run's events as JSON Lines to standard output
     #[arg(long)]
     json: bool,
@@ -82,8 +89,12 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let approve = Approve::or_usual(options.approve, host.suspended().is_some())?;
     let file = Config::load(options.session.host.config.as_deref())?;
     let ((bounds, prices), approval) = (file.spending()?, file.approval(true)?);
+    let (day, tool_retries) = file.over_runs()?;
+    let day = day.map(|budget| of_the_day(budget, &host)).transpose()?;
     let stepper = StepperConfig { bounds: with_options(bounds, &options), ..StepperConfig::default() };
-    let config = AgentConfig { stepper, prices, approval, ..AgentConfig::default() };
+    let config = AgentConfig { stepper, prices, approval, day, tool_retries, ..AgentConfig::default() };
+    // Last of all that can fail: the file would be there, and refused the next time.
+    let (session, recording) = record::into(session, options.record.as_deref())?;
     let agent = Agent::new(model, session).config(config);
     let show = Show { json: options.json, pieces: options.stream };
     let desk = Desk { agent: &agent, host: &host, tenant: &options.session.tenant, approve, show };
@@ -102,8 +113,9 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
         Err(CliError::Closed) => Ok(Status::Failed),
         ended => ended,
     };
+    let recorded = recording.finish().await;
     host.stop().await;
-    ended
+    recorded.and(ended)
 }
 
 /// Prints the answer and says how the run ended.
@@ -125,6 +137,13 @@ fn finish(reply: Result<AgentReply, AgentError>, show: Show) -> Result<Status, C
         Err(error) => output::note(&format!("error: {error}")),
     }
     Ok(Status::Failed)
+}
+
+/// The budget of the tenant's day, which only a database remembers until the next command.
+fn of_the_day(budget: DayBudget, host: &Host) -> Result<DayLimits, CliError> {
+    let ledger = host.ledger();
+    let missing = || CliError::usage("--config: budget.day needs a database that keeps it: give --database or --data");
+    Ok(DayLimits { budget, ledger: ledger.ok_or_else(missing)? })
 }
 
 /// The bounds of the file, with what the options say in their place.

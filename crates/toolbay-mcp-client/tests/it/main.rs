@@ -10,5 +10,6 @@
 
 mod approval;
 mod hostile;
+mod keys;
 mod programs;
 mod support;

@@ -22,4 +22,6 @@ mod following;
 mod kv;
 mod opening;
 mod outbox;
+mod outcomes;
+mod spending;
 mod tenants;
