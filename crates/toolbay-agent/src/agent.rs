@@ -1,6 +1,7 @@
 //! The agent: a model, a tenant's session and what a run may use. A run is a thin driver over the
 //! [`Stepper`].
 
+mod ask;
 mod drive;
 
 use std::{sync::Arc, time::Duration};
@@ -22,11 +23,14 @@ use crate::{
     results::Results,
     search::ToolSearch,
     stepper::{RunEnd, Stepper, StepperConfig, StepperError},
+    trace,
 };
 
 /// What an agent's runs have in common.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
+    /// The agent's name, for telemetry.
+    pub name: Option<String>,
     /// The system text, the bounds and what the model is told beside the conversation.
     pub stepper: StepperConfig,
     /// Tools that run alone: no other call of the step runs beside one of them. Tools that are annotated as
@@ -36,6 +40,9 @@ pub struct AgentConfig {
     pub model_retries: u32,
     /// The longest wait before such a request; a provider that asks for more ends the attempts.
     pub max_retry_wait: Duration,
+    /// Makes the waits the same each time, for tests. Without it they differ, so that those who failed together do not come
+    /// back together.
+    pub retry_seed: Option<u64>,
     /// Cuts results that are too long for the model; its [tool](crate::results::results) reads the whole.
     pub results: Option<Results>,
     /// Where a tenant has many tools: a search in their place. Without the [tools](crate::search::tools) that it takes the
@@ -50,10 +57,12 @@ pub struct AgentConfig {
 impl Default for AgentConfig {
     fn default() -> Self {
         Self {
+            name: None,
             stepper: StepperConfig::default(),
             exclusive: None,
             model_retries: 2,
             max_retry_wait: Duration::from_secs(30),
+            retry_seed: None,
             results: None,
             search: None,
             prices: Prices::default(),
@@ -200,9 +209,23 @@ impl Agent {
             return Err(AgentError::NoPrice { model: self.model.id().to_owned() });
         }
         let run = self.session.run();
-        let span = tracing::info_span!("agent_run", run = %run.id(), tenant = %run.tenant(), model = self.model.id());
+        let span = trace::invoke_agent(self, &run, &messages);
         // Boxed: the future holds a step, its hooks and its calls, and would weigh down whoever awaits it.
-        self.run_in(run, messages).boxed().instrument(span).await
+        let ended = self.run_in(run.clone(), messages).boxed().instrument(span.clone()).await;
+        trace::run_ended(&span, &run, &ended);
+        ended
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.config.name.as_deref()
+    }
+
+    pub(crate) fn model(&self) -> &dyn Model {
+        &*self.model
+    }
+
+    pub(crate) fn system_text(&self) -> Option<&str> {
+        self.config.stepper.system.as_deref()
     }
 
     /// What the model's tokens cost.

@@ -11,7 +11,7 @@
 //! - [`results`]: results that are too long for a model.
 //! - [`search`]: tools that find tools, where there are many.
 //! - [`stepper`]: the loop as a value without I/O.
-//! - [`agent`]: the driver.
+//! - [`agent`]: the driver; `trace`: its spans.
 //! - `provider` (feature `providers`): real models over HTTP.
 
 pub mod agent;
@@ -25,11 +25,12 @@ pub mod results;
 pub mod scripted;
 pub mod search;
 pub mod stepper;
+mod trace;
 
 pub use agent::{Agent, AgentConfig, AgentError, AgentReply};
 pub use bounds::{Bounds, RunOutcome};
 pub use budget::{DayBudget, DayLimits, Exhausted, Ledger, MemoryLedger, Price, Prices, Spending};
-pub use model::{Model, ModelError, ModelErrorKind};
+pub use model::{Model, ModelError, ModelErrorKind, ServedBy};
 pub use results::{ResultBounds, Results};
 pub use scripted::{ScriptError, ScriptedModel};
 pub use search::ToolSearch;

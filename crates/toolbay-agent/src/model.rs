@@ -15,6 +15,11 @@ pub trait Model: Send + Sync {
     /// The name by which logs and users know it, such as `gpt-4o-mini`.
     fn id(&self) -> &str;
 
+    /// Who serves the model, and how it is called there, for telemetry.
+    fn served_by(&self) -> ServedBy<'_> {
+        ServedBy { provider: "_OTHER", model: self.id() }
+    }
+
     /// Answers `request`.
     ///
     /// # Errors
@@ -25,10 +30,24 @@ pub trait Model: Send + Sync {
     async fn respond(&self, request: ModelRequest) -> Result<ModelResponse, ModelError>;
 }
 
+/// Who serves a model, as telemetry tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServedBy<'a> {
+    /// The provider, by the names of OpenTelemetry's `gen_ai.provider.name`: `openai`, `anthropic`, `gcp.gemini`. `_OTHER`
+    /// where it has none.
+    pub provider: &'a str,
+    /// The model's name at the provider.
+    pub model: &'a str,
+}
+
 #[async_trait]
 impl<M: Model + ?Sized> Model for Arc<M> {
     fn id(&self) -> &str {
         (**self).id()
+    }
+
+    fn served_by(&self) -> ServedBy<'_> {
+        (**self).served_by()
     }
 
     async fn respond(&self, request: ModelRequest) -> Result<ModelResponse, ModelError> {
@@ -40,6 +59,10 @@ impl<M: Model + ?Sized> Model for Arc<M> {
 impl<M: Model + ?Sized> Model for Box<M> {
     fn id(&self) -> &str {
         (**self).id()
+    }
+
+    fn served_by(&self) -> ServedBy<'_> {
+        (**self).served_by()
     }
 
     async fn respond(&self, request: ModelRequest) -> Result<ModelResponse, ModelError> {
@@ -79,6 +102,24 @@ pub enum ModelErrorKind {
 }
 
 impl ModelErrorKind {
+    /// The kind's name, for telemetry and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auth => "Auth",
+            Self::RateLimited { .. } => "RateLimited",
+            Self::Overloaded => "Overloaded",
+            Self::UnknownModel => "UnknownModel",
+            Self::BadRequest => "BadRequest",
+            Self::Refused => "Refused",
+            Self::Network => "Network",
+            Self::TimedOut => "TimedOut",
+            Self::Protocol => "Protocol",
+            Self::Config => "Config",
+            Self::ScriptEnded => "ScriptEnded",
+        }
+    }
+
     /// Whether the same request can succeed if it is made again later.
     #[must_use]
     pub fn is_retryable(self) -> bool {

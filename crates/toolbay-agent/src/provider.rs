@@ -22,7 +22,7 @@ use toolbay_api::{ModelRequest, ModelResponse};
 
 pub use config::ProviderConfig;
 
-use crate::model::{Model, ModelError, ModelErrorKind};
+use crate::model::{Model, ModelError, ModelErrorKind, ServedBy};
 use config::Target;
 use continuity::Continuity;
 
@@ -90,6 +90,10 @@ impl fmt::Debug for Provider {
 impl Model for Provider {
     fn id(&self) -> &str {
         &self.target.id
+    }
+
+    fn served_by(&self) -> ServedBy<'_> {
+        ServedBy { provider: self.target.telemetry_name(), model: &self.target.name }
     }
 
     async fn respond(&self, request: ModelRequest) -> Result<ModelResponse, ModelError> {

@@ -16,6 +16,7 @@
 //! - [`routes`]: HTTP routes of native plugins, for whoever serves them.
 //! - `catalog` and `registry`: what is registered, immutable and swapped whole.
 //! - [`control`]: what operators and tenants change, written to the [`store`] first and taken over from there.
+//! - [`trace`]: spans for telemetry.
 //! - Ports: [`store`], [`kv`], [`clock`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
 
 mod abilities;
@@ -74,6 +75,7 @@ pub mod shown;
 pub mod shutdown;
 pub mod store;
 pub mod toolbay;
+pub mod trace;
 
 pub use activation::{Activation, TenantPlugin};
 pub use audit::{AuditRecord, AuditSink, DenialRecord, EventRecord, TracingAudit};
@@ -108,3 +110,4 @@ pub use shown::{PromptInfo, ResourceInfo};
 pub use shutdown::{ShutdownReport, Unstopped};
 pub use store::Store;
 pub use toolbay::{Toolbay, ToolbayBuilder};
+pub use trace::TraceLink;

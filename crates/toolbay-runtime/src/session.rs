@@ -8,6 +8,7 @@ use std::{
 use serde_json::Value;
 use tokio::sync::watch;
 use toolbay_api::{Caller, Peer, PermissionSet, RunId, TenantId};
+use tracing::Span;
 
 use crate::{
     catalog::ToolInfo,
@@ -182,7 +183,7 @@ impl Session {
             user: self.user.clone(),
             conversation: self.conversation.clone(),
             run: RunId::random(),
-            trace: None,
+            trace: shared.trace_link.as_ref().and_then(|link| link.trace_id(&Span::current())).map(Arc::from),
         });
         let composition = self.contract.as_ref().map(|contract| contract.begin(&caller));
         Run::new(

@@ -1,8 +1,6 @@
 //! One run of an agent: asks the stepper what to do, does it on the session's run, and tells the stepper what came of
 //! it. Nothing is spawned, so dropping the future drops all of it.
 
-use std::time::Duration;
-
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
 use toolbay_api::{
@@ -12,21 +10,20 @@ use toolbay_api::{
 use toolbay_runtime::{Gate, Reply, Run, RunEvent, Stop, ToolInfo};
 
 use crate::{
-    agent::Agent,
+    agent::{Agent, ask::Waits},
     bounds::RunOutcome,
     budget::{Exhausted, Spending, day_of},
-    model::{Model, ModelError},
+    model::ModelError,
     results::{READ_RESULT, Results},
     search::{DESCRIBE_TOOL, SEARCH_TOOLS, is_search},
     stepper::{Next, Stepper, StepperError, ToolReply},
 };
 
-/// The wait before the first repeated request; it doubles with each.
-const FIRST_RETRY_WAIT: Duration = Duration::from_millis(500);
-
 pub(super) struct Drive<'a> {
-    agent: &'a Agent,
-    run: Run,
+    pub(super) agent: &'a Agent,
+    pub(super) run: Run,
+    /// The waits between requests that are made again.
+    pub(super) waits: Waits,
     stepper: Stepper,
     model_error: Option<ModelError>,
     /// Tokens that the day's ledger knows of.
@@ -68,7 +65,8 @@ impl<'a> Drive<'a> {
         let stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
         let forget = agent.config.results.clone().map(|results| Forget { results, run: run.id() });
         let (counted, began) = (Tokens::default(), Instant::now());
-        Self { agent, run, stepper, model_error: None, counted, began, _forget: forget }
+        let waits = Waits::new(agent.config.retry_seed);
+        Self { agent, run, waits, stepper, model_error: None, counted, began, _forget: forget }
     }
 
     /// Runs until the stepper is done or the time is up.
@@ -121,7 +119,7 @@ impl<'a> Drive<'a> {
                 return Ok(());
             }
         };
-        let response = match self.respond(request).await {
+        let response = match self.respond(step, request).await {
             Ok(response) => response,
             Err(error) => return self.failed(step, error).await,
         };
@@ -183,26 +181,6 @@ impl<'a> Drive<'a> {
             self.model_error = Some(error);
         }
         self.stepper.model_failed(feedback)
-    }
-
-    /// Asks the model, again after failures that can pass.
-    async fn respond(&self, request: ModelRequest) -> Result<ModelResponse, ModelError> {
-        let config = &self.agent.config;
-        let mut wait = FIRST_RETRY_WAIT;
-        for _ in 0..config.model_retries {
-            match self.agent.model.respond(request.clone()).await {
-                Err(error) if error.retryable => {
-                    let asked = error.retry_after().unwrap_or(wait);
-                    if asked > config.max_retry_wait {
-                        return Err(error);
-                    }
-                    tokio::time::sleep(asked).await;
-                    wait = wait.saturating_mul(2).min(config.max_retry_wait);
-                }
-                other => return other,
-            }
-        }
-        self.agent.model.respond(request).await
     }
 
     async fn call(&mut self, step: u32, calls: Vec<ToolCall>) -> Result<(), StepperError> {

@@ -109,6 +109,21 @@ impl Target {
     }
 }
 
+impl Target {
+    /// The provider by the names of OpenTelemetry's conventions, else by the client's.
+    pub(super) fn telemetry_name(&self) -> &'static str {
+        match self.adapter {
+            AdapterKind::OpenAI | AdapterKind::OpenAIResp => "openai",
+            AdapterKind::Anthropic => "anthropic",
+            AdapterKind::Gemini => "gcp.gemini",
+            AdapterKind::Vertex => "gcp.vertex_ai",
+            AdapterKind::Moonshot | AdapterKind::Kimi => "moonshot_ai",
+            AdapterKind::Xai => "x_ai",
+            other => other.as_lower_str(),
+        }
+    }
+}
+
 /// The provider that `id` means and the model's name there. `elsewhere`: there is an OpenAI-compatible server that takes
 /// all names without a provider.
 fn adapter_of(id: &str, elsewhere: bool) -> Result<(AdapterKind, &str), ModelError> {
