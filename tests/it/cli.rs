@@ -24,6 +24,7 @@ mod operators;
 mod plugins;
 mod servers;
 mod serving;
+mod telemetry;
 
 use std::{
     io::{PipeWriter, Write},

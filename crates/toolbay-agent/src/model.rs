@@ -138,13 +138,14 @@ pub struct ModelError {
     pub message: String,
     /// Whether to try again, where the kind's own answer is not the right one.
     pub retryable: bool,
+    retry_after: Option<Duration>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl ModelError {
     /// An error of this kind with a message that is safe to show.
     pub fn new(kind: ModelErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retryable: kind.is_retryable(), source: None }
+        Self { kind, message: message.into(), retryable: kind.is_retryable(), retry_after: None, source: None }
     }
 
     /// Says whether to try again, where the kind's own answer is wrong.
@@ -161,10 +162,20 @@ impl ModelError {
         self
     }
 
+    /// Says how long the provider asks to wait, for other kinds than `RateLimited`, which says so itself.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait;
+        self
+    }
+
     /// How long the provider asks to wait, where it says.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        if let ModelErrorKind::RateLimited { retry_after } = self.kind { retry_after } else { None }
+        match self.kind {
+            ModelErrorKind::RateLimited { retry_after: Some(wait) } => Some(wait),
+            _ => self.retry_after,
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! # Layout
 //!
 //! `config`: which provider, where and with which key. `request` and `response`: the conversation in both directions.
-//! `fallback` reads replies that the client refuses, `continuity` keeps what only the provider can read, `failure` tells
+//! `stream` takes a reply as it comes in. `fallback` reads replies that the client refuses, `continuity` keeps what only the provider can read, `failure` tells
 //! errors apart by what a caller can do.
 
 mod config;
@@ -13,14 +13,20 @@ mod failure;
 mod fallback;
 mod request;
 mod response;
+mod stream;
 
 use std::fmt;
 
 use async_trait::async_trait;
-use genai::{Client, ModelIden, WebConfig, chat::ChatOptions, resolver};
+use genai::{
+    Client, ModelIden, WebConfig,
+    chat::{ChatOptions, ChatRequest},
+    resolver,
+};
 use toolbay_api::{ModelRequest, ModelResponse};
 
 pub use config::ProviderConfig;
+pub use stream::ReplyDelta;
 
 use crate::model::{Model, ModelError, ModelErrorKind, ServedBy};
 use config::Target;
@@ -80,6 +86,28 @@ impl Provider {
     }
 }
 
+/// A request in the client's form.
+struct Prepared {
+    model: ModelIden,
+    chat: ChatRequest,
+    options: ChatOptions,
+    schemas: request::Schemas,
+    /// Where the reply's opaque parts are kept.
+    place: u64,
+}
+
+impl Provider {
+    fn prepare(&self, request: ModelRequest, mut options: ChatOptions) -> Prepared {
+        options.max_tokens = request.max_output_tokens;
+        options.temperature = request.temperature;
+        let place = self.continuity.place(&request.messages);
+        let schemas = request::Schemas::of(&request.tools, self.target.adapter, self.strict_tools);
+        let chat = request::chat_request(request, &schemas, self.target.adapter, &self.continuity);
+        let model = ModelIden::new(self.target.adapter, self.target.name.as_str());
+        Prepared { model, chat, options, schemas, place }
+    }
+}
+
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Provider").field("target", &self.target).finish_non_exhaustive()
@@ -98,13 +126,8 @@ impl Model for Provider {
 
     async fn respond(&self, request: ModelRequest) -> Result<ModelResponse, ModelError> {
         // The raw body is what the fallback reader reads, and the only place of some fields.
-        let mut options = ChatOptions::default().with_capture_raw_body(true).with_normalize_reasoning_content(true);
-        options.max_tokens = request.max_output_tokens;
-        options.temperature = request.temperature;
-        let place = self.continuity.place(&request.messages);
-        let schemas = request::Schemas::of(&request.tools, self.target.adapter, self.strict_tools);
-        let chat = request::chat_request(request, &schemas, self.target.adapter, &self.continuity);
-        let model = ModelIden::new(self.target.adapter, self.target.name.as_str());
+        let options = ChatOptions::default().with_capture_raw_body(true).with_normalize_reasoning_content(true);
+        let Prepared { model, chat, options, schemas, place } = self.prepare(request, options);
         let response = match self.client.exec_chat(model, chat, Some(&options)).await {
             Ok(reply) => {
                 self.continuity.keep(place, &reply.content);

@@ -11,7 +11,15 @@ use opentelemetry_sdk::{
 };
 
 /// Names of attributes, or their beginnings, that may leave.
-const KNOWN: [&str; 5] = ["gen_ai.", "toolbay.", "error.type", "http.request.method", "http.response.status_code"];
+const KNOWN: [&str; 7] = [
+    "gen_ai.",
+    "toolbay.",
+    "error.type",
+    "http.request.method",
+    "http.response.status_code",
+    "http.route",
+    "mcp.method.name",
+];
 
 /// Bytes of one attribute; more is cut. Contents are bounded where they are made, below this.
 const MAX_ATTRIBUTE_BYTES: usize = 72 * 1024;

@@ -19,6 +19,7 @@ use crate::{
     run::{self, Run},
     shown::{PromptInfo, ResourceInfo},
     toolbay::Toolbay,
+    trace::TraceLink,
     view::View,
 };
 
@@ -217,6 +218,12 @@ impl Session {
     #[must_use]
     pub fn calls_in_flight(&self) -> usize {
         self.meter.in_flight()
+    }
+
+    /// What connects spans with the traces of callers, where the host has something that does.
+    #[must_use]
+    pub fn trace_link(&self) -> Option<&dyn TraceLink> {
+        self.toolbay.trace_link()
     }
 
     pub(crate) fn toolbay(&self) -> &Toolbay {
