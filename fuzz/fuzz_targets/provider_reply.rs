@@ -56,7 +56,7 @@ fuzz_target!(|data: &[u8]| {
 fn length(delta: &ReplyDelta) -> usize {
     match delta {
         ReplyDelta::Text(text) | ReplyDelta::Reasoning(text) => text.len(),
-        ReplyDelta::ToolCall { id, name, arguments } => id.len() + name.len() + arguments.len(),
+        ReplyDelta::ToolCall { id, name, arguments, .. } => id.len() + name.len() + arguments.len(),
         _ => 0,
     }
 }

@@ -3,6 +3,8 @@
 
 mod ask;
 mod drive;
+mod stream;
+mod suspend;
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,8 +15,12 @@ use toolbay_api::{
     hook::{AfterAgentRun, ToolMatcher},
     message::Tokens,
 };
-use toolbay_runtime::{Gate, Run, RunEvent, Session, Stop};
+use toolbay_runtime::{ApprovalPolicy, Gate, Run, RunEvent, Session, Stop};
 use tracing::Instrument;
+
+use stream::Outlet;
+pub use stream::{RunStream, StreamOptions};
+pub use suspend::{Decisions, ResumeError, SuspendedRun};
 
 use crate::{
     bounds::{Bounds, RunOutcome},
@@ -52,6 +58,10 @@ pub struct AgentConfig {
     pub prices: Prices,
     /// What a tenant may spend in a day, over all runs that know the same ledger.
     pub day: Option<DayLimits>,
+    /// Which calls need approval, beside what the session and hooks say. Without it: those of destructive tools.
+    pub approval: ApprovalPolicy,
+    /// The longest JSON form of a run that is suspended. A longer one goes on without the calls that need approval.
+    pub max_suspended_bytes: usize,
 }
 
 impl Default for AgentConfig {
@@ -67,6 +77,8 @@ impl Default for AgentConfig {
             search: None,
             prices: Prices::default(),
             day: None,
+            approval: ApprovalPolicy::destructive(),
+            max_suspended_bytes: 4_000_000,
         }
     }
 }
@@ -117,6 +129,8 @@ pub struct AgentReply {
     pub exhausted: Option<Exhausted>,
     /// The whole conversation, to go on from with [`Agent::run_messages`]. Every tool call in it has its reply.
     pub messages: Vec<Message>,
+    /// Where the outcome is [`RunOutcome::Suspended`]: the run as it waits, to go on with by [`Agent::resume`].
+    pub suspended: Option<Box<SuspendedRun>>,
 }
 
 /// A run that came to nothing.
@@ -141,6 +155,9 @@ pub enum AgentError {
         /// What the run had come to by then.
         partial: Box<AgentReply>,
     },
+    /// A run that was suspended cannot go on.
+    #[error("{0}")]
+    Resume(#[from] ResumeError),
     /// A fault of the loop itself.
     #[error("the agent loop failed: {0}")]
     Internal(#[from] StepperError),
@@ -201,19 +218,34 @@ impl Agent {
     /// Dropping the future drops the model's request and all tool calls in flight; nothing goes on in the background.
     /// `after_agent_run` does not fire then, since a dropped future cannot wait for it.
     pub async fn run_messages(&self, messages: Vec<Message>) -> Result<AgentReply, AgentError> {
+        self.silent(messages).reply().await
+    }
+
+    /// The run from its beginning, whose events go to `outlet`.
+    async fn run_from(&self, messages: Vec<Message>, outlet: Arc<Outlet>) -> Result<AgentReply, AgentError> {
         if messages.is_empty() {
             return Err(AgentError::NoMessages);
         }
+        self.check_price()?;
+        let run = outlet.watching(self.session()).run();
+        let span = trace::invoke_agent(self, &run, &messages);
+        // Boxed: the future holds a step, its hooks and its calls, and would weigh down whoever awaits it.
+        let ended = self.run_in(run.clone(), messages, outlet).boxed().instrument(span.clone()).await;
+        trace::run_ended(&span, &run, ended.as_ref());
+        ended
+    }
+
+    /// The session with what the agent wants approved.
+    fn session(&self) -> Session {
+        self.session.clone().with_approval(self.config.approval.clone())
+    }
+
+    fn check_price(&self) -> Result<(), AgentError> {
         let day = self.config.day.as_ref().and_then(|day| day.budget.max_cost_micros);
         if self.config.stepper.bounds.max_cost_micros.or(day).is_some() && self.price().is_none() {
             return Err(AgentError::NoPrice { model: self.model.id().to_owned() });
         }
-        let run = self.session.run();
-        let span = trace::invoke_agent(self, &run, &messages);
-        // Boxed: the future holds a step, its hooks and its calls, and would weigh down whoever awaits it.
-        let ended = self.run_in(run.clone(), messages).boxed().instrument(span.clone()).await;
-        trace::run_ended(&span, &run, &ended);
-        ended
+        Ok(())
     }
 
     pub(crate) fn name(&self) -> Option<&str> {
@@ -237,9 +269,8 @@ impl Agent {
         StepperConfig { price: self.price(), ..self.config.stepper.clone() }
     }
 
-    async fn run_in(&self, run: Run, messages: Vec<Message>) -> Result<AgentReply, AgentError> {
+    async fn run_in(&self, run: Run, messages: Vec<Message>, outlet: Arc<Outlet>) -> Result<AgentReply, AgentError> {
         run.observe(RunEvent::RunStarted { tenant: run.tenant().clone() });
-        let mut failure = None;
         run.name_model(self.model.id());
         let begin = async {
             match run.agent_startup().await {
@@ -247,18 +278,40 @@ impl Agent {
                 Gate::Stop(stop) => Gate::Stop(stop),
             }
         };
-        let (stepper, begun) = match begin.await {
-            Gate::Go(messages) => {
-                let mut drive = drive::Drive::new(self, run.clone(), messages);
-                failure = drive.finish().await.err();
-                (drive.into_stepper(), true)
-            }
+        match begin.await {
+            Gate::Go(messages) => self.finish(run.clone(), drive::Drive::new(self, run, messages, outlet)).await,
             Gate::Stop(stop) => {
                 let mut stepper = Stepper::new(self.config.stepper.clone(), messages, Vec::new());
                 stepper.stop(drive::stopped(stop));
-                (stepper, false)
+                self.end(run, stepper, false, None, &outlet).await
             }
+        }
+    }
+
+    /// Drives a run to its end, or to where it waits.
+    async fn finish(&self, run: Run, mut drive: drive::Drive<'_>) -> Result<AgentReply, AgentError> {
+        let failure = drive.finish().await.err();
+        let Some(suspended) = drive.suspended() else {
+            let outlet = Arc::clone(&drive.outlet);
+            return self.end(run, drive.into_stepper(), true, failure, &outlet).await;
         };
+        let approvals = suspended.pending.iter().map(|pending| pending.id).collect();
+        run.observe(RunEvent::RunSuspended { approvals, expires_at: suspended.expires_at });
+        let mut reply = AgentReply::of(&run, drive.into_stepper());
+        reply.text.clear();
+        (reply.outcome, reply.suspended) = (RunOutcome::Suspended, Some(Box::new(suspended)));
+        Ok(reply)
+    }
+
+    /// What is done at the end of a run.
+    async fn end(
+        &self,
+        run: Run,
+        stepper: Stepper,
+        begun: bool,
+        failure: Option<drive::Failure>,
+        outlet: &Outlet,
+    ) -> Result<AgentReply, AgentError> {
         let mut reply = AgentReply::of(&run, stepper);
         if begun {
             match run.after_agent_run(reply.as_hooks_see_it()).await {
@@ -266,6 +319,7 @@ impl Agent {
                 Gate::Stop(stop) => reply.withhold(stop),
             }
         }
+        outlet.release(reply.outcome.is_answer().then_some(reply.text.as_str()));
         run.agent_shutdown(reply.outcome.is_completed()).await;
         run.observe(RunEvent::RunFinished {
             outcome: reply.outcome.to_string(),
@@ -295,6 +349,7 @@ impl AgentReply {
             cost_micros: stepper.cost_micros(),
             exhausted: stepper.exhausted().cloned(),
             messages: stepper.into_messages(),
+            suspended: None,
         }
     }
 

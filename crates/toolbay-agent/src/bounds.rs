@@ -94,6 +94,8 @@ pub enum RunOutcome {
     RepairLimit,
     /// The model could not be asked.
     ModelFailed,
+    /// It waits for somebody to approve calls, and can go on.
+    Suspended,
 }
 
 impl RunOutcome {
@@ -115,7 +117,13 @@ impl RunOutcome {
             Self::DayLimit => "day_limit",
             Self::RepairLimit => "repair_limit",
             Self::ModelFailed => "model_failed",
+            Self::Suspended => "suspended",
         }
+    }
+
+    /// Whether there is an answer to give out, whole or cut.
+    pub(crate) fn is_answer(&self) -> bool {
+        !matches!(self, Self::Stopped { .. } | Self::ModelFailed | Self::Suspended)
     }
 
     /// Whether the model answered as it wanted to.

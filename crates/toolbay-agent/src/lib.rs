@@ -5,13 +5,13 @@
 //!
 //! # Layout
 //!
-//! - [`model`]: the `Model` trait and its error; [`scripted`]: a model that says what it was told to say.
+//! - [`model`]: the `Model` trait and its error; [`parts`]: replies piece by piece; [`scripted`]: a model that says what it was told to say.
 //! - [`bounds`]: what a run may use, and how it can end; [`budget`]: what it costs, and what a tenant may spend in a day.
 //! - [`lowering`]: schemas of parameters as providers take them.
 //! - [`results`]: results that are too long for a model.
 //! - [`search`]: tools that find tools, where there are many.
 //! - [`stepper`]: the loop as a value without I/O.
-//! - [`agent`]: the driver; `trace`: its spans.
+//! - [`agent`]: the driver, a run as a stream, and runs that wait for somebody; `trace`: its spans.
 //! - `provider` (feature `providers`): real models over HTTP.
 
 pub mod agent;
@@ -19,6 +19,7 @@ pub mod bounds;
 pub mod budget;
 pub mod lowering;
 pub mod model;
+pub mod parts;
 #[cfg(feature = "providers")]
 pub mod provider;
 pub mod results;
@@ -27,10 +28,13 @@ pub mod search;
 pub mod stepper;
 mod trace;
 
-pub use agent::{Agent, AgentConfig, AgentError, AgentReply};
+pub use agent::{
+    Agent, AgentConfig, AgentError, AgentReply, Decisions, ResumeError, RunStream, StreamOptions, SuspendedRun,
+};
 pub use bounds::{Bounds, RunOutcome};
 pub use budget::{DayBudget, DayLimits, Exhausted, Ledger, MemoryLedger, Price, Prices, Spending};
 pub use model::{Model, ModelError, ModelErrorKind, ServedBy};
+pub use parts::Parts;
 pub use results::{ResultBounds, Results};
 pub use scripted::{ScriptError, ScriptedModel};
 pub use search::ToolSearch;

@@ -4,7 +4,8 @@
 //! # Layout
 //!
 //! `config`: which provider, where and with which key. `request` and `response`: the conversation in both directions.
-//! `stream` takes a reply as it comes in. `fallback` reads replies that the client refuses, `continuity` keeps what only the provider can read, `failure` tells
+//! `stream` takes a reply piece by piece, `fallback` reads replies that the client refuses, `continuity` keeps what only the
+//! provider can read, `failure` tells
 //! errors apart by what a caller can do.
 
 mod config;
@@ -28,9 +29,13 @@ use toolbay_api::{ModelRequest, ModelResponse};
 pub use config::ProviderConfig;
 pub use stream::ReplyDelta;
 
-use crate::model::{Model, ModelError, ModelErrorKind, ServedBy};
+use crate::{
+    model::{Model, ModelError, ModelErrorKind, ServedBy},
+    parts::Parts,
+};
 use config::Target;
 use continuity::Continuity;
+use stream::ToParts;
 
 /// A model of a provider. One value serves any number of runs at once and keeps its connections.
 pub struct Provider {
@@ -139,5 +144,12 @@ impl Model for Provider {
             Err(error) => Err(failure::model_error(&error, &self.target)),
         };
         response.map(|response| schemas.restored(response))
+    }
+
+    async fn respond_in_parts(&self, request: ModelRequest, parts: &Parts) -> Result<ModelResponse, ModelError> {
+        match parts.are_wanted() {
+            true => self.streamed(request, &mut ToParts(parts)).await,
+            false => self.respond(request).await,
+        }
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn invoke_agent(agent: &Agent, run: &Run, messages: &[Message]) -> Sp
 }
 
 /// Writes into a run's span what the run came to.
-pub(crate) fn run_ended(span: &Span, run: &Run, ended: &Result<AgentReply, AgentError>) {
+pub(crate) fn run_ended(span: &Span, run: &Run, ended: Result<&AgentReply, &AgentError>) {
     if span.is_disabled() {
         return;
     }

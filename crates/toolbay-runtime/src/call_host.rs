@@ -17,6 +17,7 @@ use toolbay_api::{
 use tracing::Span;
 
 use crate::{
+    approval::Desk,
     catalog::Owner,
     chance, clock,
     denials::{Denials, Denied},
@@ -43,6 +44,8 @@ pub(crate) struct CallHost {
     /// Learns each secret that is read; whoever made it keeps them from coming out.
     redactor: Redactor,
     origin: Origin,
+    /// Where calls inside this one ask for approval.
+    desk: Option<Desk>,
     /// The configuration, where it has to be made for this call.
     config: OnceLock<Option<Value>>,
     denials: Denials,
@@ -63,12 +66,19 @@ impl CallHost {
         let (logged, of_error_hook, origin) = (AtomicUsize::new(0), false, Origin::CALL);
         let (run, config) = (run.downgrade(), OnceLock::new());
         let (denials, span) = (Denials::default(), Span::none());
-        Self { run, owner, call, depth, deadline, logged, of_error_hook, redactor, origin, config, denials, span }
+        let desk = None;
+        Self { run, owner, call, depth, deadline, logged, of_error_hook, redactor, origin, desk, config, denials, span }
     }
 
     /// The span that calls made from here are within.
     pub(crate) fn within(mut self, span: Span) -> Self {
         self.span = span;
+        self
+    }
+
+    /// Where calls inside this one ask for approval; they are refused where there is no such place.
+    pub(crate) fn asking_at(mut self, desk: Option<Desk>) -> Self {
+        self.desk = desk;
         self
     }
 
@@ -242,6 +252,7 @@ impl Host for CallHost {
             peer: None,
             let_through: None,
             within: (!self.span.is_disabled()).then(|| self.span.clone()),
+            desk: self.desk.clone(),
         };
         road::travel(&run, trip).await.result
     }

@@ -10,10 +10,12 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    CallId, Caller, ErrorKind, HttpSend, Peer, PermissionSet, RunId, SecretProvider, TenantId, ToolCall, ToolError,
+    CallId, Caller, ErrorKind, HookPoint, HttpSend, Peer, PermissionSet, RunId, SecretProvider, TenantId, ToolCall,
+    ToolError,
 };
 
 use crate::{
+    approval::{Approval, ApprovalPolicy, Desk},
     audit::AuditSink,
     catalog::{Owner, ToolInfo},
     clock::Clock,
@@ -76,6 +78,7 @@ pub(crate) struct Inner {
     pub(crate) rights: Arc<PermissionSet>,
     pub(crate) tenant_grants: Arc<PermissionSet>,
     pub(crate) tenant_limits: Option<Arc<toolbay_api::LimitsRequest>>,
+    pub(crate) approval: Vec<Arc<ApprovalPolicy>>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) ward: Arc<Ward>,
     pub(crate) kv: Arc<dyn KvStore>,
@@ -139,10 +142,42 @@ impl Run {
         road::travel(self, Trip::from_outside(step, CallId::new(id), name, arguments)).await
     }
 
+    /// As [`call`](Self::call), by a caller that can wait for approvals: a call that needs one is not made, and comes back
+    /// with [`Reply::waits`] set. It is made by calling again with what was decided. `peer` is told of the call's progress.
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call). A decision that was used by then is used.
+    pub async fn call_waiting(
+        &self,
+        step: u32,
+        call: ToolCall,
+        given: Vec<Approval>,
+        peer: Option<Arc<dyn Peer>>,
+    ) -> Reply {
+        let ToolCall { id, name, arguments } = call;
+        let id = CallId::new(id);
+        let desk = Desk::new(id.clone(), given);
+        road::travel(self, Trip::from_outside(step, id, name, arguments).for_peer(peer).at(desk)).await
+    }
+
     /// Takes a call that has no id yet down the road.
     pub(crate) async fn call_directly(&self, name: &str, arguments: Value, peer: Option<Arc<dyn Peer>>) -> Reply {
         let call = self.next_call_id();
         road::travel(self, Trip::from_outside(0, call, name.to_owned(), arguments).for_peer(peer)).await
+    }
+
+    /// The same, by a caller that can wait for approvals.
+    pub(crate) async fn call_waiting_directly(
+        &self,
+        name: &str,
+        arguments: Value,
+        peer: Option<Arc<dyn Peer>>,
+        given: Vec<Approval>,
+    ) -> Reply {
+        let call = self.next_call_id();
+        let desk = Desk::new(call.clone(), given);
+        let trip = Trip::from_outside(0, call, name.to_owned(), arguments).for_peer(peer).at(desk);
+        road::travel(self, trip).await
     }
 
     /// An id for a call that its maker gave none: its number within the run.
@@ -155,6 +190,19 @@ impl Run {
     #[must_use]
     pub fn is_observed(&self) -> bool {
         self.inner.observer.as_ref().is_some_and(|observer| observer.is_watching())
+    }
+
+    /// Whether hooks stand at `point`, or a hook contract does.
+    #[must_use]
+    pub fn has_hooks_at(&self, point: HookPoint) -> bool {
+        self.inner.composition.is_some() || !self.inner.view.hooks(point).is_empty()
+    }
+
+    /// Waits until whoever looks can take more.
+    pub(crate) async fn await_room(&self) {
+        if let Some(room) = self.inner.observer.as_ref().and_then(|observer| observer.room()) {
+            room.await;
+        }
     }
 
     /// Shows an event to whoever looks.
@@ -194,6 +242,11 @@ impl Run {
 
     pub(crate) fn model(&self) -> &str {
         self.inner.model.get().map_or("unknown", String::as_str)
+    }
+
+    /// The policies that say which calls need approval.
+    pub(crate) fn policies(&self) -> &[Arc<ApprovalPolicy>] {
+        &self.inner.approval
     }
 
     pub(crate) fn composition(&self) -> Option<&dyn Composition> {

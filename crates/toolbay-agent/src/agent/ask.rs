@@ -8,11 +8,7 @@ use std::{
 use toolbay_api::{ModelRequest, ModelResponse};
 use tracing::Instrument;
 
-use crate::{
-    agent::{AgentConfig, drive::Drive},
-    model::{Model, ModelError},
-    trace,
-};
+use crate::{agent::drive::Drive, model::ModelError, trace};
 
 /// The most wait before the first repeated request; it doubles with each.
 const FIRST_RETRY_WAIT: Duration = Duration::from_millis(500);
@@ -20,34 +16,29 @@ const FIRST_RETRY_WAIT: Duration = Duration::from_millis(500);
 impl Drive<'_> {
     /// Asks the model, again after failures that can pass.
     pub(super) async fn respond(&mut self, step: u32, request: ModelRequest) -> Result<ModelResponse, ModelError> {
-        let agent = self.agent;
-        let span = trace::chat(agent, &self.run, step, &request);
-        let asking = patiently(&*agent.model, &agent.config, &mut self.waits, request);
-        let answer = asking.instrument(span.clone()).await;
-        trace::answered(&span, &self.run, &answer);
+        let (span, run) = (trace::chat(self.agent, &self.run, step, &request), self.run.clone());
+        let answer = self.patiently(request).instrument(span.clone()).await;
+        trace::answered(&span, &run, &answer);
         answer
     }
-}
 
-async fn patiently(
-    model: &dyn Model,
-    config: &AgentConfig,
-    waits: &mut Waits,
-    request: ModelRequest,
-) -> Result<ModelResponse, ModelError> {
-    for attempt in 0..config.model_retries {
-        match model.respond(request.clone()).await {
-            Err(error) if error.retryable => {
-                let Some(wait) = waits.before(attempt, error.retry_after(), config.max_retry_wait) else {
-                    return Err(error);
-                };
-                trace::repeated(attempt + 1);
-                tokio::time::sleep(wait).await;
+    async fn patiently(&mut self, request: ModelRequest) -> Result<ModelResponse, ModelError> {
+        let config = &self.agent.config;
+        for attempt in 0..config.model_retries {
+            match self.ask_once(request.clone()).await {
+                // Where pieces of a reply are out, those of another would run together with them.
+                Err(error) if error.retryable && !self.parts.are_out() => {
+                    let Some(wait) = self.waits.before(attempt, error.retry_after(), config.max_retry_wait) else {
+                        return Err(error);
+                    };
+                    trace::repeated(attempt + 1);
+                    tokio::time::sleep(wait).await;
+                }
+                other => return other,
             }
-            other => return other,
         }
+        self.ask_once(request).await
     }
-    model.respond(request).await
 }
 
 /// How long to wait before a request is made again: any time up to a bound that doubles with each ("full jitter"), so that

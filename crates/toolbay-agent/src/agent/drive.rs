@@ -1,19 +1,26 @@
 //! One run of an agent: asks the stepper what to do, does it on the session's run, and tells the stepper what came of
 //! it. Nothing is spawned, so dropping the future drops all of it.
 
-use futures::{StreamExt, stream};
+use std::sync::Arc;
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio::time::Instant;
 use toolbay_api::{
     ErrorKind, Message, ModelRequest, ModelResponse, RunId, ToolCall, ToolDefinition, ToolError, ToolName,
     message::Tokens,
 };
-use toolbay_runtime::{Gate, Reply, Run, RunEvent, Stop, ToolInfo};
+use toolbay_runtime::{Gate, PendingApproval, Reply, Run, RunEvent, Stop, ToolInfo};
 
+use super::{
+    stream::Outlet,
+    suspend::{Before, Decided},
+};
 use crate::{
     agent::{Agent, ask::Waits},
     bounds::RunOutcome,
     budget::{Exhausted, Spending, day_of},
     model::ModelError,
+    parts::Parts,
     results::{READ_RESULT, Results},
     search::{DESCRIBE_TOOL, SEARCH_TOOLS, is_search},
     stepper::{Next, Stepper, StepperError, ToolReply},
@@ -24,12 +31,22 @@ pub(super) struct Drive<'a> {
     pub(super) run: Run,
     /// The waits between requests that are made again.
     pub(super) waits: Waits,
-    stepper: Stepper,
+    pub(super) stepper: Stepper,
     model_error: Option<ModelError>,
     /// Tokens that the day's ledger knows of.
     counted: Tokens,
     /// Since when time is not counted there.
     began: Instant,
+    /// Since when the run goes on, here.
+    pub(super) started: Instant,
+    pub(super) before: Before,
+    /// Calls of the present step that wait for somebody.
+    pub(super) waiting: Vec<PendingApproval>,
+    pub(super) decided: Decided,
+    /// Where what happens is told.
+    pub(super) outlet: Arc<Outlet>,
+    /// Where the pieces of the present reply go.
+    pub(super) parts: Parts,
     _forget: Option<Forget>,
 }
 
@@ -58,22 +75,51 @@ struct Batch {
 }
 
 impl<'a> Drive<'a> {
-    pub(super) fn new(agent: &'a Agent, run: Run, messages: Vec<Message>) -> Self {
+    pub(super) fn new(agent: &'a Agent, run: Run, messages: Vec<Message>, outlet: Arc<Outlet>) -> Self {
         let tools = given(agent, &run).into_iter().map(for_the_model).collect();
         let names = run.tools().iter().map(|tool| (tool.provider_name.to_string(), tool.definition.name.to_string()));
         let names = names.collect();
         let stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
+        Self::resumed(agent, run, stepper, Before::default(), Decided::default(), outlet)
+    }
+
+    /// Goes on from where a stepper is.
+    pub(super) fn resumed(
+        agent: &'a Agent,
+        run: Run,
+        stepper: Stepper,
+        before: Before,
+        decided: Decided,
+        outlet: Arc<Outlet>,
+    ) -> Self {
         let forget = agent.config.results.clone().map(|results| Forget { results, run: run.id() });
-        let (counted, began) = (Tokens::default(), Instant::now());
+        let (counted, began) = (stepper.tokens(), Instant::now());
+        let (model_error, waiting, started) = (None, Vec::new(), began);
         let waits = Waits::new(agent.config.retry_seed);
-        Self { agent, run, waits, stepper, model_error: None, counted, began, _forget: forget }
+        Self {
+            agent,
+            run,
+            waits,
+            stepper,
+            model_error,
+            counted,
+            began,
+            started,
+            before,
+            waiting,
+            decided,
+            outlet,
+            parts: Parts::none(),
+            _forget: forget,
+        }
     }
 
     /// Runs until the stepper is done or the time is up.
     pub(super) async fn finish(&mut self) -> Result<(), Failure> {
         let time = self.stepper.bounds().max_wall_time;
+        let left = time.saturating_sub(self.before.ran);
         // Replies that came in before the time was up are in the stepper already and stay.
-        match tokio::time::timeout(time, self.steps()).await {
+        match tokio::time::timeout(left, self.steps()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 self.stepper.stop(RunOutcome::ModelFailed);
@@ -100,7 +146,12 @@ impl<'a> Drive<'a> {
                     self.ask(step, request).await?;
                     self.tell_the_ledger().await;
                 }
-                Next::RunTools { step, calls } => self.call(step, calls).await?,
+                Next::RunTools { step, calls } => {
+                    self.call(step, calls).await?;
+                    if self.waits()? {
+                        return Ok(());
+                    }
+                }
                 Next::Done(_) => return Ok(()),
             }
         }
@@ -111,6 +162,7 @@ impl<'a> Drive<'a> {
             self.stepper.run_out(RunOutcome::DayLimit, exhausted);
             return Ok(());
         }
+        self.outlet.has_room().await;
         self.run.observe(RunEvent::StepStarted { step });
         let request = match self.run.before_model_call(step, request).await {
             Gate::Go(request) => request,
@@ -119,6 +171,7 @@ impl<'a> Drive<'a> {
                 return Ok(());
             }
         };
+        self.parts = self.parts(step);
         let response = match self.respond(step, request).await {
             Ok(response) => response,
             Err(error) => return self.failed(step, error).await,
@@ -141,7 +194,9 @@ impl<'a> Drive<'a> {
                 return Ok(());
             }
         }
-        let ModelResponse { text, tool_calls, tokens, .. } = self.stepper.model_replied(response)?;
+        let response = self.stepper.model_replied(response)?;
+        self.replied(step, &response);
+        let ModelResponse { text, tool_calls, tokens, .. } = response;
         self.run.observe(RunEvent::ModelReplied { step, text, tool_calls, tokens });
         Ok(())
     }
@@ -185,18 +240,20 @@ impl<'a> Drive<'a> {
 
     async fn call(&mut self, step: u32, calls: Vec<ToolCall>) -> Result<(), StepperError> {
         let most = self.stepper.bounds().max_parallel_tool_calls.max(1);
+        let calls = self.as_decided(calls)?;
         for Batch { calls, .. } in self.batches(calls) {
             let calls = self.affordable(calls).await?;
-            let run = self.run.clone();
-            let mut replies = stream::iter(calls.into_iter().map(|call| {
-                let (run, id) = (run.clone(), call.id.clone());
-                async move { (id, run.call(step, call).await) }
-            }))
-            .buffer_unordered(most);
+            let calls: Vec<_> = calls.into_iter().map(|call| self.made(step, call)).collect();
+            let mut replies = stream::iter(calls).buffer_unordered(most);
             while let Some((call_id, mut reply)) = replies.next().await {
                 let stop = reply.stop.take();
+                if !reply.waits.is_empty() {
+                    self.waiting.append(&mut reply.waits);
+                    continue;
+                }
                 self.offer_what_was_described(&reply);
                 let text = self.shown(&reply);
+                let text = self.told_of_edit(&call_id, text);
                 self.stepper.tool_replied(ToolReply {
                     call_id,
                     text,
@@ -213,10 +270,21 @@ impl<'a> Drive<'a> {
         Ok(())
     }
 
+    /// A call on its way, with what was decided about it.
+    fn made(&mut self, step: u32, call: ToolCall) -> BoxFuture<'static, (String, Reply)> {
+        let (run, id, given) = (self.run.clone(), call.id.clone(), self.given(&call.id));
+        let peer = self.outlet.peer(&call.id);
+        async move { (id, run.call_waiting(step, call, given, peer).await) }.boxed()
+    }
+
     /// The calls that the tenant's day has room for; the others are answered.
     async fn affordable(&mut self, calls: Vec<ToolCall>) -> Result<Vec<ToolCall>, StepperError> {
         let mut affordable = Vec::with_capacity(calls.len());
         for call in calls {
+            if self.decided.counted.remove(&call.id) {
+                affordable.push(call);
+                continue;
+            }
             let name = self.tool(&call.name).map_or_else(|| call.name.clone(), |tool| tool.definition.name.to_string());
             match self.spend(Spending { tool: Some(name), ..Spending::default() }).await {
                 Ok(()) => affordable.push(call),

@@ -15,10 +15,13 @@ use genai::{
     chat::{ChatOptions, ChatStreamEvent, StreamEnd, ToolCall as ChatCall},
 };
 use serde_json::Value;
-use toolbay_api::{ModelRequest, ModelResponse};
+use toolbay_api::{ModelRequest, ModelResponse, async_trait};
 
 use super::{Provider, config::Target, failure, response};
-use crate::model::{ModelError, ModelErrorKind};
+use crate::{
+    model::{ModelError, ModelErrorKind},
+    parts::Parts,
+};
 use chunks::Frames;
 
 /// Bytes of one streamed reply, its framing included; no model writes as much.
@@ -34,6 +37,8 @@ pub enum ReplyDelta {
     Reasoning(String),
     /// A part of a tool call.
     ToolCall {
+        /// The call's place among those of the reply.
+        index: usize,
         /// The provider's id of the call; empty where it gave none yet.
         id: String,
         /// The tool; empty where it was told before.
@@ -41,6 +46,40 @@ pub enum ReplyDelta {
         /// What was added to the arguments' text.
         arguments: String,
     },
+}
+
+/// Hears the pieces of a reply, and may make the provider wait.
+#[async_trait]
+pub(super) trait Told: Send {
+    async fn tell(&mut self, piece: ReplyDelta);
+}
+
+struct ByFunction<'a>(&'a mut (dyn FnMut(ReplyDelta) + Send));
+
+#[async_trait]
+impl Told for ByFunction<'_> {
+    async fn tell(&mut self, piece: ReplyDelta) {
+        (self.0)(piece);
+    }
+}
+
+/// Puts the pieces into a run's stream.
+pub(super) struct ToParts<'a>(pub(super) &'a Parts);
+
+#[async_trait]
+impl Told for ToParts<'_> {
+    async fn tell(&mut self, piece: ReplyDelta) {
+        match piece {
+            ReplyDelta::Text(text) => self.0.text(&text).await,
+            ReplyDelta::Reasoning(text) => self.0.reasoning(&text).await,
+            ReplyDelta::ToolCall { index, id, name, arguments } => {
+                // The name comes with a call's first piece, and the id is told with it.
+                let first = !name.is_empty();
+                let (id, name) = (first.then_some(id.as_str()), first.then_some(name.as_str()));
+                self.0.tool_call(index, id, name, &arguments).await;
+            }
+        }
+    }
 }
 
 impl Provider {
@@ -58,6 +97,15 @@ impl Provider {
         &self,
         request: ModelRequest,
         told: &mut (dyn FnMut(ReplyDelta) + Send),
+    ) -> Result<ModelResponse, ModelError> {
+        self.streamed(request, &mut ByFunction(told)).await
+    }
+
+    /// The same, with whoever may make it wait.
+    pub(super) async fn streamed(
+        &self,
+        request: ModelRequest,
+        told: &mut dyn Told,
     ) -> Result<ModelResponse, ModelError> {
         let target = &self.target;
         let reads_calls = has_openais_form(target.adapter);
@@ -79,18 +127,22 @@ impl Provider {
                 return Err(failure::not_understood(target, "the reply has more bytes than any reply"));
             }
             match event {
-                Ok(ChatStreamEvent::Chunk(chunk)) => told(ReplyDelta::Text(chunk.content)),
-                Ok(ChatStreamEvent::ReasoningChunk(chunk)) => told(ReplyDelta::Reasoning(chunk.content)),
+                Ok(ChatStreamEvent::Chunk(chunk)) => told.tell(ReplyDelta::Text(chunk.content)).await,
+                Ok(ChatStreamEvent::ReasoningChunk(chunk)) => told.tell(ReplyDelta::Reasoning(chunk.content)).await,
                 Ok(ChatStreamEvent::ToolCallChunk(chunk)) if !reads_calls => {
-                    told(added(&mut lengths, &chunk.tool_call));
+                    told.tell(added(&mut lengths, &chunk.tool_call)).await;
                 }
                 Ok(ChatStreamEvent::End(stream_end)) => end = Some(stream_end),
                 Ok(_) => {}
                 Err(error) => return Err(broken(&error, &frames, target)),
             }
-            frames.take_told().into_iter().for_each(&mut *told);
+            for piece in frames.take_told() {
+                told.tell(piece).await;
+            }
         }
-        frames.take_told().into_iter().for_each(&mut *told);
+        for piece in frames.take_told() {
+            told.tell(piece).await;
+        }
         let whole = self.whole(end, &frames, reads_calls, prepared.place);
         whole.map(|response| prepared.schemas.restored(response))
     }
@@ -147,16 +199,17 @@ fn has_openais_form(adapter: AdapterKind) -> bool {
 }
 
 /// What a piece added to a call, of which the client gives the whole so far.
-fn added(lengths: &mut HashMap<String, usize>, call: &ChatCall) -> ReplyDelta {
+fn added(lengths: &mut HashMap<String, (usize, usize)>, call: &ChatCall) -> ReplyDelta {
     let arguments = match &call.fn_arguments {
         Value::String(text) => text.as_str().to_owned(),
         other => other.to_string(),
     };
     let known = lengths.get(&call.call_id).copied();
+    let (index, done) = known.unwrap_or((lengths.len(), 0));
     let name = if known.is_none() { call.fn_name.clone() } else { String::new() };
-    let new = arguments.get(known.unwrap_or(0)..).unwrap_or_default().to_owned();
-    lengths.insert(call.call_id.clone(), arguments.len());
-    ReplyDelta::ToolCall { id: call.call_id.clone(), name, arguments: new }
+    let new = arguments.get(done..).unwrap_or_default().to_owned();
+    lengths.insert(call.call_id.clone(), (index, arguments.len()));
+    ReplyDelta::ToolCall { index, id: call.call_id.clone(), name, arguments: new }
 }
 
 /// An error in the middle of a stream, or at its beginning.

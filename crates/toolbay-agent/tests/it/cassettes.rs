@@ -142,7 +142,7 @@ fn put_together(deltas: &[ReplyDelta]) -> (String, Vec<(String, String, String)>
     for delta in deltas {
         match delta {
             ReplyDelta::Text(more) => text.push_str(more),
-            ReplyDelta::ToolCall { id, name, arguments } => match calls.iter_mut().find(|call| call.0 == *id) {
+            ReplyDelta::ToolCall { id, name, arguments, .. } => match calls.iter_mut().find(|call| call.0 == *id) {
                 Some(call) => call.2.push_str(arguments),
                 None => calls.push((id.clone(), name.clone(), arguments.clone())),
             },

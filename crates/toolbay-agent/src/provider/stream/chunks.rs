@@ -159,7 +159,8 @@ impl State {
         so_far.name.push_str(told_name);
         so_far.arguments.push_str(arguments);
         let (id, name) = (so_far.id.clone(), told_name.to_owned());
-        self.told.push_back(ReplyDelta::ToolCall { id, name, arguments: arguments.to_owned() });
+        let index = self.calls.keys().position(|known| *known == index).unwrap_or(place);
+        self.told.push_back(ReplyDelta::ToolCall { index, id, name, arguments: arguments.to_owned() });
     }
 }
 
