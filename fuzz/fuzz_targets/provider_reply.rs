@@ -41,7 +41,8 @@ fuzz_target!(|data: &[u8]| {
     *ANSWER.lock().expect("no panic here") = (body.to_vec(), streams);
     let provider = &PROVIDERS[which];
     let request = ModelRequest { messages: vec![Message::user("go")], ..ModelRequest::default() };
-    let (mut told, mut count) = (0, |delta: ReplyDelta| told += length(&delta));
+    let mut told = 0;
+    let mut count = |delta: ReplyDelta| told += length(&delta);
     let reply = RUNTIME.block_on(async {
         if streams { provider.respond_streaming(request, &mut count).await } else { provider.respond(request).await }
     });
