@@ -27,6 +27,7 @@ mod plugins;
 mod recordings;
 mod servers;
 mod serving;
+mod telemetry;
 mod tokens;
 
 use std::{

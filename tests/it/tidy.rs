@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::project;
 
 /// The floors of ARCHITECTURE.md: a crate may use those on lower floors only.
-const FLOORS: [(&str, u32); 18] = [
+const FLOORS: [(&str, u32); 20] = [
     ("toolbay-api", 0),
     ("toolbay-http", 1),
     ("toolbay-keyring", 1),
@@ -16,6 +16,8 @@ const FLOORS: [(&str, u32); 18] = [
     ("toolbay-agent", 2),
     ("toolbay-contract", 2),
     ("toolbay-mcp", 2),
+    ("toolbay-otel", 2),
+    ("toolbay-rig", 2),
     ("toolbay-server", 2),
     ("toolbay-store", 2),
     ("toolbay-mcp-client", 2),

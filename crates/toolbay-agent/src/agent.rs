@@ -1,6 +1,7 @@
 //! The agent: a model, a tenant's session and what a run may use. A run is a thin driver over the
 //! [`Stepper`].
 
+mod ask;
 mod drive;
 mod retry;
 mod stream;
@@ -30,6 +31,7 @@ use crate::{
     results::Results,
     search::ToolSearch,
     stepper::{RunEnd, Stepper, StepperConfig, StepperError},
+    trace,
 };
 
 pub use retry::ToolRetries;
@@ -37,6 +39,8 @@ pub use retry::ToolRetries;
 /// What an agent's runs have in common.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
+    /// The agent's name, for telemetry.
+    pub name: Option<String>,
     /// The system text, the bounds and what the model is told beside the conversation.
     pub stepper: StepperConfig,
     /// Tools that run alone: no other call of the step runs beside one of them. Tools that are annotated as
@@ -48,6 +52,9 @@ pub struct AgentConfig {
     pub max_retry_wait: Duration,
     /// Whether tool calls that failed are made again, and how; `None`: they are not.
     pub tool_retries: Option<ToolRetries>,
+    /// Makes the waits the same each time, for tests. Without it they differ, so that those who failed together do not come
+    /// back together.
+    pub retry_seed: Option<u64>,
     /// Cuts results that are too long for the model; its [tool](crate::results::results) reads the whole.
     pub results: Option<Results>,
     /// Where a tenant has many tools: a search in their place. Without the [tools](crate::search::tools) that it takes the
@@ -66,11 +73,13 @@ pub struct AgentConfig {
 impl Default for AgentConfig {
     fn default() -> Self {
         Self {
+            name: None,
             stepper: StepperConfig::default(),
             exclusive: None,
             model_retries: 2,
             max_retry_wait: Duration::from_secs(30),
             tool_retries: None,
+            retry_seed: None,
             results: None,
             search: None,
             prices: Prices::default(),
@@ -226,9 +235,11 @@ impl Agent {
         }
         self.check_price()?;
         let run = outlet.watching(self.session()).run();
-        let span = tracing::info_span!("agent_run", run = %run.id(), tenant = %run.tenant(), model = self.model.id());
+        let span = trace::invoke_agent(self, &run, &messages);
         // Boxed: the future holds a step, its hooks and its calls, and would weigh down whoever awaits it.
-        self.run_in(run, messages, outlet).boxed().instrument(span).await
+        let ended = self.run_in(run.clone(), messages, outlet).boxed().instrument(span.clone()).await;
+        trace::run_ended(&span, &run, ended.as_ref());
+        ended
     }
 
     /// The session with what the agent wants approved.
@@ -242,6 +253,18 @@ impl Agent {
             return Err(AgentError::NoPrice { model: self.model.id().to_owned() });
         }
         Ok(())
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.config.name.as_deref()
+    }
+
+    pub(crate) fn model(&self) -> &dyn Model {
+        &*self.model
+    }
+
+    pub(crate) fn system_text(&self) -> Option<&str> {
+        self.config.stepper.system.as_deref()
     }
 
     /// What the model's tokens cost.

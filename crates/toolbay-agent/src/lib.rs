@@ -12,7 +12,7 @@
 //! - [`search`]: tools that find tools, where there are many.
 //! - [`stepper`]: the loop as a value without I/O.
 //! - [`agent`]: the driver, a run as a stream, and runs that wait for somebody; [`record`]: what runs did, as JSON Lines;
-//!   [`replay`]: going through that again.
+//!   [`replay`]: going through that again; `trace`: its spans.
 //! - `provider` (feature `providers`): real models over HTTP.
 
 pub mod agent;
@@ -29,6 +29,7 @@ pub mod results;
 pub mod scripted;
 pub mod search;
 pub mod stepper;
+mod trace;
 
 pub use agent::{
     Agent, AgentConfig, AgentError, AgentReply, Decisions, ResumeError, RunStream, StreamOptions, SuspendedRun,
@@ -36,7 +37,7 @@ pub use agent::{
 };
 pub use bounds::{Bounds, RunOutcome};
 pub use budget::{DayBudget, DayLimits, Exhausted, Ledger, MemoryLedger, Price, Prices, Spending};
-pub use model::{Model, ModelError, ModelErrorKind};
+pub use model::{Model, ModelError, ModelErrorKind, ServedBy};
 pub use parts::Parts;
 pub use record::{RecordBounds, RecordedLine, Recorder};
 pub use results::{ResultBounds, Results};

@@ -17,6 +17,11 @@ pub trait Model: Send + Sync {
     /// The name by which logs and users know it, such as `gpt-4o-mini`.
     fn id(&self) -> &str;
 
+    /// Who serves the model, and how it is called there, for telemetry.
+    fn served_by(&self) -> ServedBy<'_> {
+        ServedBy { provider: "_OTHER", model: self.id() }
+    }
+
     /// Answers `request`.
     ///
     /// # Errors
@@ -41,10 +46,24 @@ pub trait Model: Send + Sync {
     }
 }
 
+/// Who serves a model, as telemetry tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServedBy<'a> {
+    /// The provider, by the names of OpenTelemetry's `gen_ai.provider.name`: `openai`, `anthropic`, `gcp.gemini`. `_OTHER`
+    /// where it has none.
+    pub provider: &'a str,
+    /// The model's name at the provider.
+    pub model: &'a str,
+}
+
 #[async_trait]
 impl<M: Model + ?Sized> Model for Arc<M> {
     fn id(&self) -> &str {
         (**self).id()
+    }
+
+    fn served_by(&self) -> ServedBy<'_> {
+        (**self).served_by()
     }
 
     async fn respond(&self, request: ModelRequest) -> Result<ModelResponse, ModelError> {
@@ -60,6 +79,10 @@ impl<M: Model + ?Sized> Model for Arc<M> {
 impl<M: Model + ?Sized> Model for Box<M> {
     fn id(&self) -> &str {
         (**self).id()
+    }
+
+    fn served_by(&self) -> ServedBy<'_> {
+        (**self).served_by()
     }
 
     async fn respond(&self, request: ModelRequest) -> Result<ModelResponse, ModelError> {
@@ -103,6 +126,24 @@ pub enum ModelErrorKind {
 }
 
 impl ModelErrorKind {
+    /// The kind's name, for telemetry and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auth => "Auth",
+            Self::RateLimited { .. } => "RateLimited",
+            Self::Overloaded => "Overloaded",
+            Self::UnknownModel => "UnknownModel",
+            Self::BadRequest => "BadRequest",
+            Self::Refused => "Refused",
+            Self::Network => "Network",
+            Self::TimedOut => "TimedOut",
+            Self::Protocol => "Protocol",
+            Self::Config => "Config",
+            Self::ScriptEnded => "ScriptEnded",
+        }
+    }
+
     /// Whether the same request can succeed if it is made again later.
     #[must_use]
     pub fn is_retryable(self) -> bool {
@@ -121,13 +162,14 @@ pub struct ModelError {
     pub message: String,
     /// Whether to try again, where the kind's own answer is not the right one.
     pub retryable: bool,
+    retry_after: Option<Duration>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl ModelError {
     /// An error of this kind with a message that is safe to show.
     pub fn new(kind: ModelErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retryable: kind.is_retryable(), source: None }
+        Self { kind, message: message.into(), retryable: kind.is_retryable(), retry_after: None, source: None }
     }
 
     /// Says whether to try again, where the kind's own answer is wrong.
@@ -144,10 +186,20 @@ impl ModelError {
         self
     }
 
+    /// Says how long the provider asks to wait, for other kinds than `RateLimited`, which says so itself.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait;
+        self
+    }
+
     /// How long the provider asks to wait, where it says.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        if let ModelErrorKind::RateLimited { retry_after } = self.kind { retry_after } else { None }
+        match self.kind {
+            ModelErrorKind::RateLimited { retry_after: Some(wait) } => Some(wait),
+            _ => self.retry_after,
+        }
     }
 }
 

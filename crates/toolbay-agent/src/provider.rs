@@ -4,8 +4,8 @@
 //! # Layout
 //!
 //! `config`: which provider, where and with which key. `request` and `response`: the conversation in both directions.
-//! `stream` has replies piece by piece.
-//! `fallback` reads replies that the client refuses, `continuity` keeps what only the provider can read, `failure` tells
+//! `stream` takes a reply piece by piece, `fallback` reads replies that the client refuses, `continuity` keeps what only the
+//! provider can read, `failure` tells
 //! errors apart by what a caller can do.
 
 mod config;
@@ -19,17 +19,23 @@ mod stream;
 use std::fmt;
 
 use async_trait::async_trait;
-use genai::{Client, ModelIden, WebConfig, chat::ChatOptions, resolver};
+use genai::{
+    Client, ModelIden, WebConfig,
+    chat::{ChatOptions, ChatRequest},
+    resolver,
+};
 use toolbay_api::{ModelRequest, ModelResponse};
 
 pub use config::ProviderConfig;
+pub use stream::ReplyDelta;
 
 use crate::{
-    model::{Model, ModelError, ModelErrorKind},
+    model::{Model, ModelError, ModelErrorKind, ServedBy},
     parts::Parts,
 };
 use config::Target;
 use continuity::Continuity;
+use stream::ToParts;
 
 /// A model of a provider. One value serves any number of runs at once and keeps its connections.
 pub struct Provider {
@@ -85,6 +91,28 @@ impl Provider {
     }
 }
 
+/// A request in the client's form.
+struct Prepared {
+    model: ModelIden,
+    chat: ChatRequest,
+    options: ChatOptions,
+    schemas: request::Schemas,
+    /// Where the reply's opaque parts are kept.
+    place: u64,
+}
+
+impl Provider {
+    fn prepare(&self, request: ModelRequest, mut options: ChatOptions) -> Prepared {
+        options.max_tokens = request.max_output_tokens;
+        options.temperature = request.temperature;
+        let place = self.continuity.place(&request.messages);
+        let schemas = request::Schemas::of(&request.tools, self.target.adapter, self.strict_tools);
+        let chat = request::chat_request(request, &schemas, self.target.adapter, &self.continuity);
+        let model = ModelIden::new(self.target.adapter, self.target.name.as_str());
+        Prepared { model, chat, options, schemas, place }
+    }
+}
+
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Provider").field("target", &self.target).finish_non_exhaustive()
@@ -97,31 +125,14 @@ impl Model for Provider {
         &self.target.id
     }
 
+    fn served_by(&self) -> ServedBy<'_> {
+        ServedBy { provider: self.target.telemetry_name(), model: &self.target.name }
+    }
+
     async fn respond(&self, request: ModelRequest) -> Result<ModelResponse, ModelError> {
-        self.answer(request, &Parts::none()).await
-    }
-
-    async fn respond_in_parts(&self, request: ModelRequest, parts: &Parts) -> Result<ModelResponse, ModelError> {
-        self.answer(request, parts).await
-    }
-}
-
-impl Provider {
-    /// Asks, piece by piece where somebody wants that.
-    async fn answer(&self, request: ModelRequest, parts: &Parts) -> Result<ModelResponse, ModelError> {
         // The raw body is what the fallback reader reads, and the only place of some fields.
-        let mut options = ChatOptions::default().with_capture_raw_body(true).with_normalize_reasoning_content(true);
-        options.max_tokens = request.max_output_tokens;
-        options.temperature = request.temperature;
-        let place = self.continuity.place(&request.messages);
-        let schemas = request::Schemas::of(&request.tools, self.target.adapter, self.strict_tools);
-        let chat = request::chat_request(request, &schemas, self.target.adapter, &self.continuity);
-        let model = ModelIden::new(self.target.adapter, self.target.name.as_str());
-        if parts.are_wanted() {
-            let reply = self.streamed(model, chat, options, parts).await?;
-            self.continuity.keep(place, &reply.content);
-            return response::model_response(reply, &self.target).map(|response| schemas.restored(response));
-        }
+        let options = ChatOptions::default().with_capture_raw_body(true).with_normalize_reasoning_content(true);
+        let Prepared { model, chat, options, schemas, place } = self.prepare(request, options);
         let response = match self.client.exec_chat(model, chat, Some(&options)).await {
             Ok(reply) => {
                 self.continuity.keep(place, &reply.content);
@@ -133,5 +144,12 @@ impl Provider {
             Err(error) => Err(failure::model_error(&error, &self.target)),
         };
         response.map(|response| schemas.restored(response))
+    }
+
+    async fn respond_in_parts(&self, request: ModelRequest, parts: &Parts) -> Result<ModelResponse, ModelError> {
+        match parts.are_wanted() {
+            true => self.streamed(request, &mut ToParts(parts)).await,
+            false => self.respond(request).await,
+        }
     }
 }

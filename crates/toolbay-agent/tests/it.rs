@@ -11,6 +11,9 @@
 
 #[path = "it/budgets.rs"]
 mod budgets;
+#[cfg(feature = "providers")]
+#[path = "it/cassettes.rs"]
+mod cassettes;
 #[path = "it/driver.rs"]
 mod driver;
 #[path = "it/hooks.rs"]
@@ -20,6 +23,9 @@ mod lowering;
 #[cfg(feature = "providers")]
 #[path = "it/provider.rs"]
 mod provider;
+#[cfg(feature = "providers")]
+#[path = "it/recordings.rs"]
+mod recordings;
 #[path = "it/results.rs"]
 mod results;
 #[path = "it/retries.rs"]

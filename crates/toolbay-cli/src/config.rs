@@ -66,6 +66,13 @@
 //! input = 2.5
 //! output = 10
 //!
+//! [telemetry]                       # traces for OpenTelemetry
+//! endpoint = "http://127.0.0.1:4318" # the collector, over OTLP by HTTP; without it nothing is sent
+//! service_name = "toolbay"
+//! sampled = 1.0                     # the share of traces that is sent; a caller's own decision goes before it
+//! content = false                   # whether spans have what was said, asked and answered
+//! timeout_ms = 10_000               # for one request to the collector
+//!
 //! [callbacks]
 //! timeout_ms = 10_000               # how long each callback of a plugin may take
 //!
@@ -157,6 +164,8 @@ pub(crate) struct Config {
     retries: RetriesSection,
     /// What a million tokens of a model cost, by model or glob.
     prices: BTreeMap<String, PriceSection>,
+    /// Traces for OpenTelemetry.
+    telemetry: TelemetrySection,
     /// Which calls need approval.
     approval: ApprovalSection,
     /// Plugins' callbacks.
@@ -227,6 +236,22 @@ enum WhenCompiled {
     AtOnce,
     /// When it is needed first.
     AtFirstUse,
+}
+
+/// Traces for OpenTelemetry.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TelemetrySection {
+    /// The collector's address, for OTLP by HTTP; without it nothing is sent.
+    pub(crate) endpoint: Option<String>,
+    /// The program's name in traces.
+    pub(crate) service_name: Option<String>,
+    /// The share of traces that is sent, from 0 to 1.
+    pub(crate) sampled: Option<f64>,
+    /// Whether spans have what was said, asked and answered.
+    pub(crate) content: bool,
+    /// For one request to the collector.
+    pub(crate) timeout_ms: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -398,6 +423,11 @@ impl Config {
         Ok((bounds, spending::prices(&self.prices).map_err(|problem| usage(format!("prices.{problem}")))?))
     }
 
+    /// Where traces go.
+    pub(crate) fn telemetry(&self) -> &TelemetrySection {
+        &self.telemetry
+    }
+
     /// Which calls need approval, with `destructive` where the file does not say.
     pub(crate) fn approval(&self, destructive: bool) -> Result<ApprovalPolicy, CliError> {
         let policy = self.approval.policy(destructive);
@@ -426,6 +456,11 @@ impl Config {
             .approval(self.approval(false)?)
             .grants(self.grants.host.clone().unwrap_or_else(PermissionSet::standard))
             .http(self.http.client().map_err(|problem| CliError::usage(format!("--config: http.{problem}")))?);
+        builder = builder.trace_content(self.telemetry.content);
+        #[cfg(feature = "otel")]
+        if self.telemetry.endpoint.is_some() {
+            builder = builder.trace_link(std::sync::Arc::new(toolbay::otel::OtelLink));
+        }
         if let Some(provider) = self.secrets()? {
             builder = builder.secrets(provider);
         }

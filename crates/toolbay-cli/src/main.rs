@@ -5,6 +5,7 @@
 //! - `commands`: the command line, and one file for each command.
 //! - `options`: what several commands take; `values`: how durations, sizes and pairs are written.
 //! - `config`: the configuration file, `outside`: its ways out; `host`: options, file and folders put together to a running Toolbay.
+//! - `telemetry`: traces to a collector.
 //! - `signals`: how a server is asked to end.
 //! - `output`: everything that goes to the terminal; `logging`: what goes to standard error by way of `tracing`.
 //! - `exit`: why a command ends, as a status.
@@ -22,11 +23,12 @@ mod outside;
 mod signals;
 mod spending;
 mod stored;
+mod telemetry;
 mod values;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::exit::{CliError, Status};
 
@@ -40,8 +42,9 @@ const LAST_WORK: Duration = Duration::from_millis(500);
 fn main() -> ExitCode {
     // This program is its own worker: started as one, it never comes further than this line.
     toolbay::worker::run_if_worker();
-    let cli = commands::Cli::parse();
-    let status = run(cli).unwrap_or_else(|error| match error {
+    let matches = commands::Cli::command().get_matches();
+    let cli = commands::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let status = run(cli, &matches).unwrap_or_else(|error| match error {
         // Whoever read the output has seen enough.
         CliError::Closed => Status::Success,
         CliError::Usage(message) => {
@@ -52,13 +55,20 @@ fn main() -> ExitCode {
     status.into()
 }
 
-fn run(cli: commands::Cli) -> Result<Status, CliError> {
-    logging::start(cli.verbose)?;
+fn run(cli: commands::Cli, matches: &ArgMatches) -> Result<Status, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::usage(format!("the async runtime cannot start: {error}")))?;
+    let telemetry = {
+        let _within = runtime.enter();
+        telemetry::start(matches)?
+    };
+    logging::start(cli.verbose, telemetry.as_ref())?;
     let status = runtime.block_on(commands::run(cli.command));
+    if let Some(telemetry) = telemetry {
+        runtime.block_on(telemetry.stop());
+    }
     // A plain drop would wait for ever for a read of standard input that nobody answers.
     runtime.shutdown_timeout(LAST_WORK);
     status

@@ -7,9 +7,10 @@
 //! # Layout
 //!
 //! - this file: capabilities, and each request put where it belongs.
-//! - `calls`: everything that is made by a tool, with its progress, its questions and its end.
+//! - `calls`: everything that is made by a tool, with its progress, its questions and its end; `told`: its span.
 
 mod calls;
+mod told;
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -30,6 +31,7 @@ use rmcp::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use toolbay_runtime::{Session, ToolInfo};
+use tracing::Instrument;
 
 use crate::{
     changes::{self, Eyes, Watched},
@@ -205,7 +207,8 @@ impl ServerHandler for McpServer {
         params: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        self.answer_call(params, context).await
+        let span = told::call(&self.session, &params.name, &context);
+        self.answer_call(params, context).instrument(span).await
     }
 
     async fn list_prompts(

@@ -14,6 +14,7 @@ use toolbay_api::{
     Assets, CallId, ErrorKind, Grants, Host, HttpSendContext, Limit, Limits, LogLevel, Scope, SecretName, ServiceQuery,
     ToolDefinition, ToolError, ToolOutput, async_trait,
 };
+use tracing::Span;
 
 use crate::{
     approval::Desk,
@@ -48,6 +49,8 @@ pub(crate) struct CallHost {
     /// The configuration, where it has to be made for this call.
     config: OnceLock<Option<Value>>,
     denials: Denials,
+    /// The call's span: what it calls may go on in another task, where no span is the current one.
+    span: Span,
 }
 
 impl CallHost {
@@ -62,9 +65,15 @@ impl CallHost {
     ) -> Self {
         let (logged, of_error_hook, origin) = (AtomicUsize::new(0), false, Origin::CALL);
         let (run, config) = (run.downgrade(), OnceLock::new());
-        let denials = Denials::default();
+        let (denials, span) = (Denials::default(), Span::none());
         let desk = None;
-        Self { run, owner, call, depth, deadline, logged, of_error_hook, redactor, origin, desk, config, denials }
+        Self { run, owner, call, depth, deadline, logged, of_error_hook, redactor, origin, desk, config, denials, span }
+    }
+
+    /// The span that calls made from here are within.
+    pub(crate) fn within(mut self, span: Span) -> Self {
+        self.span = span;
+        self
     }
 
     /// Where calls inside this one ask for approval; they are refused where there is no such place.
@@ -242,6 +251,7 @@ impl Host for CallHost {
             // Whoever is outside knows nothing of this call: it could not tell its progress or its questions from the outer one's.
             peer: None,
             let_through: None,
+            within: (!self.span.is_disabled()).then(|| self.span.clone()),
             desk: self.desk.clone(),
             // Its id is a number within the run, which depends on what else goes on.
             once: None,

@@ -111,7 +111,8 @@ impl HookHosts for LazyHost<'_> {
         let call = self.asking.call.cloned().unwrap_or_else(|| CallId::new("hook"));
         let Asking { run, point, depth, of_error_hook, origin, .. } = *self.asking;
         let redactor = self.asking.redactor.clone();
-        let host = CallHost::new(run, Arc::clone(self.owner), call, depth, self.deadline, redactor);
+        let host = CallHost::new(run, Arc::clone(self.owner), call, depth, self.deadline, redactor)
+            .within(tracing::Span::current());
         let host = host.of_error_hook(of_error_hook || point == HookPoint::OnError);
         Arc::new(host.telling_from(origin))
     }

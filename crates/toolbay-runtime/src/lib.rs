@@ -16,7 +16,9 @@
 //! - [`routes`]: HTTP routes of native plugins, for whoever serves them.
 //! - `catalog` and `registry`: what is registered, immutable and swapped whole.
 //! - [`control`]: what operators and tenants change, written to the [`store`] first and taken over from there.
-//! - Ports: [`store`], [`kv`], [`outcomes`] (what became of calls), [`spending`] (what tenants spent), [`clock`], [`secrets`], [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
+//! - [`trace`]: spans for telemetry.
+//! - Ports: [`store`], [`kv`], [`outcomes`] (what became of calls), [`spending`] (what tenants spent), [`clock`], [`secrets`],
+//!   [`audit`], [`observe`]; `redact` keeps what a call read of secrets in it.
 
 mod abilities;
 mod archive;
@@ -78,6 +80,7 @@ pub mod shutdown;
 pub mod spending;
 pub mod store;
 pub mod toolbay;
+pub mod trace;
 
 pub use activation::{Activation, TenantPlugin};
 pub use approval::{Approval, ApprovalPolicy, AskedBy, CalledPlugin, Decision, PendingApproval};
@@ -116,3 +119,4 @@ pub use shutdown::{ShutdownReport, Unstopped};
 pub use spending::{DayBudget, Exhausted, Ledger, MemoryLedger, Spending};
 pub use store::Store;
 pub use toolbay::{Toolbay, ToolbayBuilder};
+pub use trace::TraceLink;

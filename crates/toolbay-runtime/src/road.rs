@@ -14,6 +14,7 @@ use toolbay_api::{
     ToolError, ToolName, ToolOutput,
     hook::{AfterToolCall, AfterToolCallOutcome, BeforeToolCall, BeforeToolCallOutcome, ErrorOrigin, OnError},
 };
+use tracing::{Instrument, Span};
 
 use crate::{
     approval::{self, Ask, AskedBy, Desk, PendingApproval, Verdict},
@@ -32,7 +33,7 @@ use crate::{
     redact::Redactor,
     reply::{CallMetadata, Reply},
     run::Run,
-    shape,
+    shape, trace,
 };
 
 /// One call at the start of the road.
@@ -57,6 +58,8 @@ pub(crate) struct Trip {
     pub(crate) peer: Option<Arc<dyn Peer>>,
     /// The arguments that a hook contract let through, once it has.
     pub(crate) let_through: Option<Value>,
+    /// The span of the call that this one is made from, since the work may go on elsewhere; else the current one counts.
+    pub(crate) within: Option<Span>,
     /// Where its caller has decisions and waits for them, if it can.
     pub(crate) desk: Option<Desk>,
     /// What it is known by where it comes again; only calls that a run makes by its own ids are.
@@ -79,6 +82,7 @@ impl Trip {
             origin: Origin::CALL,
             peer: None,
             let_through: None,
+            within: None,
             desk: None,
             once: None,
         }
@@ -128,6 +132,7 @@ struct Travelling<'a> {
     trip: Trip,
     decisions: Vec<Decision>,
     started: Instant,
+    span: Span,
     has_ended: bool,
 }
 
@@ -139,7 +144,8 @@ impl Travelling<'_> {
     /// Leaves the call's one audit record.
     fn record(&mut self, raw: Option<&Result<ToolOutput, ToolError>>, reply: &Result<ToolOutput, ToolError>) {
         self.has_ended = true;
-        let Self { run, entry, trip, decisions, started, .. } = self;
+        let Self { run, entry, trip, decisions, started, span, .. } = self;
+        trace::call_ended(span, run, entry.map(|entry| entry.owner.name.as_str()), reply);
         let Some(audit) = &run.inner().audit else { return };
         audit.record(&AuditRecord {
             caller: run.caller(),
@@ -171,11 +177,17 @@ impl Drop for Travelling<'_> {
 /// Dropping the future gives the permit back and drops the plugin's future; no after-hook follows, since there is no reply.
 /// The audit gets a record with the error `Cancelled`.
 pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
+    let span = trace::of_call(run, &trip);
+    way(run, trip, span.clone()).instrument(span).await
+}
+
+/// The road itself; `span` is the call's.
+async fn way(run: &Run, trip: Trip, span: Span) -> Reply {
     run.await_room().await;
     let started = now();
     // 1 look-up: one snapshot for the whole run, the tenant's own first, then global.
     let entry = run.view().tool(&trip.name);
-    let mut travelling = Travelling { run, entry, trip, decisions: Vec::new(), started, has_ended: false };
+    let mut travelling = Travelling { run, entry, trip, decisions: Vec::new(), started, span, has_ended: false };
     let Travelling { trip, decisions, .. } = &mut travelling;
     let mut entered = 0;
     let (mut raw, mut stop, mut usage, mut waits) = (None, None, None, Vec::new());
@@ -338,6 +350,7 @@ async fn admit<'a>(
     let host = CallHost::new(run, owner, call, trip.depth, deadline, redactor)
         .of_error_hook(trip.of_error_hook)
         .telling_from(trip.origin)
+        .within(Span::current())
         .asking_at(trip.desk.clone().filter(|_| entry.tool.resumes()));
     let cx = ToolContext::new(ToolContextParts {
         caller: Arc::clone(run.caller()),
@@ -552,19 +565,11 @@ async fn run_plugin(
         redactor.value(&mut arguments);
         run.observe(RunEvent::ToolCallStarted { call, tool, arguments });
     }
-    let span = tracing::debug_span!(
-        target: "toolbay::road", "execute_tool",
-        gen_ai.operation.name = "execute_tool", gen_ai.tool.name = %entry.info.definition.name,
-        gen_ai.tool.call.id = %cx.call(), toolbay.tenant = %cx.tenant(),
-    );
     let outcome = match entry.tool.execution() {
-        Execution::Async if span.is_disabled() => guarded(cx.deadline(), entry.tool.call(arguments, &cx)).await,
-        Execution::Async => {
-            use tracing::Instrument;
-            guarded(cx.deadline(), entry.tool.call(arguments, &cx).instrument(span)).await
-        }
+        Execution::Async => guarded(cx.deadline(), entry.tool.call(arguments, &cx)).await,
         Execution::Blocking => {
             let _cancel_when_dropped = CancelOnDrop(cancel);
+            let span = Span::current();
             let (tool, cx_there, busy) = (Arc::clone(&entry.tool), cx.clone(), entry.owner.life.stay());
             let thread = tokio::task::spawn_blocking(move || {
                 // Kept to the end of the thread, not of the wait: else a caller could fill all threads with late calls.

@@ -254,6 +254,18 @@ impl Run {
         self.observe(RunEvent::PluginQuarantined { plugin: plugin.clone(), seconds: duration.as_secs(), cause });
     }
 
+    /// Whether spans say what was said, asked and answered.
+    #[must_use]
+    pub fn traces_content(&self) -> bool {
+        self.inner.bay.ports().trace_content
+    }
+
+    /// The conversation that the run belongs to, where the host knows one.
+    #[must_use]
+    pub fn conversation(&self) -> Option<&str> {
+        self.inner.caller.conversation.as_deref()
+    }
+
     /// The host's clock.
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {

@@ -8,6 +8,7 @@ use std::{
 use serde_json::Value;
 use tokio::sync::watch;
 use toolbay_api::{Caller, ErrorKind, Peer, PermissionSet, RunId, TenantId, ToolError};
+use tracing::Span;
 
 use crate::{
     approval::{Approval, ApprovalPolicy, Decision, PendingApproval},
@@ -22,6 +23,7 @@ use crate::{
     run::{self, Run},
     shown::{PromptInfo, ResourceInfo},
     toolbay::Toolbay,
+    trace::TraceLink,
     view::View,
 };
 
@@ -260,7 +262,7 @@ impl Session {
             user: self.user.clone(),
             conversation: self.conversation.clone(),
             run: id,
-            trace: None,
+            trace: shared.trace_link.as_ref().and_then(|link| link.trace_id(&Span::current())).map(Arc::from),
         });
         let composition = self.contract.as_ref().map(|contract| contract.begin(&caller));
         Run::new(
@@ -298,6 +300,12 @@ impl Session {
     #[must_use]
     pub fn calls_in_flight(&self) -> usize {
         self.meter.in_flight()
+    }
+
+    /// What connects spans with the traces of callers, where the host has something that does.
+    #[must_use]
+    pub fn trace_link(&self) -> Option<&dyn TraceLink> {
+        self.toolbay.trace_link()
     }
 
     pub(crate) fn toolbay(&self) -> &Toolbay {

@@ -44,6 +44,7 @@ use crate::{
     registry::Registry,
     session::Session,
     settings::{self, Environment},
+    trace::TraceLink,
     waves::in_words,
 };
 
@@ -108,6 +109,9 @@ pub(crate) struct Ports {
     pub(crate) relay: Option<Arc<dyn EventRelay>>,
     /// Whether clock and random numbers are kept from all plugins.
     pub(crate) deterministic: bool,
+    /// Whether spans say what was said, asked and answered.
+    pub(crate) trace_content: bool,
+    pub(crate) trace_link: Option<Arc<dyn TraceLink>>,
 }
 
 impl Policy {
@@ -296,6 +300,12 @@ impl Toolbay {
         &self.0.policy
     }
 
+    /// What connects spans with the traces of callers, where the host has something that does.
+    #[must_use]
+    pub fn trace_link(&self) -> Option<&dyn TraceLink> {
+        self.0.ports.trace_link.as_deref()
+    }
+
     pub(crate) fn ports(&self) -> &Ports {
         &self.0.ports
     }
@@ -468,6 +478,8 @@ pub struct ToolbayBuilder {
     natives: BTreeMap<usize, Native>,
     callback_timeout: Duration,
     deterministic: bool,
+    trace_content: bool,
+    trace_link: Option<Arc<dyn TraceLink>>,
     events: EventBounds,
     relay: Option<Arc<dyn EventRelay>>,
     loading: Loading,
@@ -510,6 +522,8 @@ impl Default for ToolbayBuilder {
             natives: BTreeMap::new(),
             callback_timeout: CALLBACK_TIME,
             deterministic: false,
+            trace_content: false,
+            trace_link: None,
             events: EventBounds::default(),
             relay: None,
             loading: Loading::default(),
@@ -569,6 +583,21 @@ impl ToolbayBuilder {
     #[must_use]
     pub fn deterministic(mut self) -> Self {
         self.deterministic = true;
+        self
+    }
+
+    /// Whether [spans](crate::trace) say what was said to the model, what it answered, and arguments and results of calls.
+    /// Without it they say who did what, how long and how it ended. Secrets that plugins read are in neither.
+    #[must_use]
+    pub fn trace_content(mut self, yes: bool) -> Self {
+        self.trace_content = yes;
+        self
+    }
+
+    /// What connects spans with the traces of callers. Without it every request begins a trace.
+    #[must_use]
+    pub fn trace_link(mut self, link: Arc<dyn TraceLink>) -> Self {
+        self.trace_link = Some(link);
         self
     }
 
@@ -812,6 +841,8 @@ impl ToolbayBuilder {
                 http: self.http,
                 secrets: self.secrets,
                 deterministic: self.deterministic,
+                trace_content: self.trace_content,
+                trace_link: self.trace_link,
                 tenant_secrets: self.tenant_secrets,
                 ward: Arc::new(Ward::new(self.quarantine)),
                 audit: self.audit,

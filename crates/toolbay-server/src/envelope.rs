@@ -14,13 +14,17 @@ use axum::{
 };
 use futures::FutureExt;
 use tokio::time::Instant;
-use tracing::Instrument;
+use toolbay_runtime::trace::TARGET;
+use tracing::{Instrument, Level, Span, field::Empty};
 use uuid::Uuid;
 
 use crate::{app::App, problem::Problem};
 
 /// The header that carries a request's id.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The methods that endpoints have.
+const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// Bytes of an id that a caller gives.
 const MAX_ID: usize = 64;
@@ -35,14 +39,41 @@ pub(crate) async fn envelope(State(app): State<Arc<App>>, request: Request, next
     let id = id_of(request.headers());
     let method = request.method().clone();
     let span = tracing::info_span!(target: "toolbay::server", "request", id = &*id, %method);
-    let answered = answer(&app, request, next).instrument(span.clone()).await;
+    let told = told(&app, &request);
+    let answered = answer(&app, request, next).instrument(span.clone()).instrument(told.clone()).await;
     let route = answered.extensions().get::<RouteName>().map_or_else(|| "other".into(), |name| Arc::clone(&name.0));
     let response = complete(answered, &method, &id);
     let seconds = begun.elapsed().as_secs_f64();
     let status = response.status().as_u16();
     app.metrics.answered(&method, &route, status, seconds);
+    if !told.is_disabled() {
+        let known = if METHODS.contains(&method) { method.as_str() } else { "_OTHER" };
+        told.record("otel.name", format!("{known} {route}"));
+        told.record("http.route", &*route);
+        told.record("http.response.status_code", status);
+    }
     span.in_scope(|| tracing::debug!(target: "toolbay::server", route = &*route, status, seconds, "answered"));
     response
+}
+
+/// The span of a request for telemetry, in the trace of whoever asks. Probes have none.
+fn told(app: &App, request: &Request) -> Span {
+    let is_looked_at = matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics");
+    if is_looked_at || !tracing::span_enabled!(target: TARGET, Level::INFO) {
+        return Span::none();
+    }
+    // Whoever makes up a method is not to make up a name of spans.
+    let method = if METHODS.contains(request.method()) { request.method().as_str() } else { "_OTHER" };
+    let span = tracing::info_span!(
+        target: TARGET, "request",
+        otel.name = method, otel.kind = "server", "http.request.method" = method,
+        "http.route" = Empty, "http.response.status_code" = Empty,
+    );
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    if let (Some(link), Some(parent)) = (app.control.toolbay().trace_link(), header("traceparent")) {
+        link.follow(&span, parent, header("tracestate"));
+    }
+    span
 }
 
 async fn answer(app: &App, request: Request, next: Next) -> Response {

@@ -42,6 +42,10 @@ pub use toolbay_keyring as keyring;
 pub use toolbay_mcp as mcp;
 #[cfg(feature = "mcp-client")]
 pub use toolbay_mcp_client as mcp_client;
+#[cfg(feature = "otel")]
+pub use toolbay_otel as otel;
+#[cfg(feature = "rig")]
+pub use toolbay_rig as rig;
 #[cfg(feature = "server")]
 pub use toolbay_server as server;
 #[cfg(feature = "sql")]

@@ -271,6 +271,7 @@ pub(super) const CONFIG: &[(&str, &str, &str, &str, bool)] = &[
 
 const ABILITY: &str = "each_key_of_an_ability_in_the_configuration_file_is_seen";
 const OAUTH: &str = "each_key_of_oauth_says_whose_tokens_let_whom_in";
+const TELEMETRY: &str = "each_key_of_telemetry_is_heeded";
 const BUDGET: &str = "each_budget_of_the_configuration_file_binds_and_says_what_ran_out";
 const DAY: &str = "each_budget_of_a_day_binds_over_commands_at_one_database";
 const RETRIES: &str = "each_setting_of_retries_says_whether_and_when_a_call_is_made_again";
@@ -320,6 +321,11 @@ pub(super) const NAMED: &[(&str, &str, &str)] = &[
     ("config", "retries.first_wait_ms", RETRIES),
     ("config", "retries.max_wait_ms", RETRIES),
     ("config", "prices", BUDGET),
+    ("config", "telemetry.endpoint", TELEMETRY),
+    ("config", "telemetry.service_name", TELEMETRY),
+    ("config", "telemetry.sampled", TELEMETRY),
+    ("config", "telemetry.content", TELEMETRY),
+    ("config", "telemetry.timeout_ms", TELEMETRY),
     ("config", "callbacks.timeout_ms", "the_file_says_how_long_callbacks_may_take_and_when_a_breaker_opens"),
     ("config", "plugins.*.enabled", "the_file_says_which_plugins_tenants_have_and_how_they_are_configured"),
     ("config", "tenants.*.plugins.*.enabled", "the_file_says_which_plugins_tenants_have_and_how_they_are_configured"),

@@ -1,7 +1,7 @@
 //! One run of an agent: asks the stepper what to do, does it on the session's run, and tells the stepper what came of
 //! it. Nothing is spawned, so dropping the future drops all of it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use super::{
     suspend::{Before, Decided},
 };
 use crate::{
-    agent::Agent,
+    agent::{Agent, ask::Waits},
     bounds::RunOutcome,
     budget::{Exhausted, Spending, day_of},
     model::ModelError,
@@ -28,12 +28,11 @@ use crate::{
     stepper::{Next, Stepper, StepperError, ToolReply},
 };
 
-/// The wait before the first repeated request; it doubles with each.
-const FIRST_RETRY_WAIT: Duration = Duration::from_millis(500);
-
 pub(super) struct Drive<'a> {
     pub(super) agent: &'a Agent,
     pub(super) run: Run,
+    /// The waits between requests that are made again.
+    pub(super) waits: Waits,
     pub(super) stepper: Stepper,
     model_error: Option<ModelError>,
     /// Tokens that the day's ledger knows of.
@@ -104,9 +103,11 @@ impl<'a> Drive<'a> {
         let (counted, began) = (stepper.tokens(), Instant::now());
         let ends = began.checked_add(stepper.bounds().max_wall_time.saturating_sub(before.ran));
         let (model_error, waiting, started) = (None, Vec::new(), began);
+        let waits = Waits::new(agent.config.retry_seed);
         Self {
             agent,
             run,
+            waits,
             stepper,
             model_error,
             counted,
@@ -180,7 +181,7 @@ impl<'a> Drive<'a> {
             }
         };
         self.parts = self.parts(step);
-        let response = match self.respond(request).await {
+        let response = match self.respond(step, request).await {
             Ok(response) => response,
             Err(error) => return self.failed(step, error).await,
         };
@@ -246,26 +247,6 @@ impl<'a> Drive<'a> {
             self.model_error = Some(error);
         }
         self.stepper.model_failed(feedback)
-    }
-
-    /// Asks the model, again after failures that can pass.
-    async fn respond(&self, request: ModelRequest) -> Result<ModelResponse, ModelError> {
-        let config = &self.agent.config;
-        let mut wait = FIRST_RETRY_WAIT;
-        for _ in 0..config.model_retries {
-            match self.ask_once(request.clone()).await {
-                Err(error) if error.retryable && !self.parts.are_out() => {
-                    let asked = error.retry_after().unwrap_or(wait);
-                    if asked > config.max_retry_wait {
-                        return Err(error);
-                    }
-                    tokio::time::sleep(asked).await;
-                    wait = wait.saturating_mul(2).min(config.max_retry_wait);
-                }
-                other => return other,
-            }
-        }
-        self.ask_once(request).await
     }
 
     async fn call(&mut self, step: u32, calls: Vec<ToolCall>) -> Result<(), StepperError> {

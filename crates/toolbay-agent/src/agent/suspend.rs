@@ -18,7 +18,10 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{Agent, AgentError, AgentReply, drive::Drive, stream::Outlet};
-use crate::stepper::{Stepper, StepperError, ToolReply};
+use crate::{
+    stepper::{Stepper, StepperError, ToolReply},
+    trace,
+};
 
 /// How often in a row the calls of one step can be asked about: a hook that makes other arguments of them each time would
 /// have it go on for ever.
@@ -273,8 +276,11 @@ impl Agent {
         self.can_resume(&suspended, &decisions)?;
         let decided = self.decided(&suspended, &decisions);
         let run = outlet.watching(self.session()).run_as(suspended.run);
-        let span = tracing::info_span!("agent_run", run = %run.id(), tenant = %run.tenant(), model = self.model.id());
-        self.go_on(run, suspended, decided, outlet).boxed().instrument(span).await
+        // A span of its own: what went before was told when it was put away.
+        let span = trace::invoke_agent(self, &run, &[]);
+        let ended = self.go_on(run.clone(), suspended, decided, outlet).boxed().instrument(span.clone()).await;
+        trace::run_ended(&span, &run, ended.as_ref());
+        ended
     }
 
     async fn go_on(

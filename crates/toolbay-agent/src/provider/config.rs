@@ -9,6 +9,41 @@ use crate::model::{ModelError, ModelErrorKind};
 /// The most time for a connection alone; a provider that is there answers well within it.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The providers that a model's name may begin with, the best known first.
+pub(super) const PROVIDERS: [&str; 31] = [
+    "openai",
+    "openai_resp",
+    "anthropic",
+    "gemini",
+    "ollama",
+    "open_router",
+    "groq",
+    "mistral",
+    "deepseek",
+    "xai",
+    "cohere",
+    "together",
+    "fireworks",
+    "vertex",
+    "bedrock_api",
+    "github_copilot",
+    "moonshot",
+    "kimi",
+    "zai",
+    "bigmodel",
+    "aliyun",
+    "qwen_cloud",
+    "baidu",
+    "minimax",
+    "mimo",
+    "nebius",
+    "aihubmix",
+    "ollama_cloud",
+    "omlx",
+    "opencode_go",
+    "requesty",
+];
+
 /// How to reach a model.
 #[derive(Clone)]
 pub struct ProviderConfig {
@@ -109,6 +144,22 @@ impl Target {
     }
 }
 
+impl Target {
+    /// The provider by the names of OpenTelemetry's conventions, else by the client's.
+    pub(super) fn telemetry_name(&self) -> &'static str {
+        match self.adapter {
+            AdapterKind::OpenAI | AdapterKind::OpenAIResp => "openai",
+            AdapterKind::Anthropic => "anthropic",
+            AdapterKind::Gemini => "gcp.gemini",
+            AdapterKind::Vertex => "gcp.vertex_ai",
+            AdapterKind::Moonshot | AdapterKind::Kimi => "moonshot_ai",
+            AdapterKind::Xai => "x_ai",
+            AdapterKind::Mistral => "mistral_ai",
+            other => other.as_lower_str(),
+        }
+    }
+}
+
 /// The provider that `id` means and the model's name there. `elsewhere`: there is an OpenAI-compatible server that takes
 /// all names without a provider.
 fn adapter_of(id: &str, elsewhere: bool) -> Result<(AdapterKind, &str), ModelError> {
@@ -133,10 +184,15 @@ fn adapter_of(id: &str, elsewhere: bool) -> Result<(AdapterKind, &str), ModelErr
     // The client takes every name that it does not know for one of Ollama's; a misspelt name should not end there.
     match AdapterKind::from_model(id) {
         Ok(adapter) if adapter != AdapterKind::Ollama => Ok((adapter, id)),
-        _ => Err(config(format!(
-            "the provider of the model {id:?} is not known: write PROVIDER:MODEL, such as ollama:{id} or openai:{id}, or \
-             set OPENAI_BASE_URL to an OpenAI-compatible server"
-        ))),
+        _ => {
+            let list = PROVIDERS.join(", ");
+            let name = id.split_once(':').map_or(id, |(_, name)| name);
+            let wrong = id.split_once(':').map_or_else(String::new, |(prefix, _)| format!(" ({prefix:?} is none)"));
+            Err(config(format!(
+                "the provider of the model {id:?} is not known{wrong}: write PROVIDER:MODEL, such as ollama:{id} or \
+                 openai:{name}, with one of {list}; or set OPENAI_BASE_URL to an OpenAI-compatible server"
+            )))
+        }
     }
 }
 
@@ -240,6 +296,17 @@ mod tests {
         assert!(find("qwen3", &[]).unwrap_err().contains("write PROVIDER:MODEL, such as ollama:qwen3"));
         assert!(find("openai:", &[]).unwrap_err().contains("names a provider but no model"));
         assert!(find("", &[]).unwrap_err().contains("has no name"));
+    }
+
+    #[test]
+    fn a_provider_that_there_is_not_is_answered_with_those_that_there_are() {
+        for name in PROVIDERS {
+            assert!(adapter_called(name).is_some(), "{name}");
+        }
+        let error = find("opnai:gpt-4o", &[]).unwrap_err();
+        assert!(error.contains("\"opnai\" is none") && error.contains("openai:gpt-4o"), "{error}");
+        assert!(error.contains("anthropic, gemini, ollama"), "{error}");
+        assert_eq!(find("openrouter:meta/llama", &[("OPEN_ROUTER_API_KEY", "k")]).unwrap(), "OpenRouter meta/llama ");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use genai::{Error, webc};
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 use super::config::Target;
@@ -17,27 +18,30 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
 /// The client's error in our form.
 pub(super) fn model_error(error: &Error, target: &Target) -> ModelError {
-    let (Error::WebModelCall { webc_error, .. } | Error::WebAdapterCall { webc_error, .. }) = error else {
-        return with_detail(ModelErrorKind::BadRequest, "the request could not be made: see the log", error, target);
+    let webc_error = match error {
+        Error::WebModelCall { webc_error, .. } | Error::WebAdapterCall { webc_error, .. } => webc_error,
+        Error::HttpError { status, body, headers, .. } => {
+            return answered(status.as_u16(), body, headers, error, target);
+        }
+        Error::WebStream { error: cause, .. } => return of_stream(&**cause, error, target),
+        Error::ChatResponse { body, .. } => {
+            return reported(body.get("error").unwrap_or(body), target).with_source(detail(error, target));
+        }
+        Error::StreamParse { .. } => return not_understood(target, &error.to_string()),
+        _ => {
+            return with_detail(
+                ModelErrorKind::BadRequest,
+                "the request could not be made: see the log",
+                error,
+                target,
+            );
+        }
     };
     match webc_error {
         webc::Error::ResponseFailedStatus { status, body, headers } => {
-            let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-            let said = serde_json::from_str::<Value>(body).ok();
-            let said = said.as_ref().and_then(|body| body.get("error").or(Some(body)));
-            by_status(status.as_u16(), said, retry_after(header), target).with_source(detail(error, target))
+            answered(status.as_u16(), body, headers, error, target)
         }
-        webc::Error::Reqwest(cause) if cause.is_timeout() => {
-            with_detail(ModelErrorKind::TimedOut, "took too long to answer: try again", error, target)
-        }
-        webc::Error::Reqwest(cause) if cause.is_connect() => {
-            let place = target.base_url.as_deref().unwrap_or_default();
-            let message = format!("could not be reached {place}: check the address and that the server runs");
-            with_detail(ModelErrorKind::Network, &message, error, target)
-        }
-        webc::Error::Reqwest(_) => {
-            with_detail(ModelErrorKind::Network, "broke the connection off: try again", error, target)
-        }
+        webc::Error::Reqwest(cause) => of_connection(cause, error, target),
         webc::Error::ResponseFailedNotJson { .. }
         | webc::Error::ResponseFailedInvalidJson { .. }
         | webc::Error::JsonValueExt(_) => {
@@ -47,28 +51,64 @@ pub(super) fn model_error(error: &Error, target: &Target) -> ModelError {
     }
 }
 
-/// A failure of a reply that comes piece by piece, before its first piece or after it.
-pub(super) fn of_stream(error: &Error, target: &Target) -> ModelError {
-    let told = match error {
-        Error::WebStream { error, .. } => error.downcast_ref::<Error>(),
-        Error::HttpError { .. } => Some(error),
-        Error::ChatResponse { body, .. } => return reported(body.get("error").unwrap_or(body), target),
-        Error::WebModelCall { .. } | Error::WebAdapterCall { .. } => return model_error(error, target),
-        _ => return not_understood(target, &error.to_string()),
-    };
-    if let Some(Error::HttpError { status, body, headers, .. }) = told {
-        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let said = serde_json::from_str::<Value>(body).ok();
-        let said = said.as_ref().and_then(|body| body.get("error").or(Some(body)));
-        return by_status(status.as_u16(), said, retry_after(header), target).with_source(detail(error, target));
+/// An answer with a status that is none of success.
+fn answered(status: u16, body: &str, headers: &HeaderMap, error: &Error, target: &Target) -> ModelError {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let said = serde_json::from_str::<Value>(body).ok();
+    let said = said.as_ref().and_then(|body| body.get("error").or(Some(body)));
+    let wait = retry_after(header);
+    let known = by_status(status, said, wait, target).with_retry_after(wait).with_source(detail(error, target));
+    // What OpenAI and Anthropic say to their own clients, which know better than a table of statuses.
+    match header("x-should-retry") {
+        Some("true") => known.with_retryable(true),
+        Some("false") => known.with_retryable(false),
+        _ => known,
+    }
+}
+
+/// A stream that did not begin, or broke off.
+fn of_stream(cause: &(dyn std::error::Error + Send + Sync + 'static), error: &Error, target: &Target) -> ModelError {
+    if let Some(inner @ Error::HttpError { .. }) = cause.downcast_ref::<Error>() {
+        return model_error(inner, target);
+    }
+    match cause.downcast_ref::<reqwest::Error>() {
+        Some(cause) => of_connection(cause, error, target),
+        None => with_detail(ModelErrorKind::Network, "broke the reply off: try again", error, target),
+    }
+}
+
+fn of_connection(cause: &reqwest::Error, error: &Error, target: &Target) -> ModelError {
+    if cause.is_timeout() {
+        return with_detail(ModelErrorKind::TimedOut, "took too long to answer: try again", error, target);
+    }
+    if cause.is_connect() {
+        let place = target.base_url.as_deref().unwrap_or_default();
+        let message = format!("could not be reached {place}: check the address and that the server runs");
+        return with_detail(ModelErrorKind::Network, &message, error, target);
     }
     with_detail(ModelErrorKind::Network, "broke the connection off: try again", error, target)
 }
 
-/// A failure that came with status 200.
+/// A failure that came with status 200, or in the middle of a stream.
 pub(super) fn reported(error: &Value, target: &Target) -> ModelError {
-    let status = error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
+    let number = error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
+    let word = |key: &str| error.get(key).and_then(Value::as_str);
+    let status = number.or_else(|| word("type").and_then(status_of)).or_else(|| word("code").and_then(status_of));
     by_status(status.unwrap_or(500), Some(error), None, target).with_source(scrubbed(&error.to_string(), target))
+}
+
+/// The status that a provider gives an error of this type elsewhere.
+fn status_of(word: &str) -> Option<u16> {
+    Some(match word {
+        "invalid_request_error" => 400,
+        "authentication_error" => 401,
+        "permission_error" => 403,
+        "not_found_error" | "model_not_found" => 404,
+        "rate_limit_error" | "rate_limit_exceeded" | "tokens" | "requests" => 429,
+        "overloaded_error" => 529,
+        "timeout_error" => 504,
+        _ => return None,
+    })
 }
 
 /// A reply that was not understood.

@@ -24,13 +24,7 @@ fn chat_completion(body: &Value) -> Option<ModelResponse> {
         tool_call(call.get("id"), function.get("name"), function.get("arguments"))
     });
     let tool_calls = calls.collect::<Option<Vec<_>>>()?;
-    let finish = choice.get("finish_reason").and_then(Value::as_str).map(|reason| match reason {
-        "stop" => FinishReason::Stop,
-        "tool_calls" | "function_call" => FinishReason::ToolCalls,
-        "length" => FinishReason::Length,
-        "content_filter" => FinishReason::ContentFilter,
-        _ => FinishReason::Other,
-    });
+    let finish = choice.get("finish_reason").and_then(Value::as_str).map(finish_of);
     Some(ModelResponse {
         text: text_of("content").unwrap_or_default().to_owned(),
         reasoning: text_of("reasoning_content").or_else(|| text_of("reasoning")).map(str::to_owned),
@@ -64,14 +58,29 @@ fn response_object(body: &Value) -> Option<ModelResponse> {
     })
 }
 
+/// The end of a chat completion by its own word.
+pub(super) fn finish_of(reason: &str) -> FinishReason {
+    match reason {
+        "stop" => FinishReason::Stop,
+        "tool_calls" | "function_call" => FinishReason::ToolCalls,
+        "length" => FinishReason::Length,
+        "content_filter" => FinishReason::ContentFilter,
+        _ => FinishReason::Other,
+    }
+}
+
+/// Arguments that came as text: read as JSON here, as the client would have; the stepper reads what is encoded once more.
+pub(super) fn arguments_of(text: String) -> Value {
+    match serde_json::from_str::<Value>(&text) {
+        Ok(read @ Value::Object(_)) => read,
+        _ => Value::String(text),
+    }
+}
+
 /// A call; its id may be empty, the stepper makes one up.
 fn tool_call(id: Option<&Value>, name: Option<&Value>, arguments: Option<&Value>) -> Option<ToolCall> {
     let arguments = match arguments {
-        // Read as JSON here, as the client would have; the stepper reads what is encoded once more.
-        Some(Value::String(text)) => match serde_json::from_str::<Value>(text) {
-            Ok(read @ Value::Object(_)) => read,
-            _ => Value::String(text.clone()),
-        },
+        Some(Value::String(text)) => arguments_of(text.clone()),
         Some(other) => other.clone(),
         None => Value::Object(Map::new()),
     };

@@ -349,3 +349,71 @@ async fn a_run_may_move_between_threads() {
     let reply = tokio::spawn(async move { agent.run("go").await }).await.unwrap().unwrap();
     assert_eq!(reply.text, "ok");
 }
+
+/// The waits of a run whose model fails with `errors` first.
+async fn waits(errors: Vec<ModelError>, seed: u64) -> (Vec<Duration>, Option<String>) {
+    struct Failing(Vec<ModelError>, Arc<std::sync::Mutex<Vec<tokio::time::Instant>>>);
+
+    #[async_trait]
+    impl Model for Failing {
+        fn id(&self) -> &str {
+            "failing"
+        }
+
+        async fn respond(&self, _: ModelRequest) -> Result<ModelResponse, ModelError> {
+            let mut asked = self.1.lock().unwrap();
+            asked.push(tokio::time::Instant::now());
+            match self.0.get(asked.len() - 1) {
+                Some(error) => Err(error.clone()),
+                None => Ok(ModelResponse { text: "there".into(), ..ModelResponse::default() }),
+            }
+        }
+    }
+
+    let asked = Arc::default();
+    let config = AgentConfig { model_retries: 5, retry_seed: Some(seed), ..AgentConfig::default() };
+    let agent = Agent::new(Failing(errors, Arc::clone(&asked)), session(bay())).config(config);
+    let error = agent.run("go").await.err().map(|error| error.to_string());
+    let asked = asked.lock().unwrap();
+    (asked.windows(2).map(|pair| pair[1] - pair[0]).collect(), error)
+}
+
+fn overloaded() -> ModelError {
+    ModelError::new(ModelErrorKind::Overloaded, "busy")
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_differ_and_their_bound_doubles() {
+    let (first, _) = waits(vec![overloaded(); 5], 1).await;
+    let (again, _) = waits(vec![overloaded(); 5], 1).await;
+    let (other, _) = waits(vec![overloaded(); 5], 2).await;
+    assert_eq!(first, again, "the same seed waits the same");
+    assert_ne!(first, other);
+    let mut all = Vec::new();
+    for seed in 0..40 {
+        let (waited, error) = waits(vec![overloaded(); 5], seed).await;
+        assert_eq!((waited.len(), error), (5, None));
+        for (attempt, wait) in waited.iter().enumerate() {
+            let bound = Duration::from_millis(500 << attempt) + Duration::from_millis(1);
+            assert!(*wait <= bound, "{wait:?} before attempt {}", attempt + 2);
+        }
+        all.push(waited[4]);
+    }
+    assert!(
+        all.iter().any(|wait| *wait < Duration::from_secs(2)) && all.iter().any(|wait| *wait > Duration::from_secs(6))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_provider_asks_for_is_waited_in_full_and_no_longer_than_the_bound() {
+    let asks = |seconds| overloaded().with_retry_after(Some(Duration::from_secs(seconds)));
+    for seed in 0..20 {
+        let (waited, error) = waits(vec![asks(7)], seed).await;
+        assert!(error.is_none() && waited[0] >= Duration::from_secs(7) && waited[0] <= Duration::from_millis(7_501));
+        // Within the bound of 30 s, also where the jitter would go beyond it.
+        let (waited, _) = waits(vec![asks(30)], seed).await;
+        assert!(waited[0] >= Duration::from_secs(30) && waited[0] <= Duration::from_millis(30_001), "{waited:?}");
+    }
+    let (waited, error) = waits(vec![asks(31)], 1).await;
+    assert_eq!((waited.len(), error.as_deref()), (0, Some("busy")));
+}

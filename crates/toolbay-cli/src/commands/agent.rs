@@ -40,7 +40,7 @@ pub(crate) struct Options {
     #[arg(required_unless_present = "resume")]
     prompt: Option<String>,
     /// The model: a name that tells its provider, such as gpt-4o-mini or claude-sonnet-4-5, or PROVIDER:NAME, such as
-    /// ollama:llama3.
+    /// ollama:llama3; a provider that there is not is answered with the list of those that there are.
     ///
     /// The key is taken from the provider's usual variable, such as OPENAI_API_KEY; another address from
     /// OPENAI_BASE_URL, ANTHROPIC_BASE_URL, GEMINI_BASE_URL or OLLAMA_BASE_URL.
