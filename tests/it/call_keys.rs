@@ -40,6 +40,7 @@ async fn a_script_has_the_key_of_its_call_in_both_tiers_and_no_call_from_inside_
         let of = |tenant: &str, id: &str| CallKey::of(&tenant.try_into().unwrap(), run, &CallId::new(id)).to_string();
         assert_eq!(key(bay, "acme", run, "call_1", "keyed.key").await, of("acme", "call_1"));
         assert_eq!(key(bay, "globex", run, "call_1", "keyed.key").await, of("globex", "call_1"));
+        assert_ne!(of("acme", "call_1"), of("globex", "call_1"));
         assert_ne!(key(bay, "acme", RunId::random(), "call_1", "keyed.key").await, of("acme", "call_1"));
         assert_eq!(key(bay, "acme", run, "call_1", "keyed.inner").await, Value::Null);
         let direct = bay.session("acme").unwrap().call("keyed.key", json!({})).await;

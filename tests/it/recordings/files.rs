@@ -113,7 +113,7 @@ fn changed(text: &str, change: impl Fn(&mut Value) -> bool) -> (String, usize) {
 
 #[tokio::test]
 async fn any_difference_in_what_the_loop_does_is_found_at_its_line() {
-    let text = recorded(bay(), busy()).await;
+    let text = recorded(bay().hook(guard("nothing", "closed")), busy()).await;
     replay::strict(&read(&text).unwrap()).unwrap();
     let kind = |line: &Value, kind: &str| line["kind"] == kind;
     let differs = |(text, at): (String, usize), words: &str| {
@@ -201,5 +201,45 @@ async fn any_difference_in_what_the_loop_does_is_found_at_its_line() {
         let text: String = all.iter().map(|line| format!("{line}\n")).collect();
         let error = replay::strict(&read(&text).unwrap()).unwrap_err();
         assert!(error.line > at || what == "began", "{what}: {error}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever becomes of a file: it ends with a recording that is replayed or with an error at a line that is there.
+    #[test]
+    fn whatever_is_in_a_file_is_read_or_refused_at_a_line(
+        changes in prop::collection::vec((0..4_u8, any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        static TEXT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+        let text = TEXT.get_or_init(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(recorded(bay(), busy()))
+        });
+        let mut lines: Vec<Vec<u8>> = text.lines().map(|line| line.as_bytes().to_vec()).collect();
+        for (what, at, other, byte) in changes {
+            if lines.is_empty() { break; }
+            let (at, other) = (at.index(lines.len()), other.index(lines.len()));
+            match what {
+                0 => drop(lines.remove(at)),
+                1 => lines.swap(at, other),
+                2 => lines.insert(at, lines[other].clone()),
+                _ => {
+                    let place = usize::from(byte) * lines[at].len() / 256;
+                    if let Some(there) = lines[at].get_mut(place) { *there = byte.wrapping_mul(7); }
+                }
+            }
+        }
+        let bytes: Vec<u8> = lines.iter().flat_map(|line| line.iter().copied().chain([b'\n'])).collect();
+        let there = bytes.iter().filter(|byte| **byte == b'\n').count().max(1);
+        match Recording::read(&bytes[..], &ReadBounds::default()) {
+            Ok(recording) => {
+                if let Err(error) = replay::strict(&recording) {
+                    prop_assert!((1..=there).contains(&error.line), "{error}");
+                }
+            }
+            Err(error) => prop_assert!((1..=there).contains(&error.line), "{error}"),
+        }
     }
 }

@@ -36,7 +36,8 @@ impl ToolRetries {
         let mut hasher = DefaultHasher::new();
         (run.id(), &call.id, number).hash(&mut hasher);
         let part = u32::try_from(hasher.finish() % 1_000).unwrap_or(0);
-        doubled / 2 + (doubled / 2) * part / 1_000
+        // Divided first, which no length of a wait can overflow.
+        doubled / 2 + (doubled / 2 / 1_000) * part
     }
 }
 
@@ -60,7 +61,8 @@ pub(super) async fn call(run: &Run, attempt: Attempt, retries: Option<&ToolRetri
         let may_pass = !is_over && reply.result.as_ref().is_err_and(|error| error.retryable);
         let wait = retries.wait(run, &call, number);
         // What could not be waited for is the model's to read now, rather than cut at the run's end.
-        if !may_pass || ends.is_some_and(|ends| Instant::now() + wait >= ends) {
+        let is_too_late = |ends| Instant::now().checked_add(wait).is_none_or(|then| then >= ends);
+        if !may_pass || ends.is_some_and(is_too_late) {
             return reply;
         }
         tokio::time::sleep(wait).await;

@@ -106,6 +106,8 @@ impl Trial<'_> {
                 }
             }
             Line::ToolReplied { reply } => self.conversation.reply(reply),
+            // A run that was stopped before it began has no end that hooks saw.
+            Line::Ends { .. } if !self.recording.lines().iter().any(|(_, line)| matches!(line, Line::Asks { .. })) => {}
             Line::Ends { end } => {
                 let totals = self.recording.lines().iter().rev().find_map(|(_, line)| match line {
                     Line::Finished { steps, tool_calls, .. } => Some((*steps, *tool_calls)),
