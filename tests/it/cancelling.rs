@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use toolbay::{
     Agent, AgentConfig, Bounds, Execution, Message, Model, ModelError, ModelRequest, ModelResponse, Parts,
-    PermissionSet, RhaiRunner, Runner, RunStream, ScriptedModel, Session, StepperConfig, StreamOptions, Tool,
+    PermissionSet, RhaiRunner, RunStream, Runner, ScriptedModel, Session, StepperConfig, StreamOptions, Tool,
     ToolContext, ToolDefinition, ToolError, ToolOutput, Toolbay, async_trait, tool,
     worker::{WorkerConfig, WorkerProgram, WorkerRunner},
 };

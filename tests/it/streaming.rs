@@ -14,9 +14,9 @@ use expect_test::expect;
 use futures::StreamExt;
 use serde_json::json;
 use toolbay::{
-    Agent, Decisions, Hook, HookContext, HookPoint, HookRegistration, Message, Model, ModelError,
-    ModelErrorKind, ModelRequest, ModelResponse, Parts, RunEvent, RunStream, ScriptedModel, StreamOptions,
-    ToolContext, Toolbay, ToolbayBuilder, async_trait,
+    Agent, Decisions, Hook, HookContext, HookPoint, HookRegistration, Message, Model, ModelError, ModelErrorKind,
+    ModelRequest, ModelResponse, Parts, RunEvent, RunStream, ScriptedModel, StreamOptions, ToolContext, Toolbay,
+    ToolbayBuilder, async_trait,
     hook::{AfterModelCall, AfterModelCallOutcome, HookResult},
     tool,
 };

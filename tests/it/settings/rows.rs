@@ -270,6 +270,7 @@ pub(super) const CONFIG: &[(&str, &str, &str, &str, bool)] = &[
 ];
 
 const ABILITY: &str = "each_key_of_an_ability_in_the_configuration_file_is_seen";
+const APPROVAL: &str = "each_key_of_approval_in_the_configuration_file_counts";
 const BUDGET: &str = "each_budget_of_the_configuration_file_binds_and_says_what_ran_out";
 
 /// Fields whose tests stand elsewhere: of what, which, and the test's name.
@@ -298,6 +299,11 @@ pub(super) const NAMED: &[(&str, &str, &str)] = &[
     ("config", "breaker.check_interval_ms", "the_file_says_how_often_plugins_are_asked_and_when_they_are_down"),
     ("config", "loading.code", "the_file_and_the_command_line_say_when_code_is_compiled"),
     ("config", "plugins.*.auto_load", "the_file_and_the_command_line_say_when_code_is_compiled"),
+    ("config", "approval.destructive", APPROVAL),
+    ("config", "approval.ask", APPROVAL),
+    ("config", "approval.except", APPROVAL),
+    ("config", "approval.inside_tools", APPROVAL),
+    ("config", "approval.expires_after_ms", APPROVAL),
     ("config", "budget.max_steps", BUDGET),
     ("config", "budget.max_tool_calls", BUDGET),
     ("config", "budget.max_calls_per_tool", BUDGET),
