@@ -23,6 +23,20 @@ fn an_agent_is_embedded() {
 }
 
 #[test]
+fn a_run_waits_for_somebody_at_the_desk() {
+    check(
+        env!("CARGO_BIN_EXE_approval_bot"),
+        expect![[r#"
+        calls look_up {"order":17}
+        calls look_up {"order":17}
+        waits: refund {"order":17,"amount":80}
+        calls refund {"order":17,"amount":50}
+        I have refunded 50 euros for order 17. The rest is with a colleague.
+    "#]],
+    );
+}
+
+#[test]
 fn native_hooks_deny_and_mask() {
     check(
         env!("CARGO_BIN_EXE_hook"),

@@ -2,8 +2,12 @@
 //!
 //! `help` holds the texts; `plugins` new, check and tools; `calls` and `batch` the call; `code` programs; `config` the configuration
 //! file; `databases` what looks after them; `looking_after` tenants, keys and what they have of plugins; `operators` what tells of
+<<<<<<< HEAD
 //! plugins and keeps up with them; `agents` and `serving` the long-running commands; `servers` MCP servers as plugins; `tokens`
 //! those of an authorization server.
+=======
+//! plugins and keeps up with them; `agents`, `approvals` and `serving` the long-running commands; `servers` MCP servers as plugins.
+>>>>>>> loop
 
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +18,7 @@
 )]
 
 mod agents;
+mod approvals;
 mod batch;
 mod calls;
 mod code;

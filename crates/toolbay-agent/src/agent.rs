@@ -134,7 +134,8 @@ pub struct AgentReply {
     pub cost_micros: Option<u64>,
     /// What ran out, if something did; the run may have gone on without it.
     pub exhausted: Option<Exhausted>,
-    /// The whole conversation, to go on from with [`Agent::run_messages`]. Every tool call in it has its reply.
+    /// The whole conversation, to go on from with [`Agent::run_messages`]. Every tool call in it has its reply; where the run
+    /// is suspended, those that wait have one that says that they were not finished.
     pub messages: Vec<Message>,
     /// Where the outcome is [`RunOutcome::Suspended`]: the run as it waits, to go on with by [`Agent::resume`].
     pub suspended: Option<Box<SuspendedRun>>,
@@ -212,7 +213,8 @@ impl Agent {
     ///
     /// The hook points of the run fire in this order: `before_agent_run`; for each step `before_model_call`,
     /// `after_model_call`, `on_reasoning_step` where the model showed reasoning, and for each tool call what the road
-    /// of a call says; at the end `after_agent_run`, once, however the run ended, unless `before_agent_run` stopped it.
+    /// of a call says; at the end `after_agent_run`, once, however the run ended, unless `before_agent_run` stopped it or it is
+    /// suspended: then it fires at the end of what [`resume`](Self::resume) goes on with.
     ///
     /// A tool that fails is a reply to the model, and a bound or a hook's stop is an [`outcome`](AgentReply::outcome):
     /// neither is an error.

@@ -525,7 +525,7 @@ impl Stepper {
         })
     }
 
-    fn qualified<'a>(&'a self, name: &'a str) -> &'a str {
+    pub(crate) fn qualified<'a>(&'a self, name: &'a str) -> &'a str {
         self.names.get(name).map_or(name, String::as_str)
     }
 

@@ -151,7 +151,7 @@ fn status_of(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::InvalidArguments => StatusCode::BAD_REQUEST,
-        ErrorKind::PermissionDenied | ErrorKind::DeniedByHook => StatusCode::FORBIDDEN,
+        ErrorKind::PermissionDenied | ErrorKind::DeniedByHook | ErrorKind::ApprovalRequired => StatusCode::FORBIDDEN,
         ErrorKind::NotEnabled | ErrorKind::Conflict | ErrorKind::Dependency => StatusCode::CONFLICT,
         ErrorKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::NotReady | ErrorKind::Unavailable | ErrorKind::Cancelled => StatusCode::SERVICE_UNAVAILABLE,

@@ -84,6 +84,13 @@ impl SuspendedRun {
         serde_json::to_value(self).unwrap_or_default()
     }
 
+    /// Whether what waits is a call of the model's itself, not one inside it.
+    fn is_of_a_call(&self, pending: &PendingApproval) -> bool {
+        let open = self.stepper.open_calls();
+        let call = open.iter().find(|call| call.id == pending.call.as_str());
+        call.is_some_and(|call| self.stepper.qualified(&call.name) == pending.tool.as_str())
+    }
+
     /// The run as a store keeps it.
     #[must_use]
     pub fn to_row(&self) -> SuspendedRow {
@@ -233,14 +240,13 @@ impl Agent {
             return Err(ResumeError::Unknown(*stranger));
         }
         let now = now_ms(&*session.clock()).ok_or(ResumeError::Clock)?;
-        let open = suspended.stepper.open_calls();
         for pending in &suspended.pending {
             let (id, tool) = (pending.id, pending.tool.to_string());
             match decisions.each.get(&id) {
                 None => return Err(ResumeError::Undecided { id, tool }),
                 Some(Decision::Reject { .. }) => {}
                 Some(_) if now >= pending.expires_at => return Err(ResumeError::Expired { id, tool }),
-                Some(Decision::Edit { .. }) if !self.is_of(pending, &open) => {
+                Some(Decision::Edit { .. }) if !suspended.is_of_a_call(pending) => {
                     return Err(ResumeError::NotEditable { id, tool });
                 }
                 Some(_) => {}
@@ -307,23 +313,9 @@ impl Agent {
         }
     }
 
-    /// Whether a pending approval is of one of these calls itself, not of one inside it.
-    fn is_of(&self, pending: &PendingApproval, open: &[ToolCall]) -> bool {
-        let tools = self.session.tools();
-        let call = open.iter().find(|call| call.id == pending.call.as_str());
-        call.is_some_and(|call| {
-            let named = |name: &str| {
-                let known = tools.iter().find(|tool| &*tool.provider_name == name);
-                known.map_or(name == pending.tool.as_str(), |tool| tool.definition.name == pending.tool)
-            };
-            named(&call.name)
-        })
-    }
-
     /// Takes the decisions down and sorts them by the calls that wait.
     fn decided(&self, suspended: &SuspendedRun, decisions: &Decisions) -> Decided {
         let mut decided = Decided { edited: suspended.edited.clone(), ..Decided::default() };
-        let open = suspended.stepper.open_calls();
         for pending in &suspended.pending {
             let Some(decision) = decisions.each.get(&pending.id) else { continue };
             let call = pending.call.to_string();
@@ -331,7 +323,7 @@ impl Agent {
             let Ok(approval) = self.session.decide(&decisions.by, pending, decision) else { continue };
             decided.counted.insert(call.clone());
             match decision {
-                Decision::Reject { reason } if self.is_of(pending, &open) => {
+                Decision::Reject { reason } if suspended.is_of_a_call(pending) => {
                     decided.rejected.insert(call, reason.clone());
                 }
                 Decision::Edit { arguments } => {

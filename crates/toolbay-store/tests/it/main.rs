@@ -12,6 +12,7 @@
 
 #[macro_use]
 mod support;
+mod suspended;
 
 mod audit;
 mod away;
