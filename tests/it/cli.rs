@@ -2,12 +2,8 @@
 //!
 //! `help` holds the texts; `plugins` new, check and tools; `calls` and `batch` the call; `code` programs; `config` the configuration
 //! file; `databases` what looks after them; `looking_after` tenants, keys and what they have of plugins; `operators` what tells of
-<<<<<<< HEAD
-//! plugins and keeps up with them; `agents` and `serving` the long-running commands; `servers` MCP servers as plugins; `tokens`
-//! those of an authorization server.
-=======
-//! plugins and keeps up with them; `agents`, `approvals` and `serving` the long-running commands; `servers` MCP servers as plugins.
->>>>>>> loop
+//! plugins and keeps up with them; `agents`, `approvals` and `serving` the long-running commands; `servers` MCP servers as
+//! plugins; `tokens` those of an authorization server; `recordings`, `telemetry` and the rest what their names say.
 
 #![allow(
     clippy::unwrap_used,

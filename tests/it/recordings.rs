@@ -49,11 +49,7 @@ struct Guard {
 #[async_trait]
 impl Hook for Guard {
     async fn before_tool_call(&self, call: &BeforeToolCall, _: &HookContext<'_>) -> HookResult<BeforeToolCallOutcome> {
-<<<<<<< HEAD
-        Ok(if call.tool == *self.denies {
-=======
         Ok(if call.tool.as_str() == self.denies {
->>>>>>> record
             BeforeToolCallOutcome::Deny(self.reason.to_owned())
         } else {
             BeforeToolCallOutcome::Continue

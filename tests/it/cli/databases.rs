@@ -12,35 +12,22 @@ fn a_database_is_made_looked_at_and_copied() {
     let desk = Desk::new();
     desk.run(&["db", "status"]).refuses(&["there is no database toolbay-data/toolbay.db"]);
     desk.run(&["db", "backup", "copy.db"]).refuses(&["there is no database"]);
-    expect![[r#"
+    expect![[r"
         applied 0001 begin
-<<<<<<< HEAD
         applied 0002 suspended
         applied 0003 outcomes
     "]]
-=======
-        applied 0003 outcomes
-    "#]]
->>>>>>> record
     .assert_eq(&desk.run(&["db", "migrate"]).ends(0).stdout);
     expect![[r"
         the database is up to date
     "]]
     .assert_eq(&desk.run(&["db", "migrate"]).ends(0).stdout);
-<<<<<<< HEAD
     expect![[r"
         MIGRATION       STATE
         0001 begin      applied
         0002 suspended  applied
         0003 outcomes   applied
     "]]
-=======
-    expect![[r#"
-        MIGRATION      STATE
-        0001 begin     applied
-        0003 outcomes  applied
-    "#]]
->>>>>>> record
     .assert_eq(&desk.run(&["db", "status"]).ends(0).stdout);
     desk.run(&["db", "backup", "copy.db"]).ends(0);
     desk.run(&["db", "backup", "copy.db"]).refuses(&["there is a file copy.db already"]);
@@ -59,20 +46,12 @@ fn a_database_is_made_looked_at_and_copied() {
 fn what_is_no_database_of_this_version_is_told() {
     let desk = Desk::new();
     fs::write(desk.path("empty.db"), "").unwrap();
-<<<<<<< HEAD
     expect![[r"
         MIGRATION       STATE
         0001 begin      pending: toolbay db migrate applies it
         0002 suspended  pending: toolbay db migrate applies it
         0003 outcomes   pending: toolbay db migrate applies it
     "]]
-=======
-    expect![[r#"
-        MIGRATION      STATE
-        0001 begin     pending: toolbay db migrate applies it
-        0003 outcomes  pending: toolbay db migrate applies it
-    "#]]
->>>>>>> record
     .assert_eq(&desk.run(&["db", "status", "--database", "sqlite:empty.db"]).ends(1).stdout);
     fs::write(desk.path("text.db"), "no database at all\n".repeat(100)).unwrap();
     desk.run(&["db", "status", "--database", "sqlite:text.db"]).refuses(&["not a database"]);

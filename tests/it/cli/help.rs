@@ -25,11 +25,8 @@ fn the_help_of_each_command_is_as_decided() {
     check(&["call", "--help"], expect_file!["help/call.txt"]);
     check(&["code", "--help"], expect_file!["help/code.txt"]);
     check(&["agent", "--help"], expect_file!["help/agent.txt"]);
-<<<<<<< HEAD
     check(&["replay", "--help"], expect_file!["help/replay.txt"]);
-=======
     check(&["runs", "--help"], expect_file!["help/runs.txt"]);
->>>>>>> loop
     check(&["mcp", "--help"], expect_file!["help/mcp.txt"]);
     check(&["serve", "--help"], expect_file!["help/serve.txt"]);
     check(&["db", "--help"], expect_file!["help/db.txt"]);

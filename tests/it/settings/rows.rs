@@ -270,12 +270,9 @@ pub(super) const CONFIG: &[(&str, &str, &str, &str, bool)] = &[
 ];
 
 const ABILITY: &str = "each_key_of_an_ability_in_the_configuration_file_is_seen";
-<<<<<<< HEAD
 const OAUTH: &str = "each_key_of_oauth_says_whose_tokens_let_whom_in";
 const TELEMETRY: &str = "each_key_of_telemetry_is_heeded";
-=======
 const APPROVAL: &str = "each_key_of_approval_in_the_configuration_file_counts";
->>>>>>> loop
 const BUDGET: &str = "each_budget_of_the_configuration_file_binds_and_says_what_ran_out";
 const DAY: &str = "each_budget_of_a_day_binds_over_commands_at_one_database";
 const RETRIES: &str = "each_setting_of_retries_says_whether_and_when_a_call_is_made_again";
