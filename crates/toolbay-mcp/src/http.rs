@@ -45,8 +45,9 @@ use self::{
     sessions::BoundedSessions,
 };
 use crate::{
-    McpError, McpServer,
+    McpError, McpServer, ResultOptions, ServerOptions, TaskOptions,
     auth::{Authenticate, Principal, WELL_KNOWN},
+    options::Shared,
     state::Seal,
 };
 
@@ -73,7 +74,11 @@ pub struct HttpOptions {
     pub max_sessions: usize,
     /// How long such a client may be silent before its session ends. It then has to begin a new one.
     pub session_idle: Duration,
-    /// How long requests that run when the server shuts down may go on.
+    /// Calls that take long.
+    pub tasks: TaskOptions,
+    /// Results that are long.
+    pub results: ResultOptions,
+    /// How long requests and tasks that run when the server shuts down may go on.
     pub drain: Duration,
     /// Names by which clients may call this server besides those of the loopback address: `tools.example.com`.
     pub hosts: Vec<String>,
@@ -96,6 +101,8 @@ impl Default for HttpOptions {
             max_requests_per_minute: None,
             max_sessions: 4_096,
             session_idle: Duration::from_secs(300),
+            tasks: TaskOptions::default(),
+            results: ResultOptions::default(),
             drain: Duration::from_secs(10),
             hosts: Vec::new(),
             origins: Vec::new(),
@@ -158,10 +165,13 @@ fn router_behind(door: Door, options: HttpOptions) -> McpRouter {
     let stop = CancellationToken::new();
     let sessions = Arc::new(BoundedSessions::new(options.max_sessions, options.session_idle));
     let seal = options.state_key.as_ref().map_or_else(Seal::of_this_process, |key| Seal::with_key(&key.0));
+    let server = ServerOptions { tasks: options.tasks.clone(), results: options.results.clone() };
+    let shared = Arc::new(Shared::new(server, seal, stop.child_token()));
+    let making = Arc::clone(&shared);
     let make = move || {
         let session = door::visitor(|visitor| visitor.session.clone());
         let session = session.ok_or_else(|| io::Error::from(io::ErrorKind::PermissionDenied))?;
-        Ok(McpServer::sealing_with(session, seal.clone()))
+        Ok(McpServer::sharing(session, Arc::clone(&making)))
     };
     let config = StreamableHttpServerConfig::default()
         // Hosts and origins are checked before anything else, in `guard`.
@@ -176,6 +186,7 @@ fn router_behind(door: Door, options: HttpOptions) -> McpRouter {
         door,
         service: StreamableHttpService::new(make, Arc::clone(&sessions), config),
         sessions,
+        shared,
         admission: Admission::new(options.max_in_flight, options.max_requests_per_minute),
         options,
         requests: TaskTracker::new(),
@@ -263,6 +274,7 @@ struct Endpoint {
     door: Door,
     service: StreamableHttpService<McpServer, BoundedSessions>,
     sessions: Arc<BoundedSessions>,
+    shared: Arc<Shared>,
     admission: Arc<Admission>,
     options: HttpOptions,
     /// Requests that are being answered, streams of results included.
@@ -294,9 +306,13 @@ fn not_found() -> Response {
 impl Endpoint {
     async fn end(&self) {
         self.requests.close();
-        if tokio::time::timeout(self.options.drain, self.requests.wait()).await.is_err() {
-            tracing::warn!("cancelled the requests that were still running");
+        let drained = tokio::time::sleep(self.options.drain);
+        tokio::pin!(drained);
+        tokio::select! {
+            () = self.requests.wait() => {}
+            () = &mut drained => tracing::warn!("cancelled the requests that were still running"),
         }
+        self.shared.tasks.end(drained).await;
         // Streams on which a client waits for notifications never end by themselves.
         self.stop.cancel();
     }

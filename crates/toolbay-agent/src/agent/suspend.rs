@@ -12,11 +12,7 @@ use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use toolbay_api::{CallId, RunId, TenantId, ToolCall};
-use toolbay_runtime::{
-    Approval, Decision, PendingApproval, Run, RunEvent,
-    clock::Clock,
-    store::SuspendedRow,
-};
+use toolbay_runtime::{Approval, Decision, PendingApproval, Run, RunEvent, clock::Clock, store::SuspendedRow};
 use tracing::Instrument;
 use uuid::Uuid;
 
