@@ -10,5 +10,6 @@
 
 mod approval;
 mod hostile;
+mod oauth;
 mod programs;
 mod support;
