@@ -142,12 +142,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tokio::time::timeout(Duration::from_secs(25), all).await?
 }
 
+/// What the tool is called with. One of the suite's wants to be shown how another describes its parameters.
+fn arguments_of(tool: &Offered, all: &[Offered]) -> Map<String, Value> {
+    let mut arguments = arguments(&tool.parameters);
+    let other = all.iter().find(|other| tool.name == "json_schema_echo" && other.name != tool.name);
+    if let Some(other) = other {
+        arguments.insert("schema".to_owned(), other.parameters.clone());
+    }
+    arguments
+}
+
 /// Connects, lists and calls.
 async fn visit(place: &Place, options: &LinkOptions, context: &Context) -> Result<(), LinkError> {
     let link = Link::open(place, options).await?;
     let tools = link.tools().await?;
     let calls: Vec<(String, Map<String, Value>)> = if context.tool_calls.is_empty() {
-        tools.iter().map(|tool: &Offered| (tool.name.clone(), arguments(&tool.parameters))).collect()
+        tools.iter().map(|tool: &Offered| (tool.name.clone(), arguments_of(tool, &tools))).collect()
     } else {
         context.tool_calls.iter().map(|call| (call.name.clone(), call.arguments.clone())).collect()
     };

@@ -22,7 +22,7 @@ use toolbay::{
     Answer, Assets, Content, Document, DocumentBody, FormAnswer, LogLevel, Question, QuestionKind, Questions, Scope,
     Speaker, Tool, ToolContext, ToolDefinition, ToolError, ToolOutput, Toolbay,
     manifest::{PromptArgument, PromptDeclaration, PromptMessage, ResourceDeclaration},
-    mcp::{HttpOptions, http_router, serve_http},
+    mcp::{HttpOptions, TaskOptions, http_router, serve_http},
     plugin::NativePlugin,
     showing_tool, tool,
 };
@@ -68,7 +68,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     println!("http://{}/mcp", listener.local_addr()?);
     let session = bay.session("everything")?;
-    let router = http_router(session, |_| None, HttpOptions::default());
+    let tasks = TaskOptions {
+        after: Duration::from_millis(200),
+        required: ["failing_job", "test_tool_with_task"].map(str::to_owned).into(),
+        ..TaskOptions::default()
+    };
+    let router = http_router(session, |_| None, HttpOptions { tasks, ..HttpOptions::default() });
     serve_http(listener, router, async {
         let _ = tokio::signal::ctrl_c().await;
     })
@@ -99,6 +104,7 @@ fn plugins(bay: &Toolbay) -> Result<Vec<NativePlugin>, Box<dyn Error>> {
     let mut all = contents()?;
     all.extend(telling()?);
     all.extend(asking()?);
+    all.extend(taking_long()?);
     all.extend(prompts()?);
     all.push(resources()?);
     all.extend(changing(bay)?);
@@ -347,6 +353,66 @@ fn asking() -> Result<Vec<NativePlugin>, ToolError> {
             Ok(
                 json!({ "can": cx.can_ask(QuestionKind::Generate), "said": said(&ask_one(&cx, "hello", generate("Hello", 10)).await?) }),
             )
+        }))?,
+    ])
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    name: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Seconds {
+    /// How long it takes.
+    seconds: u64,
+    /// What to call it.
+    #[serde(default)]
+    label: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct File {
+    filename: String,
+}
+
+/// Tools that take so long that their calls become tasks, and one that does not.
+fn taking_long() -> Result<Vec<NativePlugin>, ToolError> {
+    async fn pause() {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+
+    Ok(vec![
+        alone(tool("greet", "Greets", async |args: Named, _: ToolContext| Ok(format!("Hello, {}!", args.name))))?,
+        alone(tool("slow_compute", "Takes its time", async |args: Seconds, _: ToolContext| {
+            tokio::time::sleep(Duration::from_secs(args.seconds)).await;
+            Ok(format!("{} is done", args.label))
+        }))?,
+        alone(tool("failing_job", "Fails in the end", async |_: Nothing, _: ToolContext| -> Result<(), _> {
+            pause().await;
+            Err(ToolError::failed("This job always fails"))
+        }))?,
+        // The client cannot say which folders it works on, which is an error of the protocol.
+        alone(tool("protocol_error_job", "Asks what nobody answers", async |_: Nothing, cx: ToolContext| {
+            pause().await;
+            Ok(said(&ask_one(&cx, "roots", Question::Roots).await?))
+        }))?,
+        alone(tool("confirm_delete", "Asks before it deletes", async |args: File, cx: ToolContext| {
+            pause().await;
+            let sure = json!({ "type": "object", "properties": { "confirm": { "type": "boolean" } }, "required": ["confirm"] });
+            let answer = ask_one(&cx, "confirm", form(&format!("Delete {}?", args.filename), sure)).await?;
+            Ok(format!("{}: {}", args.filename, said(&answer)))
+        }))?,
+        alone(tool("multi_input", "Asks twice at once", async |_: Nothing, cx: ToolContext| {
+            pause().await;
+            let both = ["first", "second"].map(|name| (name.to_owned(), form("What is the name?", name_form("name"))));
+            let answers = cx.ask(Questions::from(both)).await?;
+            Ok(answers.values().map(said).collect::<Vec<_>>().join("; "))
+        }))?,
+        alone(tool("test_tool_with_task", "Asks and then takes long", async |_: Nothing, cx: ToolContext| {
+            let answer = ask_one(&cx, "user_name", form("What is your name?", name_form("name"))).await?;
+            pause().await;
+            Ok(format!("Hello: {}", said(&answer)))
         }))?,
     ])
 }

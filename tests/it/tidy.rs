@@ -7,10 +7,11 @@ use serde_json::Value;
 use crate::support::project;
 
 /// The floors of ARCHITECTURE.md: a crate may use those on lower floors only.
-const FLOORS: [(&str, u32); 20] = [
+const FLOORS: [(&str, u32); 21] = [
     ("toolbay-api", 0),
     ("toolbay-http", 1),
     ("toolbay-keyring", 1),
+    ("toolbay-listen", 1),
     ("toolbay-runtime", 1),
     ("toolbay-rhai", 1),
     ("toolbay-agent", 2),

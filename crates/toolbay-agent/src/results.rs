@@ -3,9 +3,6 @@
 //! What was cut is kept for the rest of the run, within a bound, and the model gets `read_result` for it. That is a tool of
 //! the host like every other, given to the model from the first cut on. What is kept is what hooks let through.
 
-mod cut;
-mod page;
-
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use toolbay_api::{Annotations, ErrorKind, RunId, Tool, ToolContext, ToolError, tool};
+use toolbay_runtime::excerpt;
 
 /// The name of the tool that reads what was cut.
 pub const READ_RESULT: &str = "read_result";
@@ -91,7 +89,7 @@ impl Results {
         if text.len() <= most {
             return None;
         }
-        let shown = cut::cut(whole, most);
+        let shown = excerpt::cut(whole, most);
         let handle = self.keep(run, whole, text.len());
         let said = match &handle {
             Some(handle) => format!(
@@ -137,7 +135,7 @@ impl Results {
             let text = "the result has nothing at this pointer; read it from the top, with the pointer \"\"";
             ToolError::new(ErrorKind::NotFound, text)
         })?;
-        Ok(page::page(part, wanted.offset, self.bounds.max_shown_bytes))
+        Ok(excerpt::page(part, wanted.offset, self.bounds.max_shown_bytes))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Kept>> {

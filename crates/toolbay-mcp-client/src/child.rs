@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, process::Stdio, sync::Arc};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -14,11 +15,25 @@ const MAX_LINE: u64 = 4 * 1024;
 /// Lines of one server that are logged before it is told to nobody any more.
 const MAX_LINES: usize = 10_000;
 
-/// A running server's pipes, and the process, which is killed when this is dropped.
+/// A running server's pipes, and the processes behind them, which are killed when this is dropped.
 pub(crate) struct Started {
     pub(crate) input: ChildStdin,
     pub(crate) output: ChildStdout,
-    pub(crate) process: Child,
+    pub(crate) group: Group,
+}
+
+/// A server's process and all that it started in turn, as far as those stayed in its group. Killed when it is dropped.
+pub(crate) struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Nobody waits for the process as long as this is there, so its number is nobody else's, even where it has ended.
+        let leader = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(leader) = leader {
+            // Where nothing is left of the group there is nothing to end.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
 }
 
 /// Starts the program with just this environment. What it writes to standard error goes to our log.
@@ -28,7 +43,7 @@ pub(crate) fn start(
     args: &[String],
     env: &BTreeMap<String, String>,
 ) -> Result<Started, LinkError> {
-    let mut process = Command::new(command)
+    let process = Command::new(command)
         .args(args)
         .env_clear()
         .envs(env)
@@ -40,6 +55,8 @@ pub(crate) fn start(
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| LinkError::Unreachable(format!("the program cannot be started: {error}")))?;
+    let mut group = Group(process);
+    let process = &mut group.0;
     let broken = || LinkError::Unreachable("the program has no pipes".to_owned());
     let (input, output) = (process.stdin.take().ok_or_else(broken)?, process.stdout.take().ok_or_else(broken)?);
     if let Some(stderr) = process.stderr.take() {
@@ -62,5 +79,5 @@ pub(crate) fn start(
             }
         });
     }
-    Ok(Started { input, output, process })
+    Ok(Started { input, output, group })
 }

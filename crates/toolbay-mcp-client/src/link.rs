@@ -24,10 +24,9 @@ use rmcp::{
     },
 };
 use serde_json::Value;
-use tokio::process::Child;
 
 use crate::{
-    child,
+    child::{self, Group},
     handler::{Answerer, Handler},
     http::HttpPolicy,
     server_file::{Place, ReadyAuth},
@@ -141,7 +140,7 @@ pub struct Link {
     running: RunningService<RoleClient, Handler>,
     changed: Arc<AtomicBool>,
     /// Killed when it is dropped.
-    _process: Option<Child>,
+    _process: Option<Group>,
 }
 
 impl fmt::Debug for Link {
@@ -172,7 +171,7 @@ impl Link {
                 let (handler, changed) = handler(options);
                 let running = serve_client_with_lifecycle(handler, transport, lifecycle(&options.revisions)?).await;
                 let running = running.map_err(|error| not_begun(&error))?;
-                Ok(Self { running, changed, _process: Some(started.process) })
+                Ok(Self { running, changed, _process: Some(started.group) })
             }
             Place::Http { url, auth } => {
                 options.http.check(url)?;

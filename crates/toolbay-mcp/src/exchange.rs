@@ -3,11 +3,19 @@
 //! Up to 2025-11-25 a server asks its client by requests of its own while the call waits. From 2026-07-28 it may not: the
 //! call ends with the questions, and the client makes it again with the answers. Here both are one thing to the tool. What
 //! was answered in earlier rounds comes back in the request state, which is sealed for the one who made the call and for
-//! this very call; nothing is kept on the server in between.
+//! this very call; nothing is kept on the server in between. A call that became a task waits for its answers again.
+//!
+//! # Layout
+//!
+//! - this file: the peer, and how it asks while the call waits.
+//! - `rounds`: asking between two rounds, and in tasks. `words`: questions and answers as the protocol has them.
+
+mod rounds;
+pub(crate) mod words;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use rmcp::{
@@ -19,24 +27,27 @@ use rmcp::{
     },
     service::RequestContext,
 };
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use toolbay_api::{
-    Answer, Answers, ErrorKind, FormAnswer, LogLevel, Peer, Progress, Question, QuestionKind, Questions, Root, Speaker,
-    ToolError, async_trait,
+    Answers, ErrorKind, LogLevel, Peer, Progress, Question, QuestionKind, Questions, ToolError, async_trait,
+};
+use toolbay_runtime::PendingApproval;
+
+use self::{
+    rounds::{Rounds, lock},
+    words::{answer, bad_question, input_required, request},
 };
 
 /// What a tool may tell before the client has taken the first of it.
 const MAX_TOLD: usize = 64;
-/// Questions of one call, over all rounds.
-const MAX_QUESTIONS: usize = 32;
-/// Characters of one question as JSON.
-const MAX_QUESTION: usize = 32 * 1024;
 
 /// Something on its way to the client.
 pub(crate) enum Told {
     Progress(ProgressNotificationParam),
     Message(LoggingMessageNotificationParam),
+    /// How far a task is, in words.
+    Status(String),
 }
 
 /// How the client is asked.
@@ -47,27 +58,17 @@ enum Asking {
     InRounds(Box<Mutex<Rounds>>),
 }
 
-#[derive(Default)]
-struct Rounds {
-    /// What the client sent with this round.
-    responses: BTreeMap<String, Value>,
-    /// What was answered, in this round and in those before.
-    given: BTreeMap<String, Value>,
-    /// What is left to be answered.
-    open: BTreeMap<String, InputRequest>,
-    /// What the client would have to be able to.
-    missing: Option<ClientCapabilities>,
-}
-
 /// Why a call ended without a result.
 pub(crate) enum Unanswered {
     /// These are the questions, and those before were answered like this.
     Open { questions: BTreeMap<String, InputRequest>, given: BTreeMap<String, Value> },
+    /// These have to be approved first.
+    Waits { waits: Vec<PendingApproval>, given: BTreeMap<String, Value> },
     /// The client has not said that it can answer such questions.
     Missing(ClientCapabilities),
 }
 
-/// The client, for the time of one request.
+/// The client, for the time of one call.
 pub(crate) struct Exchange {
     asking: Asking,
     capabilities: ClientCapabilities,
@@ -92,7 +93,7 @@ impl Exchange {
         responses: BTreeMap<String, Value>,
         given: BTreeMap<String, Value>,
     ) -> (Arc<Self>, mpsc::Receiver<Told>) {
-        let rounds = Rounds { responses, given, ..Rounds::default() };
+        let rounds = Rounds::new(responses, given);
         Self::new(context, Asking::InRounds(Box::new(Mutex::new(rounds))), context.meta.log_level())
     }
 
@@ -110,15 +111,64 @@ impl Exchange {
     /// Why the call that just failed with `error` has no result, where it is for a question.
     pub(crate) fn unanswered(&self, error: &ToolError) -> Option<Unanswered> {
         let Asking::InRounds(rounds) = &self.asking else { return None };
+        let mut rounds = lock(rounds);
+        if error.kind == ErrorKind::ApprovalRequired && !rounds.waits.is_empty() {
+            let (waits, given) = (std::mem::take(&mut rounds.waits), std::mem::take(&mut rounds.given));
+            return Some(Unanswered::Waits { waits, given });
+        }
         if error.kind != ErrorKind::InputRequired {
             return None;
         }
-        let mut rounds = lock(rounds);
         if let Some(missing) = rounds.missing.take() {
             return Some(Unanswered::Missing(missing));
         }
         let questions = std::mem::take(&mut rounds.open);
         (!questions.is_empty()).then(|| Unanswered::Open { questions, given: std::mem::take(&mut rounds.given) })
+    }
+
+    /// From now on whoever asks waits for the task's answers. Says no where the call is about to end with questions.
+    pub(crate) fn goes_on_in_task(&self) -> bool {
+        match &self.asking {
+            Asking::Inline(_) => false,
+            Asking::InRounds(rounds) => lock(rounds).go_on_in_task(),
+        }
+    }
+
+    /// What the task waits for.
+    pub(crate) fn open_requests(&self) -> BTreeMap<String, InputRequest> {
+        match &self.asking {
+            Asking::Inline(_) => BTreeMap::new(),
+            Asking::InRounds(rounds) => lock(rounds).waiting(),
+        }
+    }
+
+    /// Answers a question that the task waits for; there may be none of that name.
+    pub(crate) fn answer(&self, key: &str, response: Value) {
+        if let Asking::InRounds(rounds) = &self.asking {
+            lock(rounds).answer(key, response);
+        }
+    }
+
+    /// Asks what must not be answered by what came with earlier questions, where the client can be asked while the call waits.
+    /// `None` where it cannot: then the call is to end, with `waits`.
+    pub(crate) async fn ask_anew(
+        &self,
+        questions: Questions,
+        waits: &[PendingApproval],
+    ) -> Option<Result<Answers, ToolError>> {
+        match &self.asking {
+            Asking::Inline(peer) => Some(ask_now(peer, questions).await),
+            Asking::InRounds(rounds) => {
+                {
+                    let mut all = lock(rounds);
+                    if !all.is_in_task() {
+                        all.waits = waits.to_vec();
+                        return None;
+                    }
+                }
+                Some(rounds::ask(rounds, questions).await)
+            }
+        }
     }
 
     /// What the client lacks for `questions`.
@@ -135,16 +185,29 @@ impl Exchange {
         }
         any.then_some(missing)
     }
+
+    fn is_in_task(&self) -> bool {
+        match &self.asking {
+            Asking::Inline(_) => false,
+            Asking::InRounds(rounds) => lock(rounds).is_in_task(),
+        }
+    }
 }
 
 #[async_trait]
 impl Peer for Exchange {
     fn progress(&self, progress: Progress) {
+        // A client that takes too slowly misses some: a tool is not held up by its audience.
+        if self.is_in_task() {
+            let Progress { done, total, message } = progress;
+            let figures = || total.map_or_else(|| done.to_string(), |total| format!("{done} of {total}"));
+            let _ = self.told.try_send(Told::Status(message.unwrap_or_else(figures)));
+            return;
+        }
         let Some(token) = &self.token else { return };
         let mut param = ProgressNotificationParam::new(token.clone(), progress.done);
         param.total = progress.total;
         param.message = progress.message;
-        // A client that takes too slowly misses some: a tool is not held up by its audience.
         let _ = self.told.try_send(Told::Progress(param));
     }
 
@@ -186,7 +249,7 @@ impl Peer for Exchange {
                 Err(missing_error())
             }
             (Asking::Inline(peer), None) => ask_now(peer, questions).await,
-            (Asking::InRounds(rounds), None) => look_up(&mut lock(rounds), questions),
+            (Asking::InRounds(rounds), None) => rounds::ask(rounds, questions).await,
         }
     }
 }
@@ -195,148 +258,28 @@ impl Peer for Exchange {
 async fn ask_now(peer: &rmcp::Peer<RoleServer>, questions: Questions) -> Result<Answers, ToolError> {
     let mut answers = Answers::new();
     for (name, question) in questions {
-        let request = match request(&question)? {
-            InputRequest::CreateMessage(request) => ServerRequest::CreateMessageRequest(request),
-            InputRequest::Elicitation(request) => ServerRequest::ElicitRequest(request),
-            InputRequest::ListRoots(request) => ServerRequest::ListRootsRequest(request),
-            _ => return Err(bad_question("it is of a kind that no client knows")),
-        };
-        let failed = |error: rmcp::ServiceError| {
-            ToolError::new(ErrorKind::Dependency, "the client did not answer the tool's question; try again")
-                .with_source(error)
-        };
-        let result: ClientResult = peer.send_request(request).await.map_err(failed)?;
-        let answer = serde_json::to_value(&result).ok().and_then(|raw| answer(&question, &raw)).ok_or_else(|| {
-            let message = "the client's answer does not fit the tool's question; answer what the form asks for";
-            ToolError::new(ErrorKind::Dependency, message)
-        })?;
+        let answer = ask_one(peer, &question).await?;
         answers.insert(name, answer);
     }
     Ok(answers)
 }
 
-/// Finds the answers among those that came, or leaves the questions open.
-fn look_up(rounds: &mut Rounds, questions: Questions) -> Result<Answers, ToolError> {
-    let mut answers = Answers::new();
-    for (name, question) in questions {
-        // What came with this round counts first: a client may correct itself.
-        let raw = rounds.responses.get(&name).or_else(|| rounds.given.get(&name));
-        let found = raw.and_then(|raw| Some((raw.clone(), answer(&question, raw)?)));
-        match found {
-            Some((raw, answer)) => {
-                rounds.given.insert(name.clone(), raw);
-                answers.insert(name, answer);
-            }
-            None => {
-                rounds.open.insert(name, request(&question)?);
-            }
-        }
-    }
-    if rounds.open.len() + rounds.given.len() > MAX_QUESTIONS {
-        rounds.open.clear();
-        return Err(bad_question("there are too many of them in one call"));
-    }
-    if rounds.open.is_empty() {
-        Ok(answers)
-    } else {
-        Err(input_required("the tool has questions to be answered first"))
-    }
-}
-
-fn input_required(message: &'static str) -> ToolError {
-    ToolError::new(ErrorKind::InputRequired, message)
-}
-
-fn bad_question(why: &str) -> ToolError {
-    ToolError::new(ErrorKind::Script, format!("the tool asked a question that cannot be put: {why}"))
-}
-
-/// The question in the protocol's words.
-fn request(question: &Question) -> Result<InputRequest, ToolError> {
-    let json = match question {
-        Question::Form { message, schema } => json!({
-            "method": "elicitation/create",
-            "params": { "mode": "form", "message": message, "requestedSchema": schema },
-        }),
-        Question::Generate { messages, system, max_tokens } => {
-            let spoken = |(speaker, text): &(Speaker, String)| {
-                let role = match speaker {
-                    Speaker::User => "user",
-                    Speaker::Assistant => "assistant",
-                };
-                json!({ "role": role, "content": { "type": "text", "text": text } })
-            };
-            let messages: Vec<_> = messages.iter().map(spoken).collect();
-            let mut params = json!({ "messages": messages, "maxTokens": max_tokens });
-            if let (Some(system), Some(params)) = (system, params.as_object_mut()) {
-                params.insert("systemPrompt".to_owned(), json!(system));
-            }
-            json!({ "method": "sampling/createMessage", "params": params })
-        }
-        Question::Roots => json!({ "method": "roots/list", "params": {} }),
+async fn ask_one(peer: &rmcp::Peer<RoleServer>, question: &Question) -> Result<toolbay_api::Answer, ToolError> {
+    let request = match request(question)? {
+        InputRequest::CreateMessage(request) => ServerRequest::CreateMessageRequest(request),
+        InputRequest::Elicitation(request) => ServerRequest::ElicitRequest(request),
+        InputRequest::ListRoots(request) => ServerRequest::ListRootsRequest(request),
         _ => return Err(bad_question("it is of a kind that no client knows")),
     };
-    if json.to_string().len() > MAX_QUESTION {
-        return Err(bad_question("it is too long"));
-    }
-    serde_json::from_value(json).map_err(|error| bad_question(&error.to_string()))
-}
-
-/// A client's answer, where it is one to this question.
-fn answer(question: &Question, raw: &Value) -> Option<Answer> {
-    match question {
-        Question::Form { schema, .. } => {
-            let answer = match raw.get("action")?.as_str()? {
-                "accept" => {
-                    let content = raw.get("content").cloned().unwrap_or_else(|| json!({}));
-                    FormAnswer::Accepted(filled_in(schema, content)?)
-                }
-                "decline" => FormAnswer::Declined,
-                "cancel" => FormAnswer::Cancelled,
-                _ => return None,
-            };
-            Some(Answer::Form(answer))
-        }
-        Question::Generate { .. } => {
-            let content = raw.get("content")?;
-            let blocks = content.as_array().map_or_else(|| std::slice::from_ref(content), Vec::as_slice);
-            let text: Vec<_> = blocks.iter().filter_map(|block| block.get("text")?.as_str()).collect();
-            (!blocks.is_empty()).then(|| Answer::Generated {
-                text: text.join("\n"),
-                model: raw.get("model").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            })
-        }
-        Question::Roots => {
-            let roots = raw.get("roots")?;
-            serde_json::from_value::<Vec<Root>>(roots.clone()).ok().map(Answer::Roots)
-        }
-        _ => None,
-    }
-}
-
-/// The fields of a form, where each has the type that the schema wants and none is missing that is required. Such schemas
-/// are flat, and fields that they do not know are left out.
-fn filled_in(schema: &Value, content: Value) -> Option<Map<String, Value>> {
-    let Value::Object(mut content) = content else { return None };
-    let properties = schema.get("properties")?.as_object()?;
-    content.retain(|name, _| properties.contains_key(name));
-    let required = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let all_there = required.into_iter().all(|name| content.contains_key(name));
-    let all_fit = content.iter().all(|(name, value)| properties.get(name).is_some_and(|field| fits(field, value)));
-    (all_there && all_fit).then_some(content)
-}
-
-fn fits(field: &Value, value: &Value) -> bool {
-    let of_type = match field.get("type").and_then(Value::as_str) {
-        Some("string") => value.is_string(),
-        Some("integer") => value.as_f64().is_some_and(|number| number.fract() == 0.0),
-        Some("number") => value.is_number(),
-        Some("boolean") => value.is_boolean(),
-        Some("array") => value.as_array().is_some_and(|all| all.iter().all(Value::is_string)),
-        _ => true,
+    let failed = |error: rmcp::ServiceError| {
+        ToolError::new(ErrorKind::Dependency, "the client did not answer the tool's question; try again")
+            .with_source(error)
     };
-    let chosen = field.get("enum").and_then(Value::as_array).is_none_or(|options| options.contains(value));
-    of_type && chosen
+    let result: ClientResult = peer.send_request(request).await.map_err(failed)?;
+    serde_json::to_value(&result).ok().and_then(|raw| answer(question, &raw)).ok_or_else(|| {
+        let message = "the client's answer does not fit the tool's question; answer what the form asks for";
+        ToolError::new(ErrorKind::Dependency, message)
+    })
 }
 
 /// From the least important on. The protocol's type has no order.
@@ -351,8 +294,4 @@ fn rank(level: LoggingLevel) -> u8 {
         LoggingLevel::Alert => 6,
         LoggingLevel::Emergency => 7,
     }
-}
-
-fn lock(rounds: &Mutex<Rounds>) -> MutexGuard<'_, Rounds> {
-    rounds.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -21,9 +21,9 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
-    extract::{Path, Request, State},
+    extract::{ConnectInfo, Path, Request, State},
     http::{
-        HeaderMap, Method, StatusCode,
+        Extensions, HeaderMap, Method, StatusCode,
         header::{CONTENT_TYPE, RETRY_AFTER},
     },
     middleware,
@@ -37,6 +37,7 @@ use rmcp::{
 };
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use toolbay_listen::Guesses;
 use toolbay_runtime::Session;
 
 use self::{
@@ -45,8 +46,9 @@ use self::{
     sessions::BoundedSessions,
 };
 use crate::{
-    McpError, McpServer,
-    auth::{Authenticate, Principal, WELL_KNOWN},
+    McpError, McpServer, ResultOptions, ServerOptions, TaskOptions,
+    auth::{Authenticate, Principal, Refused, WELL_KNOWN},
+    options::Shared,
     state::Seal,
 };
 
@@ -58,6 +60,8 @@ pub struct HttpOptions {
     /// How long a client may take for the head of a request, from the beginning of the connection on or from the request
     /// before.
     pub header_timeout: Duration,
+    /// How long a client may take nothing of its answer; then the connection is closed.
+    pub write_timeout: Duration,
     /// How long a client may take for a request's body; a slower one is refused with status 408.
     pub body_timeout: Duration,
     /// Connections at once, of all clients; further ones wait.
@@ -68,12 +72,19 @@ pub struct HttpOptions {
     /// Requests of one tenant in a minute; a further one is refused with status 429. `None`: any number, since tool calls
     /// are metered by the runtime's quotas.
     pub max_requests_per_minute: Option<u32>,
+    /// Requests in a minute from one address with a credential that is none; a further one of that kind is refused with status
+    /// 429. A valid credential passes in any case.
+    pub failures_per_minute: u32,
     /// Clients of one tenant that may be connected at once, counting those that speak a revision with sessions; a
     /// further one is refused with status 503.
     pub max_sessions: usize,
     /// How long such a client may be silent before its session ends. It then has to begin a new one.
     pub session_idle: Duration,
-    /// How long requests that run when the server shuts down may go on.
+    /// Calls that take long.
+    pub tasks: TaskOptions,
+    /// Results that are long.
+    pub results: ResultOptions,
+    /// How long requests and tasks that run when the server shuts down may go on.
     pub drain: Duration,
     /// Names by which clients may call this server besides those of the loopback address: `tools.example.com`.
     pub hosts: Vec<String>,
@@ -85,17 +96,22 @@ pub struct HttpOptions {
 }
 
 impl Default for HttpOptions {
-    /// 1 MiB, 10 and 30 seconds, 16,384 connections, 4,096 requests and sessions a tenant, 5 minutes, 10 seconds.
+    /// 1 MiB, 10 seconds for heads and 30 for bodies and answers, 16,384 connections, 4,096 requests and sessions a tenant, 60
+    /// failures a minute, 5 minutes, 10 seconds.
     fn default() -> Self {
         Self {
             max_body_bytes: 1024 * 1024,
             header_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
             max_connections: 16_384,
             max_in_flight: 4_096,
             max_requests_per_minute: None,
+            failures_per_minute: 60,
             max_sessions: 4_096,
             session_idle: Duration::from_secs(300),
+            tasks: TaskOptions::default(),
+            results: ResultOptions::default(),
             drain: Duration::from_secs(10),
             hosts: Vec::new(),
             origins: Vec::new(),
@@ -158,10 +174,13 @@ fn router_behind(door: Door, options: HttpOptions) -> McpRouter {
     let stop = CancellationToken::new();
     let sessions = Arc::new(BoundedSessions::new(options.max_sessions, options.session_idle));
     let seal = options.state_key.as_ref().map_or_else(Seal::of_this_process, |key| Seal::with_key(&key.0));
+    let server = ServerOptions { tasks: options.tasks.clone(), results: options.results.clone() };
+    let shared = Arc::new(Shared::new(server, seal, stop.child_token()));
+    let making = Arc::clone(&shared);
     let make = move || {
         let session = door::visitor(|visitor| visitor.session.clone());
         let session = session.ok_or_else(|| io::Error::from(io::ErrorKind::PermissionDenied))?;
-        Ok(McpServer::sealing_with(session, seal.clone()))
+        Ok(McpServer::sharing(session, Arc::clone(&making)))
     };
     let config = StreamableHttpServerConfig::default()
         // Hosts and origins are checked before anything else, in `guard`.
@@ -176,7 +195,9 @@ fn router_behind(door: Door, options: HttpOptions) -> McpRouter {
         door,
         service: StreamableHttpService::new(make, Arc::clone(&sessions), config),
         sessions,
+        shared,
         admission: Admission::new(options.max_in_flight, options.max_requests_per_minute),
+        guesses: Guesses::new(options.failures_per_minute),
         options,
         requests: TaskTracker::new(),
         stop,
@@ -237,8 +258,9 @@ pub async fn serve_http(
     }
     let _stop_in_any_case = endpoint.stop.clone().drop_guard();
     let closing = CancellationToken::new();
-    let HttpOptions { max_connections, header_timeout, .. } = endpoint.options;
-    let served = accept::serve(listener, router, accept::Bounds { max_connections, header_timeout }, closing.clone());
+    let HttpOptions { max_connections, header_timeout, write_timeout, .. } = endpoint.options;
+    let bounds = accept::Bounds { max_connections, header_timeout, write_timeout };
+    let served = accept::serve(listener, router, bounds, closing.clone());
     let end = async {
         shutdown.await;
         closing.cancel();
@@ -263,7 +285,9 @@ struct Endpoint {
     door: Door,
     service: StreamableHttpService<McpServer, BoundedSessions>,
     sessions: Arc<BoundedSessions>,
+    shared: Arc<Shared>,
     admission: Arc<Admission>,
+    guesses: Guesses,
     options: HttpOptions,
     /// Requests that are being answered, streams of results included.
     requests: TaskTracker,
@@ -294,9 +318,13 @@ fn not_found() -> Response {
 impl Endpoint {
     async fn end(&self) {
         self.requests.close();
-        if tokio::time::timeout(self.options.drain, self.requests.wait()).await.is_err() {
-            tracing::warn!("cancelled the requests that were still running");
+        let drained = tokio::time::sleep(self.options.drain);
+        tokio::pin!(drained);
+        tokio::select! {
+            () = self.requests.wait() => {}
+            () = &mut drained => tracing::warn!("cancelled the requests that were still running"),
         }
+        self.shared.tasks.end(drained).await;
         // Streams on which a client waits for notifications never end by themselves.
         self.stop.cancel();
     }
@@ -305,7 +333,10 @@ impl Endpoint {
         let visitor = match self.door.visitor(tenant, request.headers()).await {
             Ok(visitor) => visitor,
             Err(Shut::NotFound) => return not_found(),
-            Err(Shut::Refused(refused)) => return refused.response(self.door.protected_resource().as_ref()),
+            Err(Shut::Refused(refused)) => {
+                let too_many = self.counts_as_guess(&refused, request.extensions());
+                return too_many.unwrap_or_else(|| refused.response(self.door.protected_resource().as_ref()));
+            }
         };
         let admitted = match self.admission.admit(visitor.badge.tenant()) {
             Ok(admitted) => admitted,
@@ -340,6 +371,19 @@ impl Endpoint {
                 let _ = (&running, &admitted);
             }))
         })
+    }
+
+    /// The answer to one failure too many of those that come from an address. Nobody is locked out by it, since a valid
+    /// credential is looked at before.
+    fn counts_as_guess(&self, refused: &Refused, extensions: &Extensions) -> Option<Response> {
+        // To come without any is how a client learns where to get one.
+        if *refused != Refused::Invalid {
+            return None;
+        }
+        let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        let seconds = self.guesses.note(peer, tokio::time::Instant::now().into_std())?;
+        let text = "too many requests with a wrong credential came from this address\n";
+        Some((StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, seconds.to_string())], text).into_response())
     }
 
     /// The answer to a request that uses another's session, or that begins one too many.

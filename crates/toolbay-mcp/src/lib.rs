@@ -7,9 +7,10 @@
 //!
 //! # Layout
 //!
-//! - [`server`]: the handler; `tools`, `prompts`, `resources`: how each looks on this wire.
-//! - `exchange`: the client as a running tool sees it; `state`: what the client carries between rounds; `changes`: telling
-//!   clients that lists have changed.
+//! - [`server`]: the handler; `tools`, `prompts`, `resources`: how each looks on this wire; [`options`]: its bounds.
+//! - `exchange`: the client as a running tool sees it; `state`: what the client carries between rounds; `approvals`: what its
+//!   user decides; `changes`: telling clients that lists have changed.
+//! - `tasks`: calls that go on after they were answered; `kept`: results that were too long; `owner`: whose they are.
 //! - [`stdio`]: one client over standard input and output.
 //! - [`http`]: many clients of many tenants over streamable HTTP; [`auth`]: who they are.
 //! - [`error`]: why serving ended or never began.
@@ -19,16 +20,21 @@
     reason = "sampling, roots and logging, which SEP-2577 deprecates, are what clients of 2025-11-25 speak"
 )]
 
+mod approvals;
 pub mod auth;
 mod changes;
 pub mod error;
 mod exchange;
 pub mod http;
+mod kept;
+pub mod options;
+mod owner;
 mod prompts;
 mod resources;
 pub mod server;
 mod state;
 pub mod stdio;
+mod tasks;
 mod tools;
 
 pub use auth::{
@@ -39,5 +45,6 @@ pub use auth::{
 };
 pub use error::McpError;
 pub use http::{HttpOptions, McpEnd, McpRouter, StateKey, check_loopback, http_router, keyed_http_router, serve_http};
+pub use options::{ResultOptions, ServerOptions, TaskOptions};
 pub use server::McpServer;
-pub use stdio::serve_stdio;
+pub use stdio::{serve_stdio, serve_stdio_with};

@@ -83,6 +83,11 @@ pub(crate) fn document_contents(document: Document) -> ResourceContents {
     }
 }
 
+/// One page of something that is read by pages.
+pub(crate) fn json_page(uri: &str, mime_type: &str, page: &serde_json::Value) -> ReadResourceResult {
+    ReadResourceResult::new(vec![text_of(uri, Some(mime_type.to_owned()), page.to_string())])
+}
+
 fn text_of(uri: &str, mime_type: Option<String>, text: String) -> ResourceContents {
     ResourceContents::TextResourceContents { uri: uri.to_owned(), mime_type, text, meta: None }
 }

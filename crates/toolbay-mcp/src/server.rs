@@ -7,9 +7,11 @@
 //! # Layout
 //!
 //! - this file: capabilities, and each request put where it belongs.
-//! - `calls`: everything that is made by a tool, with its progress, its questions and its end; `told`: its span.
+//! - `calls`: everything that is made by a tool, with its progress, its questions and its end; `told`: its span. `job`: one
+//!   call, and what becomes of it as a task.
 
 mod calls;
+mod job;
 mod told;
 
 use std::sync::{
@@ -20,12 +22,12 @@ use std::sync::{
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomRequest,
-        CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, Implementation,
-        InitializeRequestParams, InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
-        ListToolsResult, LoggingLevel, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse,
-        ServerCapabilities, ServerConfig, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool,
-        UnsubscribeRequestParams,
+        CacheScope, CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams, CompleteResult,
+        CustomRequest, CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
+        GetTaskParams, GetTaskResult, Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult,
+        ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, LoggingLevel, PaginatedRequestParams,
+        ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, SetLevelRequestParams,
+        SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams, UpdateTaskParams,
     },
     service::{NotificationContext, RequestContext, SubscriptionContext},
 };
@@ -35,8 +37,11 @@ use tracing::Instrument;
 
 use crate::{
     changes::{self, Eyes, Watched},
+    options::{ServerOptions, Shared},
+    owner::Owner,
     prompts, resources,
     state::Seal,
+    tasks::Tasks,
     tools::{self, Revision},
 };
 
@@ -62,7 +67,7 @@ const INSTRUCTIONS: &str = "A tool call that fails comes back as a result marked
 #[derive(Clone)]
 pub struct McpServer {
     session: Session,
-    seal: Seal,
+    shared: Arc<Shared>,
     client: Arc<Client>,
 }
 
@@ -76,17 +81,36 @@ struct Client {
     gone: CancellationToken,
     /// Ends what waits for changes on the client's behalf, when the last clone of the server is dropped.
     _gone_when_dropped: DropGuard,
+    /// Ends the client's tasks then, where it has the server for itself.
+    _tasks_end: Option<DropGuard>,
 }
 
 impl McpServer {
     /// Serves what `session` sees.
     #[must_use]
     pub fn new(session: Session) -> Self {
-        Self::sealing_with(session, Seal::of_this_process())
+        Self::with_options(session, ServerOptions::default())
     }
 
-    /// The same, where several servers open what one of them sealed.
-    pub(crate) fn sealing_with(session: Session, seal: Seal) -> Self {
+    /// The same within other bounds. Its tasks end with the last clone of it.
+    #[must_use]
+    pub fn with_options(session: Session, options: ServerOptions) -> Self {
+        let stop = CancellationToken::new();
+        let shared = Shared::new(options, Seal::of_this_process(), stop.clone());
+        Self::made(session, Arc::new(shared), Some(stop.drop_guard()))
+    }
+
+    /// For one of several clients, who have tasks and results in common, each its own.
+    pub(crate) fn sharing(session: Session, shared: Arc<Shared>) -> Self {
+        Self::made(session, shared, None)
+    }
+
+    /// The calls that went on as tasks.
+    pub(crate) fn tasks(&self) -> Arc<Tasks> {
+        Arc::clone(&self.shared.tasks)
+    }
+
+    fn made(session: Session, shared: Arc<Shared>, tasks_end: Option<DropGuard>) -> Self {
         let gone = CancellationToken::new();
         let client = Client {
             level: Mutex::new(LoggingLevel::Info),
@@ -95,8 +119,9 @@ impl McpServer {
             eyes: Mutex::default(),
             _gone_when_dropped: gone.clone().drop_guard(),
             gone,
+            _tasks_end: tasks_end,
         };
-        Self { session, seal, client: Arc::new(client) }
+        Self { session, shared, client: Arc::new(client) }
     }
 
     /// The tool that a client calls `name`: qualified, as listed, or in the form that model providers accept.
@@ -130,6 +155,7 @@ impl ServerHandler for McpServer {
             .enable_resources_subscribe()
             .enable_tools()
             .enable_tool_list_changed()
+            .enable_tasks()
             .build();
         ServerConfig::new(capabilities).with_server_info(server).with_instructions(INSTRUCTIONS)
     }
@@ -146,7 +172,9 @@ impl ServerHandler for McpServer {
         params: InitializeRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<InitializeResult, ErrorData> {
-        let answer = self.negotiate_initialize(&params)?;
+        let mut answer = self.negotiate_initialize(&params)?;
+        // Whoever begins so speaks a revision without extensions.
+        answer.capabilities.extensions = None;
         context.peer.set_peer_info(params);
         self.open_eyes(Arc::clone(&self.client.watched));
         Ok(answer)
@@ -209,6 +237,19 @@ impl ServerHandler for McpServer {
     ) -> Result<CallToolResponse, ErrorData> {
         let span = told::call(&self.session, &params.name, &context);
         self.answer_call(params, context).instrument(span).await
+    }
+
+    async fn get_task(&self, params: GetTaskParams, _: RequestContext<RoleServer>) -> Result<GetTaskResult, ErrorData> {
+        let task = self.shared.tasks.get(&Owner::of(&self.session), &params.task_id)?;
+        Ok(GetTaskResult::new(task))
+    }
+
+    async fn update_task(&self, params: UpdateTaskParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        self.shared.tasks.update(&Owner::of(&self.session), &params.task_id, params.input_responses)
+    }
+
+    async fn cancel_task(&self, params: CancelTaskParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        self.shared.tasks.cancel(&Owner::of(&self.session), &params.task_id)
     }
 
     async fn list_prompts(
@@ -345,6 +386,12 @@ impl ServerHandler for McpServer {
             }
             "resources/read" => ErrorData::invalid_params("resources/read takes a string `uri`", None),
             "completion/complete" => ErrorData::invalid_params("completion/complete takes `ref` and `argument`", None),
+            "tasks/get" | "tasks/cancel" => {
+                ErrorData::invalid_params("tasks/get and tasks/cancel take a string `taskId`", None)
+            }
+            "tasks/update" => {
+                ErrorData::invalid_params("tasks/update takes a string `taskId` and an object `inputResponses`", None)
+            }
             "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
                 ErrorData::invalid_params("the list takes an optional string `cursor`", None)
             }

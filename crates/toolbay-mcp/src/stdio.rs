@@ -7,7 +7,10 @@ use rmcp::{
 };
 use toolbay_runtime::Session;
 
-use crate::{McpError, McpServer};
+use crate::{McpError, McpServer, ServerOptions};
+
+/// How long tasks may go on when their client is gone. Nobody can ask for their results any more.
+const PATIENCE: std::time::Duration = std::time::Duration::ZERO;
 
 /// Serves `session` on standard input and output until standard input is closed.
 ///
@@ -22,9 +25,29 @@ use crate::{McpError, McpServer};
 /// # Cancel safety
 /// Dropping the future ends the conversation and cancels its calls.
 pub async fn serve_stdio(session: Session) -> Result<(), McpError> {
+    serve_stdio_with(session, ServerOptions::default()).await
+}
+
+/// As [`serve_stdio`], within other bounds.
+///
+/// # Errors
+/// As [`serve_stdio`].
+///
+/// # Cancel safety
+/// As [`serve_stdio`].
+pub async fn serve_stdio_with(session: Session, options: ServerOptions) -> Result<(), McpError> {
+    let server = McpServer::with_options(session, options);
+    let tasks = server.tasks();
+    let served = serve(server).await;
+    // Calls that are cancelled are put on record before the program ends.
+    tasks.end(tokio::time::sleep(PATIENCE)).await;
+    served
+}
+
+async fn serve(server: McpServer) -> Result<(), McpError> {
     let (input, output) = stdio_pipes();
     let transport = AsyncRwTransport::<RoleServer, _, _>::new(input, output);
-    let running = match serve_server(McpServer::new(session), transport).await {
+    let running = match serve_server(server, transport).await {
         Ok(running) => running,
         Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(()),
         Err(ServerInitializeError::TransportError { error, .. }) => {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use toolbay_api::{Annotations, Content, ToolError, result::WireError};
 use toolbay_runtime::{Reply, ToolInfo};
 
-use crate::resources;
+use crate::{kept::Kept, owner::Owner, resources};
 
 /// What the call used, in a result's `_meta`.
 const METADATA_KEY: &str = "toolbay/metadata";
@@ -42,6 +42,19 @@ impl Revision {
             _ => Self::ObjectsOnly,
         }
     }
+}
+
+/// Whether the client knows links to resources in results; the protocol has them from 2025-06-18 on.
+pub(crate) fn knows_links(version: Option<&ProtocolVersion>) -> bool {
+    version.is_some_and(|version| version.as_str() >= ProtocolVersion::V_2025_06_18.as_str())
+}
+
+/// Where results go that are too long for their owner's client.
+pub(crate) struct Bounds<'a> {
+    pub(crate) results: &'a Kept,
+    pub(crate) owner: &'a Owner,
+    /// Whether the client knows links.
+    pub(crate) links: bool,
 }
 
 /// The tool as a client lists it.
@@ -83,21 +96,38 @@ fn annotations(said: &Annotations) -> Option<ToolAnnotations> {
 
 /// The reply as a client gets it: text always, and structured where the revision has room for it.
 ///
-/// `info` finds the tool; it is asked only where the answer depends on the tool's output schema.
-pub(crate) fn result(reply: Reply, revision: Revision, info: impl FnOnce() -> Option<ToolInfo>) -> CallToolResult {
+/// `info` finds the tool; it is asked only where the answer depends on the tool's output schema. A result that is too long is
+/// cut; but what a declared schema describes stays whole, since clients check it.
+pub(crate) fn result(
+    reply: Reply,
+    revision: Revision,
+    bounds: &Bounds<'_>,
+    info: impl FnOnce() -> Option<ToolInfo>,
+) -> CallToolResult {
     let mut meta = JsonObject::new();
     meta.insert(METADATA_KEY.to_owned(), Value::Object(reply.metadata.to_json()));
     let mut result = match reply.result {
         Ok(output) => {
-            let said = output.content.is_empty().then(|| ContentBlock::text(output.to_text()));
-            let mut result =
-                CallToolResult::success(said.into_iter().chain(output.content.into_iter().map(block)).collect());
+            let text = output.to_text();
+            let cut = bounds.results.shortened(bounds.owner, &output.data, text.len());
+            let is_object = output.data.is_object();
             // Text and structure say the same twice, so a value that is no object is structured only for the clients
             // that would check it against the schema they were shown.
-            let structured = output.data.is_object()
-                || (revision == Revision::AnyValue
-                    && info().is_some_and(|info| output_schema(&info, revision).is_some()));
-            result.structured_content = structured.then_some(output.data);
+            let asks = revision == Revision::AnyValue && !is_object || cut.is_some() && is_object;
+            let is_described = asks && info().is_some_and(|info| output_schema(&info, revision).is_some());
+            let (text, short, link) = match cut {
+                Some(cut) => (cut.text, Some(cut.data), cut.link),
+                None => (text, None, None),
+            };
+            // A picture with its data beside it says in words only what was cut off.
+            let said = (output.content.is_empty() || short.is_some()).then(|| ContentBlock::text(text));
+            let link = link.filter(|_| bounds.links).map(ContentBlock::resource_link);
+            let shown = output.content.into_iter().map(block);
+            let mut result = CallToolResult::success(said.into_iter().chain(shown).chain(link).collect());
+            result.structured_content = match short {
+                Some(short) if !is_described => short,
+                _ => (is_object || is_described).then_some(output.data),
+            };
             result
         }
         Err(error) => {

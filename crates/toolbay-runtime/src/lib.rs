@@ -13,7 +13,7 @@
 //!   `lives`: failures and plugins on their way out; `generation`: when nobody sees those any more; [`shutdown`]: the end.
 //! - `abilities`: what the host declares and plugins provide.
 //! - [`events`]: who is told what happens; `services`: what native plugins lend each other.
-//! - [`routes`]: HTTP routes of native plugins, for whoever serves them.
+//! - [`routes`]: HTTP routes of native plugins, for whoever serves them; [`excerpt`]: results that are too long.
 //! - `catalog` and `registry`: what is registered, immutable and swapped whole.
 //! - [`control`]: what operators and tenants change, written to the [`store`] first and taken over from there.
 //! - [`trace`]: spans for telemetry.
@@ -55,6 +55,7 @@ pub mod contract;
 pub mod control;
 pub mod events;
 pub mod evolution;
+pub mod excerpt;
 pub mod formats;
 pub mod health;
 pub mod index;

@@ -98,6 +98,12 @@ impl Session {
         Arc::clone(&self.toolbay.ports().clock)
     }
 
+    /// The user's rights.
+    #[must_use]
+    pub fn rights(&self) -> &PermissionSet {
+        &self.rights
+    }
+
     /// Names the tenant's user, as the host knows it.
     #[must_use]
     pub fn with_user(mut self, user: &str) -> Self {

@@ -8,7 +8,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use toolbay_runtime::Control;
 
-use crate::{guess::Guesses, live::LiveRuns, metrics::Metrics, options::ServerOptions, table::Endpoint, usage::Usage};
+use toolbay_listen::Guesses;
+
+use crate::{live::LiveRuns, metrics::Metrics, options::ServerOptions, table::Endpoint, usage::Usage};
 
 /// What all requests share.
 pub(crate) struct App {

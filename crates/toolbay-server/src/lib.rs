@@ -15,8 +15,8 @@
 //!
 //! - `server`: listening, connections and their times, the end. `options`: what whoever runs it decides.
 //! - `envelope`: around every request: its id, its count, the one shape of errors, which is `problem`.
-//! - `road`: the way of a request to the API, one function. Beside it, one file a step: `auth` (who asks), `guess`
-//!   (failures), `usage` (rates), `call` (what they sent).
+//! - `road`: the way of a request to the API, one function. Beside it, one file a step: `auth` (who asks, and
+//!   failures), `usage` (rates), `call` (what they sent).
 //! - `table`: the endpoints as data; `routes`: their code; `views`: what they take and give; `openapi`: the document.
 //! - `live`: runs as they happen. `metrics`: what is counted.
 //!
@@ -26,7 +26,6 @@ mod app;
 mod auth;
 mod call;
 mod envelope;
-mod guess;
 mod live;
 mod metrics;
 mod openapi;
@@ -35,7 +34,6 @@ mod problem;
 mod road;
 mod routes;
 mod server;
-mod slow;
 mod table;
 mod usage;
 mod views;

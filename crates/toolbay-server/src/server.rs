@@ -29,20 +29,19 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::sync::CancellationToken;
+use toolbay_listen::{Guesses, Hurried};
 use toolbay_runtime::Control;
 use tower::ServiceExt;
 
 use crate::{
     app::App,
     envelope::envelope,
-    guess::Guesses,
     live::LiveRuns,
     metrics::Metrics,
     options::ServerOptions,
     problem::Problem,
     road,
     routes::{self, Mounted},
-    slow::Hurried,
     table::Endpoint,
     usage::Usage,
 };

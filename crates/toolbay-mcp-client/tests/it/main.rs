@@ -11,5 +11,6 @@
 mod approval;
 mod hostile;
 mod keys;
+mod oauth;
 mod programs;
 mod support;

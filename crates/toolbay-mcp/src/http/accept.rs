@@ -1,8 +1,11 @@
-//! Taking connections: bounded in number, and none held by a client that never finishes its request's head.
+//! Taking connections: bounded in number, and none held by a client that never finishes its request's head or takes nothing
+//! of its answer.
 
 use std::{io, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::http;
+use axum::{Router, extract::ConnectInfo};
+use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
@@ -10,6 +13,8 @@ use hyper_util::{
 };
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
+use toolbay_listen::Hurried;
+use tower::ServiceExt;
 
 /// How long to wait where no connection can be taken, for want of file handles say.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -18,6 +23,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Bounds {
     pub(super) max_connections: usize,
     pub(super) header_timeout: Duration,
+    pub(super) write_timeout: Duration,
 }
 
 /// Serves `router` until `closing`, then lets the connections end by themselves.
@@ -41,9 +47,9 @@ pub(super) async fn serve(
             place = Arc::clone(&places).acquire_owned() => place.map_err(io::Error::other)?,
             () = closing.cancelled() => break,
         };
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             taken = listener.accept() => match taken {
-                Ok((stream, _)) => stream,
+                Ok(taken) => taken,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be taken");
                     tokio::time::sleep(PAUSE).await;
@@ -57,8 +63,12 @@ pub(super) async fn serve(
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.header_timeout);
         builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(30)));
-        let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let service = router.clone().map_request(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            request.map(axum::body::Body::new)
+        });
+        let stream = TokioIo::new(Hurried::new(stream, bounds.write_timeout));
+        let connection = builder.serve_connection(stream, TowerToHyperService::new(service)).into_owned();
         let connection = graceful.watch(connection);
         let end = all.clone();
         connections.spawn(async move {

@@ -16,10 +16,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use toolbay_api::{PermissionSet, TenantId, async_trait};
+use toolbay_api::{ErrorKind, HttpSend, HttpSendContext, PermissionSet, TenantId, ToolError, async_trait};
 use toolbay_mcp::{
-    Authenticate, Bearer, HttpOptions, JwtIssuer, JwtOptions, Principal, Refused, StaticKeys, keyed_http_router,
-    serve_http,
+    Authenticate, Bearer, FetchedKeys, HttpOptions, JwtIssuer, JwtOptions, Principal, Refused, StaticKeys,
+    keyed_http_router, serve_http,
 };
 use toolbay_runtime::Toolbay;
 
@@ -270,6 +270,123 @@ async fn the_algorithm_is_the_keys_and_not_the_tokens_choice() {
     for wrong in [with_public_key, unsigned, stripped, altered, "a.b.c".into(), "nonsense".into()] {
         assert_eq!(status(&server.list_with(&wrong).await), 401, "{wrong}");
     }
+}
+
+/// The issuer's keys at their address: what is answered there, and how it was asked for.
+#[derive(Clone, Default)]
+struct AtAddress {
+    answer: Arc<Mutex<Value>>,
+    asked: Arc<Mutex<Vec<(Value, usize)>>>,
+}
+
+#[async_trait]
+impl HttpSend for AtAddress {
+    async fn send(&self, request: Value, cx: HttpSendContext<'_>) -> Result<Value, ToolError> {
+        self.asked.lock().unwrap().push((request, cx.max_response_bytes));
+        let left = cx.deadline.saturating_duration_since(std::time::Instant::now());
+        assert!(left <= Duration::from_secs(10), "it has an end: {left:?}");
+        let answer = self.answer.lock().unwrap().clone();
+        if answer.is_null() { Err(ToolError::new(ErrorKind::Unavailable, "the network is away")) } else { Ok(answer) }
+    }
+}
+
+fn fetching(from: &AtAddress) -> Arc<JwtIssuer> {
+    let options = JwtOptions {
+        issuer: ISSUER.into(),
+        resource: RESOURCE.into(),
+        tenant_claim: "tenant".into(),
+        required_scope: None,
+    };
+    let url = format!("{ISSUER}/jwks.json");
+    Arc::new(JwtIssuer::new(options, FetchedKeys { url, http: Arc::new(from.clone()) }))
+}
+
+fn jwk(id: &str) -> Value {
+    json!({ "kty": "EC", "crv": "P-256", "kid": id, "use": "sig", "x": PUBLIC_X, "y": PUBLIC_Y })
+}
+
+fn found(keys: &[Value]) -> Value {
+    json!({ "status": 200, "body": json!({ "keys": keys }).to_string() })
+}
+
+/// A token signed with the key of that name.
+fn token_by(key: &str) -> String {
+    let header = Header { kid: Some(key.into()), ..Header::new(Algorithm::ES256) };
+    encode(&header, &claims(), &EncodingKey::from_ec_pem(PRIVATE.as_bytes()).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn keys_are_fetched_once_with_bounds_and_a_token_by_an_unknown_key_asks_for_no_more() {
+    let address = AtAddress::default();
+    *address.answer.lock().unwrap() = found(&[jwk("one"), json!({ "kty": "odd" })]);
+    let server = Keyed::start(&toolbay().await, fetching(&address), HttpOptions::default()).await;
+    assert_eq!(status(&server.list_with(&token_by("one")).await), 200);
+    for _ in 0..3 {
+        assert_eq!(status(&server.list_with(&token_by("two")).await), 401);
+        assert_eq!(status(&server.list_with(&token_by("one")).await), 200);
+    }
+    let asked = address.asked.lock().unwrap().clone();
+    assert_eq!(asked, [(json!({ "url": "https://login.example.com/jwks.json" }), 256 * 1024)]);
+}
+
+#[tokio::test]
+async fn without_the_issuers_keys_nobody_is_let_in_and_it_is_said_that_this_will_pass() {
+    let broken = [
+        Value::Null,
+        json!({ "status": 500, "body": found(&[jwk("one")])["body"] }),
+        json!({ "status": 200, "body": "not JSON" }),
+    ];
+    for answer in broken {
+        let address = AtAddress::default();
+        *address.answer.lock().unwrap() = answer.clone();
+        let server = Keyed::start(&toolbay().await, fetching(&address), HttpOptions::default()).await;
+        for _ in 0..3 {
+            let refused = server.list_with(&token_by("one")).await;
+            assert_eq!(status(&refused), 503, "{answer}: {refused}");
+            assert!(refused.contains("retry-after: "));
+        }
+        assert_eq!(address.asked.lock().unwrap().len(), 1, "an issuer that is away is not asked by each request");
+    }
+}
+
+#[tokio::test]
+async fn of_a_key_set_so_many_keys_are_read_and_no_more() {
+    let many: Vec<_> = (0..101).map(|number| jwk(&number.to_string())).collect();
+    let address = AtAddress::default();
+    *address.answer.lock().unwrap() = found(&many);
+    let server = Keyed::start(&toolbay().await, fetching(&address), HttpOptions::default()).await;
+    assert_eq!(status(&server.list_with(&token_by("99")).await), 200);
+    assert_eq!(status(&server.list_with(&token_by("100")).await), 401);
+}
+
+#[tokio::test]
+async fn wrong_credentials_from_one_address_are_counted_and_a_good_one_passes_in_any_case() {
+    let options = HttpOptions { failures_per_minute: 2, ..HttpOptions::default() };
+    let server = Keyed::start(&toolbay().await, Arc::new(two_keys()), options).await;
+    let mut seen = Vec::new();
+    for key in ["wrong", "wrong", "wrong", ACME, "other"] {
+        seen.push(status(&server.list_with(key).await));
+    }
+    assert_eq!(seen, [401, 401, 429, 200, 429]);
+    assert_eq!(status(&server.list(&[]).await), 401, "to come without one is how a client learns where to get one");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answers_is_let_go() {
+    let options = HttpOptions { write_timeout: Duration::from_millis(100), ..HttpOptions::default() };
+    let server = Keyed::start(&toolbay().await, Arc::new(two_keys()), options).await;
+    let mut stream = TcpStream::connect(&server.address).await.unwrap();
+    let request = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {ACME}\r\naccept: application/json, text/event-stream\r\n\
+         content-type: application/json\r\nmcp-protocol-version: 2026-07-28\r\nmcp-method: tools/list\r\n\
+         content-length: {}\r\n\r\n{}",
+        server.address,
+        list_message().len(),
+        list_message()
+    );
+    // Requests for ever, and not a byte of an answer is taken: once both ways are full the server has to let go.
+    let asking = async { while stream.write_all(request.as_bytes()).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(30), asking).await.expect("the connection goes on");
 }
 
 #[tokio::test]

@@ -7,8 +7,11 @@
     reason = "what tests share is part of them"
 )]
 
+mod approving;
 mod asking;
 mod conversation;
 mod http;
 mod keys;
+mod long_results;
 mod support;
+mod tasks;

@@ -1,6 +1,11 @@
-//! Cuts a value so that its text fits, with its structure kept: lists stay lists and objects objects, each says how much of it
-//! is missing.
+//! Values that are too long for whoever reads them: cut so that the text fits, with the structure kept, and read by pages.
+//! Lists stay lists and objects objects, and each says how much of it is missing.
+//!
+//! Here rather than with either user, since a model's results and those of a client of another protocol are cut alike.
 
+mod page;
+
+pub use page::page;
 use serde_json::{Map, Value, json};
 
 /// What is kept of each text, list and object, and how deep; each step keeps less.
@@ -22,8 +27,19 @@ struct Keep {
     depth: usize,
 }
 
-/// `value` as JSON text of at most `most` bytes.
-pub(super) fn cut(value: &Value, most: usize) -> String {
+/// `value` as text of at most about `most` bytes, at least 200: a text as it is, anything else as JSON.
+///
+/// ```
+/// use serde_json::{Value, json};
+/// use toolbay_runtime::excerpt::cut;
+///
+/// let orders: Vec<_> = (0..1000).map(|id| json!({ "id": id })).collect();
+/// let shown = cut(&json!({ "orders": orders }), 400);
+/// let shown: Value = serde_json::from_str(&shown).unwrap();
+/// assert_eq!(shown["orders"][0]["id"], 0);
+/// ```
+#[must_use]
+pub fn cut(value: &Value, most: usize) -> String {
     // A text alone is cut where the bound is, not where a step is.
     if let Value::String(text) = value {
         let room = most.saturating_sub(40);
@@ -71,7 +87,7 @@ fn short_text(text: &str, most: usize) -> String {
 }
 
 /// What a value is, without its content.
-pub(super) fn kind(value: &Value) -> String {
+fn kind(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("… a list of {} items", items.len()),
         Value::Object(entries) => format!("… an object of {} keys", entries.len()),

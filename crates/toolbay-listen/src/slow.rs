@@ -14,14 +14,15 @@ use tokio::{
 };
 
 /// A connection with a time limit for each write.
-pub(crate) struct Hurried<S> {
+pub struct Hurried<S> {
     inner: S,
     within: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Hurried<S> {
-    pub(crate) fn new(inner: S, within: Duration) -> Self {
+    /// `inner`, broken off where a write waits for longer than `within`.
+    pub fn new(inner: S, within: Duration) -> Self {
         Self { inner, within, waiting: None }
     }
 

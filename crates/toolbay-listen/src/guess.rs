@@ -14,8 +14,8 @@ use std::{
 const MAX_ADDRESSES: usize = 8_192;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Failures by address.
-pub(crate) struct Guesses {
+/// Failures by address, for servers that answer them less and less.
+pub struct Guesses {
     allowed: u32,
     // std's Mutex: held for a look or a change only.
     seen: Mutex<HashMap<Option<IpAddr>, Window>>,
@@ -28,12 +28,14 @@ struct Window {
 }
 
 impl Guesses {
-    pub(crate) fn new(allowed: u32) -> Self {
+    /// So many failures a minute from one address; with IPv6, from one /64.
+    #[must_use]
+    pub fn new(allowed: u32) -> Self {
         Self { allowed, seen: Mutex::default() }
     }
 
     /// Counts a failure from `peer`. Gives the seconds until its count begins anew where that was one too many.
-    pub(crate) fn note(&self, peer: Option<IpAddr>, now: Instant) -> Option<u64> {
+    pub fn note(&self, peer: Option<IpAddr>, now: Instant) -> Option<u64> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut key = peer.map(network_of);
         if seen.len() >= MAX_ADDRESSES && !seen.contains_key(&key) {

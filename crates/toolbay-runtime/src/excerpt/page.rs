@@ -1,14 +1,16 @@
-//! One page of a kept result: as much as fits from an offset on, and where the next page begins.
+//! One page of a long value: as much as fits from an offset on, and where the next page begins.
 
 use serde_json::{Map, Value, json};
 
-use super::cut::cut;
+use super::cut;
 
 /// Bytes of a page that say what it is.
 const FRAME: usize = 120;
 
-/// The page of `part` that begins at `offset`, in about `most` bytes.
-pub(super) fn page(part: &Value, offset: usize, most: usize) -> Value {
+/// The page of `part` that begins at `offset`, in about `most` bytes: a character of a text, an item of a list or a key of an
+/// object. It says how much there is, and as `next_offset` where the next page begins, `null` after the last.
+#[must_use]
+pub fn page(part: &Value, offset: usize, most: usize) -> Value {
     let room = most.saturating_sub(FRAME).max(40);
     match part {
         Value::String(text) => {
