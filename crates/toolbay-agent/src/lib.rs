@@ -9,6 +9,7 @@
 //! - [`bounds`]: what a run may use, and how it can end; [`budget`]: what it costs, and what a tenant may spend in a day.
 //! - [`lowering`]: schemas of parameters as providers take them.
 //! - [`results`]: results that are too long for a model.
+//! - [`code`]: programs of the model's that call tools as functions.
 //! - [`search`]: tools that find tools, where there are many.
 //! - [`stepper`]: the loop as a value without I/O.
 //! - [`agent`]: the driver.
@@ -17,6 +18,7 @@
 pub mod agent;
 pub mod bounds;
 pub mod budget;
+pub mod code;
 pub mod lowering;
 pub mod model;
 #[cfg(feature = "providers")]
@@ -29,6 +31,7 @@ pub mod stepper;
 pub use agent::{Agent, AgentConfig, AgentError, AgentReply};
 pub use bounds::{Bounds, RunOutcome};
 pub use budget::{DayBudget, DayLimits, Exhausted, Ledger, MemoryLedger, Price, Prices, Spending};
+pub use code::{CodeMode, CodeSettings};
 pub use model::{Model, ModelError, ModelErrorKind};
 pub use results::{ResultBounds, Results};
 pub use scripted::{ScriptError, ScriptedModel};

@@ -232,6 +232,7 @@ impl Host for CallHost {
             // Whoever is outside knows nothing of this call: it could not tell its progress or its questions from the outer one's.
             peer: None,
             let_through: None,
+            parent: Some(self.call.clone()),
         };
         road::travel(&run, trip).await.result
     }

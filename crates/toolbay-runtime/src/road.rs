@@ -55,6 +55,8 @@ pub(crate) struct Trip {
     pub(crate) peer: Option<Arc<dyn Peer>>,
     /// The arguments that a hook contract let through, once it has.
     pub(crate) let_through: Option<Value>,
+    /// The call that this one is made inside of.
+    pub(crate) parent: Option<CallId>,
 }
 
 impl Trip {
@@ -73,6 +75,7 @@ impl Trip {
             origin: Origin::CALL,
             peer: None,
             let_through: None,
+            parent: None,
         }
     }
 
@@ -124,6 +127,7 @@ impl Travelling<'_> {
         audit.record(&AuditRecord {
             caller: run.caller(),
             call: &trip.call,
+            parent: trip.parent.as_ref(),
             tool: entry.map_or(&trip.name, |entry| entry.info.definition.name.as_str()),
             plugin: entry.map(|entry| (entry.owner.name.as_str(), entry.owner.version.to_string())),
             served_by: entry.and_then(|entry| entry.info.served_by.as_ref()).map(ToolName::as_str),

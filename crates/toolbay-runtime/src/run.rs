@@ -10,7 +10,8 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    CallId, Caller, ErrorKind, HttpSend, Peer, PermissionSet, RunId, SecretProvider, TenantId, ToolCall, ToolError,
+    CallId, Caller, ErrorKind, HttpSend, Limits, LoadError, Peer, PermissionSet, Plugin, RunId, Scope, SecretProvider,
+    TenantId, ToolCall, ToolContext, ToolError, ToolFunction,
 };
 
 use crate::{
@@ -137,6 +138,45 @@ impl Run {
     pub async fn call(&self, step: u32, call: ToolCall) -> Reply {
         let ToolCall { id, name, arguments } = call;
         road::travel(self, Trip::from_outside(step, CallId::new(id), name, arguments)).await
+    }
+
+    /// Takes a call down the road that is made inside of another, on behalf of whoever made that one: as the run's own call,
+    /// one level deeper, and over when `outer` is. For the tools of a host that make calls in the model's place.
+    ///
+    /// A failed tool is a reply, as with [`call`](Self::call). How deep calls may lie within one another is for the caller to
+    /// keep, by [`Limits::max_call_chain`].
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call).
+    pub async fn call_within(&self, outer: &ToolContext, step: u32, call: ToolCall) -> Reply {
+        let ToolCall { id, name, arguments } = call;
+        let depth = outer.depth().saturating_add(1);
+        let trip = Trip {
+            depth,
+            deadline: Some(outer.deadline()),
+            parent: Some(outer.call().clone()),
+            ..Trip::from_outside(step, CallId::new(id), name, arguments)
+        };
+        road::travel(self, trip).await
+    }
+
+    /// Compiles a program for the run's tenant: a script that is run from top to bottom, with `functions` for tools. It runs
+    /// where the tenant's own plugins do, within `limits`, as the tool `code` without parameters of the plugin that is given.
+    /// That is registered nowhere, and its tool is called with whatever host the caller makes for it.
+    ///
+    /// # Errors
+    /// `Compile` with line and column; else as loading a plugin.
+    ///
+    /// # Cancel safety
+    /// Dropping the future compiles nothing.
+    pub async fn program(
+        &self,
+        file_name: &str,
+        source: &str,
+        functions: &[ToolFunction],
+        limits: &Limits,
+    ) -> Result<Arc<dyn Plugin>, LoadError> {
+        self.inner.bay.program(Scope::Tenant(self.tenant().clone()), file_name, source, functions, limits).await
     }
 
     /// Takes a call that has no id yet down the road.
