@@ -1,7 +1,9 @@
 //! The agent: a model, a tenant's session and what a run may use. A run is a thin driver over the
 //! [`Stepper`].
 
+mod code;
 mod drive;
+mod suspend;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,12 +14,15 @@ use toolbay_api::{
     hook::{AfterAgentRun, ToolMatcher},
     message::Tokens,
 };
-use toolbay_runtime::{Gate, Run, RunEvent, Session, Stop};
+use toolbay_runtime::{ApprovalPolicy, Gate, Run, RunEvent, Session, Stop};
 use tracing::Instrument;
+
+pub use suspend::{Decisions, ResumeError, SuspendedRun};
 
 use crate::{
     bounds::{Bounds, RunOutcome},
     budget::{DayLimits, Exhausted, Price, Prices},
+    code::CodeMode,
     model::{Model, ModelError},
     results::Results,
     search::ToolSearch,
@@ -41,10 +46,17 @@ pub struct AgentConfig {
     /// Where a tenant has many tools: a search in their place. Without the [tools](crate::search::tools) that it takes the
     /// model is given all.
     pub search: Option<ToolSearch>,
+    /// Has the model write programs that call tools, in the place of calling them one by one. Without its
+    /// [tool](crate::code::code_mode) the model is given the tools themselves.
+    pub code: Option<CodeMode>,
     /// What models cost.
     pub prices: Prices,
     /// What a tenant may spend in a day, over all runs that know the same ledger.
     pub day: Option<DayLimits>,
+    /// Which calls need approval, beside what the session and hooks say. Without it: those of destructive tools.
+    pub approval: ApprovalPolicy,
+    /// The longest JSON form of a run that is suspended. A longer one goes on without the calls that need approval.
+    pub max_suspended_bytes: usize,
 }
 
 impl Default for AgentConfig {
@@ -56,8 +68,11 @@ impl Default for AgentConfig {
             max_retry_wait: Duration::from_secs(30),
             results: None,
             search: None,
+            code: None,
             prices: Prices::default(),
             day: None,
+            approval: ApprovalPolicy::destructive(),
+            max_suspended_bytes: 4_000_000,
         }
     }
 }
@@ -108,6 +123,8 @@ pub struct AgentReply {
     pub exhausted: Option<Exhausted>,
     /// The whole conversation, to go on from with [`Agent::run_messages`]. Every tool call in it has its reply.
     pub messages: Vec<Message>,
+    /// Where the outcome is [`RunOutcome::Suspended`]: the run as it waits, to go on with by [`Agent::resume`].
+    pub suspended: Option<Box<SuspendedRun>>,
 }
 
 /// A run that came to nothing.
@@ -132,6 +149,9 @@ pub enum AgentError {
         /// What the run had come to by then.
         partial: Box<AgentReply>,
     },
+    /// A run that was suspended cannot go on.
+    #[error("{0}")]
+    Resume(#[from] ResumeError),
     /// A fault of the loop itself.
     #[error("the agent loop failed: {0}")]
     Internal(#[from] StepperError),
@@ -195,14 +215,24 @@ impl Agent {
         if messages.is_empty() {
             return Err(AgentError::NoMessages);
         }
+        self.check_price()?;
+        let run = self.session().run();
+        let span = tracing::info_span!("agent_run", run = %run.id(), tenant = %run.tenant(), model = self.model.id());
+        // Boxed: the future holds a step, its hooks and its calls, and would weigh down whoever awaits it.
+        self.run_in(run, messages).boxed().instrument(span).await
+    }
+
+    /// The session with what the agent wants approved.
+    fn session(&self) -> Session {
+        self.session.clone().with_approval(self.config.approval.clone())
+    }
+
+    fn check_price(&self) -> Result<(), AgentError> {
         let day = self.config.day.as_ref().and_then(|day| day.budget.max_cost_micros);
         if self.config.stepper.bounds.max_cost_micros.or(day).is_some() && self.price().is_none() {
             return Err(AgentError::NoPrice { model: self.model.id().to_owned() });
         }
-        let run = self.session.run();
-        let span = tracing::info_span!("agent_run", run = %run.id(), tenant = %run.tenant(), model = self.model.id());
-        // Boxed: the future holds a step, its hooks and its calls, and would weigh down whoever awaits it.
-        self.run_in(run, messages).boxed().instrument(span).await
+        Ok(())
     }
 
     /// What the model's tokens cost.
@@ -216,7 +246,6 @@ impl Agent {
 
     async fn run_in(&self, run: Run, messages: Vec<Message>) -> Result<AgentReply, AgentError> {
         run.observe(RunEvent::RunStarted { tenant: run.tenant().clone() });
-        let mut failure = None;
         run.name_model(self.model.id());
         let begin = async {
             match run.agent_startup().await {
@@ -224,18 +253,38 @@ impl Agent {
                 Gate::Stop(stop) => Gate::Stop(stop),
             }
         };
-        let (stepper, begun) = match begin.await {
-            Gate::Go(messages) => {
-                let mut drive = drive::Drive::new(self, run.clone(), messages);
-                failure = drive.finish().await.err();
-                (drive.into_stepper(), true)
-            }
+        match begin.await {
+            Gate::Go(messages) => self.finish(run.clone(), drive::Drive::new(self, run, messages)).await,
             Gate::Stop(stop) => {
                 let mut stepper = Stepper::new(self.config.stepper.clone(), messages, Vec::new());
                 stepper.stop(drive::stopped(stop));
-                (stepper, false)
+                self.end(run, stepper, false, None).await
             }
+        }
+    }
+
+    /// Drives a run to its end, or to where it waits.
+    async fn finish(&self, run: Run, mut drive: drive::Drive<'_>) -> Result<AgentReply, AgentError> {
+        let failure = drive.finish().await.err();
+        let Some(suspended) = drive.suspended() else {
+            return self.end(run, drive.into_stepper(), true, failure).await;
         };
+        let approvals = suspended.pending.iter().map(|pending| pending.id).collect();
+        run.observe(RunEvent::RunSuspended { approvals, expires_at: suspended.expires_at });
+        let mut reply = AgentReply::of(&run, drive.into_stepper());
+        reply.text.clear();
+        (reply.outcome, reply.suspended) = (RunOutcome::Suspended, Some(Box::new(suspended)));
+        Ok(reply)
+    }
+
+    /// What is done at the end of a run.
+    async fn end(
+        &self,
+        run: Run,
+        stepper: Stepper,
+        begun: bool,
+        failure: Option<drive::Failure>,
+    ) -> Result<AgentReply, AgentError> {
         let mut reply = AgentReply::of(&run, stepper);
         if begun {
             match run.after_agent_run(reply.as_hooks_see_it()).await {
@@ -272,6 +321,7 @@ impl AgentReply {
             cost_micros: stepper.cost_micros(),
             exhausted: stepper.exhausted().cloned(),
             messages: stepper.into_messages(),
+            suspended: None,
         }
     }
 

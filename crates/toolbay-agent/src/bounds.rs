@@ -94,6 +94,8 @@ pub enum RunOutcome {
     RepairLimit,
     /// The model could not be asked.
     ModelFailed,
+    /// It waits for somebody to approve calls, and can go on.
+    Suspended,
 }
 
 impl RunOutcome {
@@ -115,6 +117,7 @@ impl RunOutcome {
             Self::DayLimit => "day_limit",
             Self::RepairLimit => "repair_limit",
             Self::ModelFailed => "model_failed",
+            Self::Suspended => "suspended",
         }
     }
 

@@ -24,9 +24,10 @@ use std::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toolbay_api::{
-    CallId, ErrorKind, RunId, Tool, ToolCall, ToolContext, ToolDefinition, ToolError, hook::ToolMatcher, tool,
+    CallId, ErrorKind, RunId, Tool, ToolCall, ToolContext, ToolDefinition, ToolError, ToolOutput, async_trait,
+    hook::ToolMatcher, tool,
 };
-use toolbay_runtime::{Reply, Run, ToolInfo};
+use toolbay_runtime::{Approval, Desk, Reply, Run, ToolInfo};
 
 use crate::{
     budget::Exhausted,
@@ -89,8 +90,22 @@ pub struct CodeMode {
 struct Admitted {
     run: Run,
     step: u32,
+    desk: Desk,
     allowance: Allowance,
+    /// What the program was answered before, where it is run again.
+    known: Journal,
     script: Mutex<Option<Arc<Script>>>,
+}
+
+/// What a call of `run_code` brings along.
+#[derive(Debug, Clone, Default)]
+pub struct CodeTurn {
+    /// The calls that it may make.
+    pub allowance: Allowance,
+    /// What was decided about calls that it made and that wait.
+    pub given: Vec<Approval>,
+    /// What it was answered until then: the [`CodeReply::journal`] of the reply with which it came back.
+    pub journal: Journal,
 }
 
 /// What came of one program.
@@ -102,6 +117,8 @@ pub struct CodeReply {
     pub calls: Vec<String>,
     /// What of the run or of the tenant's day ran out, if that ended the program.
     pub exhausted: Option<Exhausted>,
+    /// Where [`Reply::waits`] says that calls wait: what the program was answered so far, to go on from.
+    pub journal: Option<Journal>,
 }
 
 /// Code mode and the tool that it takes: [`AgentConfig::code`](crate::AgentConfig::code) takes the one, `builder.tool(...)` the
@@ -124,13 +141,35 @@ pub struct CodeReply {
 #[must_use]
 pub fn code_mode(settings: CodeSettings) -> (CodeMode, impl Tool + 'static) {
     let mode = CodeMode { settings: Arc::new(settings), admitted: Arc::default() };
-    let known = mode.clone();
     let about = "Runs a program that calls tools as functions.";
-    let run_code = tool(RUN_CODE, about, move |program: Program, cx: ToolContext| {
-        let begun = known.begin(&cx);
-        async move { run::run(&begun?, &program.code, &cx).await }
-    });
-    (mode, run_code)
+    // Only its definition is used, which is made from the type: it is called by way of the code mode that knows the run.
+    let typed = tool(RUN_CODE, about, async |_: Program, _: ToolContext| Ok(()));
+    (mode.clone(), RunCode { definition: typed.definition().clone(), mode })
+}
+
+/// The tool.
+struct RunCode {
+    definition: ToolDefinition,
+    mode: CodeMode,
+}
+
+#[async_trait]
+impl Tool for RunCode {
+    fn definition(&self) -> &ToolDefinition {
+        &self.definition
+    }
+
+    /// Its journal sees to it that nothing is done twice.
+    fn resumes(&self) -> bool {
+        true
+    }
+
+    async fn call(&self, arguments: serde_json::Value, cx: &ToolContext) -> Result<ToolOutput, ToolError> {
+        let Program { code } = serde_json::from_value(arguments)
+            .map_err(|error| ToolError::new(ErrorKind::InvalidArguments, error.to_string()))?;
+        let script = self.mode.begin(cx)?;
+        run::run(&script, &code, cx).await.map(ToolOutput::new)
+    }
 }
 
 /// The arguments of `run_code`.
@@ -164,28 +203,43 @@ impl CodeMode {
         Some(definition)
     }
 
+    /// Whether the description of `run_code` has all functions with what they do.
+    pub(crate) fn lists_all(&self, run: &Run) -> bool {
+        bindings(run.tools()).fits(self.settings.max_listing_bytes)
+    }
+
     /// Whether the model is given `tool` beside `run_code`.
     pub(crate) fn is_beside(&self, tool: &str) -> bool {
         self.settings.beside.matches(tool)
     }
 
-    /// Takes a model's call of `run_code` down the road, and lets its program call the run's tools within `allowance`.
+    /// Takes a model's call of `run_code` down the road, and lets its program call the run's tools.
+    ///
+    /// Where calls of the program need approval the reply has them as [`waits`](Reply::waits). The same call, made with what was
+    /// decided and with the reply's journal, runs the program again from its beginning: what it asked before is answered from
+    /// the journal, and nothing is called twice.
     ///
     /// # Cancel safety
     /// Dropping the future drops the program where it stands, and the calls that it waits for.
-    pub async fn call(&self, run: &Run, step: u32, call: ToolCall, allowance: Allowance) -> CodeReply {
+    pub async fn call(&self, run: &Run, step: u32, call: ToolCall, turn: CodeTurn) -> CodeReply {
+        let CodeTurn { allowance, given, journal: known } = turn;
         let key = (run.id(), CallId::new(call.id.as_str()));
-        let admitted = Arc::new(Admitted { run: run.clone(), step, allowance, script: Mutex::default() });
+        let desk = Desk::new(key.1.clone(), given);
+        let (own, script) = (desk.clone(), Mutex::default());
+        let admitted = Arc::new(Admitted { run: run.clone(), step, desk, allowance, known, script });
         self.lock().insert(key.clone(), Arc::clone(&admitted));
         let _forget = Forget { mode: self, key };
-        let mut reply = run.call(step, call).await;
+        let mut reply = run.call_at(&own, step, call).await;
         let script = admitted.script();
         let end = script.as_ref().and_then(|script| script.end_so_far());
         if let Some(End::Stopped(stop)) = &end {
             reply.stop.get_or_insert_with(|| stop.clone());
         }
-        let calls = script.map(|script| script.new_calls()).unwrap_or_default();
-        CodeReply { reply, calls, exhausted: end.and_then(End::exhausted) }
+        // A program that is not even begun, since its own call waits, keeps what it had.
+        let so_far = || script.as_ref().map_or_else(|| admitted.known.clone(), |script| script.journal());
+        let journal = (!reply.waits.is_empty()).then(so_far);
+        let calls = script.as_ref().map(|script| script.new_calls()).unwrap_or_default();
+        CodeReply { reply, calls, exhausted: end.and_then(End::exhausted), journal }
     }
 
     /// The program of a call that a driver waits for.
@@ -200,10 +254,10 @@ impl CodeMode {
                 "run_code is for the model of an agent in code mode, and for nobody else: call the tools themselves";
             return Err(ToolError::new(ErrorKind::PermissionDenied, text));
         };
-        let Admitted { run, step, allowance, .. } = &*admitted;
+        let Admitted { run, step, desk, allowance, known, .. } = &*admitted;
         let settings = Arc::clone(&self.settings);
-        let known = Journal::default();
-        let script = Arc::new(Script::new(settings, run.clone(), *step, cx.clone(), allowance.clone(), known));
+        let (desk, allowance, known) = (desk.clone(), allowance.clone(), known.clone());
+        let script = Arc::new(Script::new(settings, run.clone(), *step, cx.clone(), desk, allowance, known));
         *admitted.script.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&script));
         Ok(script)
     }

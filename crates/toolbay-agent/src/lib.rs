@@ -12,7 +12,7 @@
 //! - [`code`]: programs of the model's that call tools as functions.
 //! - [`search`]: tools that find tools, where there are many.
 //! - [`stepper`]: the loop as a value without I/O.
-//! - [`agent`]: the driver.
+//! - [`agent`]: the driver, and runs that wait for somebody.
 //! - `provider` (feature `providers`): real models over HTTP.
 
 pub mod agent;
@@ -28,7 +28,7 @@ pub mod scripted;
 pub mod search;
 pub mod stepper;
 
-pub use agent::{Agent, AgentConfig, AgentError, AgentReply};
+pub use agent::{Agent, AgentConfig, AgentError, AgentReply, Decisions, ResumeError, SuspendedRun};
 pub use bounds::{Bounds, RunOutcome};
 pub use budget::{DayBudget, DayLimits, Exhausted, Ledger, MemoryLedger, Price, Prices, Spending};
 pub use code::{CodeMode, CodeSettings};

@@ -6,6 +6,7 @@
 
 mod calls;
 mod history;
+mod inside;
 
 use std::collections::BTreeMap;
 
@@ -296,6 +297,15 @@ impl Stepper {
             self.close_step();
         }
         Ok(())
+    }
+
+    /// The calls that wait for their replies, in the model's order.
+    #[must_use]
+    pub fn open_calls(&self) -> Vec<ToolCall> {
+        match &self.phase {
+            Phase::Calling(slots) => slots.iter().filter(|slot| slot.reply.is_none()).map(|slot| slot.call.clone()).collect(),
+            Phase::Ready | Phase::Asked | Phase::Done(_) => Vec::new(),
+        }
     }
 
     /// Ends the run, whatever it is doing. Calls that are open are answered by an error that says so.

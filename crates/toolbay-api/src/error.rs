@@ -124,6 +124,8 @@ pub enum ErrorKind {
     Config,
     /// The plugin panicked; the host caught it.
     Panic,
+    /// Somebody has to approve the call first, and its caller cannot wait for that.
+    ApprovalRequired,
     /// Somebody has to answer a question first; the same call is then made again with the answer.
     InputRequired,
     /// Something that the call needs is away for now.
@@ -154,6 +156,7 @@ impl ErrorKind {
             Self::Conflict => "Conflict",
             Self::Config => "Config",
             Self::Panic => "Panic",
+            Self::ApprovalRequired => "ApprovalRequired",
             Self::InputRequired => "InputRequired",
             Self::Unavailable => "Unavailable",
             Self::Internal => "Internal",

@@ -297,6 +297,18 @@ impl RunId {
     }
 }
 
+impl From<Uuid> for RunId {
+    fn from(id: Uuid) -> Self {
+        Self(id)
+    }
+}
+
+impl From<RunId> for Uuid {
+    fn from(id: RunId) -> Self {
+        id.0
+    }
+}
+
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)

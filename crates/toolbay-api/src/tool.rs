@@ -107,6 +107,12 @@ pub trait Tool: Send + Sync {
         Execution::Async
     }
 
+    /// Whether a call that ends with `ApprovalRequired`, since a call that it made inside needs approval, may be made again
+    /// from its beginning with what was approved. Only where that does nothing twice: such calls inside are refused otherwise.
+    fn resumes(&self) -> bool {
+        false
+    }
+
     /// Calls it.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use semver::Version;
+use crate::approval::{Decision as Approved, PendingApproval};
 use toolbay_api::{CallId, Caller, Event, HookPoint, PluginName, Scope, ToolError, ToolOutput};
 
 /// A hook's decision that was not simply to go on.
@@ -84,6 +85,42 @@ pub struct DenialRecord<'a> {
     pub is_last: bool,
 }
 
+/// An approval that was asked for or decided about, as the audit keeps it.
+#[derive(Debug)]
+pub struct ApprovalRecord<'a> {
+    /// The tenant's user whose run it is, where the host named one.
+    pub user: Option<&'a str>,
+    /// What waits.
+    pub pending: &'a PendingApproval,
+    /// What happened.
+    pub stage: ApprovalStage<'a>,
+}
+
+/// What happened to an approval.
+#[derive(Debug)]
+pub enum ApprovalStage<'a> {
+    /// It was asked for.
+    Asked,
+    /// Somebody decided.
+    Decided {
+        /// Who.
+        by: &'a str,
+        /// What.
+        decision: &'a Approved,
+    },
+}
+
+impl ApprovalStage<'_> {
+    /// In one word: `ask`, `approve`, `reject`, `edit`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Asked => "ask",
+            Self::Decided { decision, .. } => decision.name(),
+        }
+    }
+}
+
 /// Takes audit records. Called in place: an implementation queues the record and returns. It is called in destructors too,
 /// where a caller gives a call up, and must not panic.
 pub trait AuditSink: Send + Sync {
@@ -100,6 +137,23 @@ pub trait AuditSink: Send + Sync {
     fn denied(&self, record: &DenialRecord<'_>) {
         trace_denial(record);
     }
+
+    /// An approval was asked for or decided about. Without an implementation it is a line in `tracing`, as [`TracingAudit`]
+    /// writes it.
+    fn approval(&self, record: &ApprovalRecord<'_>) {
+        trace_approval(record);
+    }
+}
+
+pub(crate) fn trace_approval(record: &ApprovalRecord<'_>) {
+    let ApprovalRecord { user, pending, stage } = record;
+    let by = if let ApprovalStage::Decided { by, .. } = stage { Some(*by) } else { None };
+    tracing::info!(
+        target: "toolbay::audit",
+        tenant = %pending.tenant, user, run = %pending.run, call = %pending.call, tool = %pending.tool,
+        approval = %pending.id, digest = pending.digest, by, stage = stage.name(),
+        "approval"
+    );
 }
 
 pub(crate) fn trace_denial(record: &DenialRecord<'_>) {

@@ -16,6 +16,7 @@ use toolbay_api::{
 };
 
 use crate::{
+    approval::Desk,
     catalog::Owner,
     chance, clock,
     denials::{Denials, Denied},
@@ -42,6 +43,8 @@ pub(crate) struct CallHost {
     /// Learns each secret that is read; whoever made it keeps them from coming out.
     redactor: Redactor,
     origin: Origin,
+    /// Where calls inside this one ask for approval.
+    desk: Option<Desk>,
     /// The configuration, where it has to be made for this call.
     config: OnceLock<Option<Value>>,
     denials: Denials,
@@ -60,7 +63,14 @@ impl CallHost {
         let (logged, of_error_hook, origin) = (AtomicUsize::new(0), false, Origin::CALL);
         let (run, config) = (run.downgrade(), OnceLock::new());
         let denials = Denials::default();
-        Self { run, owner, call, depth, deadline, logged, of_error_hook, redactor, origin, config, denials }
+        let desk = None;
+        Self { run, owner, call, depth, deadline, logged, of_error_hook, redactor, origin, desk, config, denials }
+    }
+
+    /// Where calls inside this one ask for approval; they are refused where there is no such place.
+    pub(crate) fn asking_at(mut self, desk: Option<Desk>) -> Self {
+        self.desk = desk;
+        self
     }
 
     /// Where events that the call tells of come from.
@@ -233,6 +243,7 @@ impl Host for CallHost {
             peer: None,
             let_through: None,
             parent: Some(self.call.clone()),
+            desk: self.desk.clone(),
         };
         road::travel(&run, trip).await.result
     }

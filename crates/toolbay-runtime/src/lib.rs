@@ -6,7 +6,7 @@
 //!   [`manifest_file`]: the text of a manifest, in three formats; `archive`: plugins that come as bytes.
 //! - [`session`]: a tenant's view of the tools; [`run`](mod@run): one generation of it, from start to end.
 //! - `road`: the road of a tool call, one function. Beside it, one file a step: `view` (look-up), `gates` (hooks),
-//!   [`schema`], [`meter`], [`quarantine`], `callers` (whom a tool allows), `call_host` (what a plugin
+//!   [`schema`], [`approval`], [`meter`], [`quarantine`], `callers` (whom a tool allows), `call_host` (what a plugin
 //!   can reach), `shape`.
 //! - [`contract`]: the port through which a public hook contract composes what hooks say.
 //! - [`lifecycle`]: a plugin's states; `callbacks`: its callbacks; `waves`: folders in the order of what requires what;
@@ -46,6 +46,7 @@ mod view;
 mod waves;
 
 pub mod activation;
+pub mod approval;
 pub mod audit;
 pub mod clock;
 pub mod contract;
@@ -76,7 +77,8 @@ pub mod store;
 pub mod toolbay;
 
 pub use activation::{Activation, TenantPlugin};
-pub use audit::{AuditRecord, AuditSink, DenialRecord, EventRecord, TracingAudit};
+pub use approval::{Approval, ApprovalPolicy, AskedBy, CalledPlugin, Decision, Desk, PendingApproval};
+pub use audit::{ApprovalRecord, ApprovalStage, AuditRecord, AuditSink, DenialRecord, EventRecord, TracingAudit};
 pub use catalog::{PluginInfo, RegisterOptions, ToolInfo};
 pub use checks::HealthWatch;
 pub use clock::{Clock, SystemClock};

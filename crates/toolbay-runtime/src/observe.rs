@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use uuid::Uuid;
+use crate::approval::PendingApproval;
 use toolbay_api::{CallId, HookPoint, PluginName, RunId, Scope, TenantId, ToolCall, WireResult, message::Tokens};
 
 /// Sees the events of the runs of a session.
@@ -25,6 +27,8 @@ pub trait Observer: Send + Sync {
 pub enum RunEvent {
     /// An agent run began.
     RunStarted { tenant: TenantId },
+    /// An agent run that was suspended goes on.
+    RunResumed { tenant: TenantId },
     /// A step began: a model call and what follows from it.
     StepStarted { step: u32 },
     /// The model answered.
@@ -46,8 +50,12 @@ pub enum RunEvent {
     ToolCallStarted { call: CallId, tool: String, arguments: Value },
     /// The call ended, however it went.
     ToolCallFinished { call: CallId, tool: String, result: Box<WireResult> },
+    /// The call is not made before somebody approves it.
+    ApprovalAsked { pending: Box<PendingApproval> },
     /// A plugin ran into its limits too often and is not called for the tenant for a while.
     PluginQuarantined { plugin: PluginName, seconds: u64, cause: String },
+    /// The agent run waits for decisions about these calls.
+    RunSuspended { approvals: Vec<Uuid>, expires_at: i64 },
     /// The agent run ended.
     RunFinished { outcome: String, text: String, steps: u32, tool_calls: u32 },
 }

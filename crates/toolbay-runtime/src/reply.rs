@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde_json::{Map, Value};
 use toolbay_api::{CallId, ErrorKind, Isolation, ToolError, ToolOutput, WireResult};
 
-use crate::gates::Stop;
+use crate::{approval::PendingApproval, gates::Stop};
 
 /// What a call comes back with, whatever became of it.
 #[derive(Debug, Clone)]
@@ -22,6 +22,9 @@ pub struct Reply {
     pub stop: Option<Stop>,
     /// What error hooks want the model to read beside the error.
     pub feedback: Option<String>,
+    /// Where the call was not made since somebody has to approve it first: what they are to be shown. Several where the tool
+    /// made calls that wait.
+    pub waits: Vec<PendingApproval>,
 }
 
 /// What a call used.

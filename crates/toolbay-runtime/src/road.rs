@@ -16,7 +16,8 @@ use toolbay_api::{
 };
 
 use crate::{
-    audit::{AuditRecord, Decision},
+    approval::{self, Ask, AskedBy, Desk, PendingApproval, Verdict},
+    audit::{ApprovalRecord, ApprovalStage, AuditRecord, Decision},
     call_host::CallHost,
     callers,
     catalog::{HookEntry, Owner, ToolEntry},
@@ -57,6 +58,8 @@ pub(crate) struct Trip {
     pub(crate) let_through: Option<Value>,
     /// The call that this one is made inside of.
     pub(crate) parent: Option<CallId>,
+    /// Where its caller has decisions and waits for them, if it can.
+    pub(crate) desk: Option<Desk>,
 }
 
 impl Trip {
@@ -76,7 +79,19 @@ impl Trip {
             peer: None,
             let_through: None,
             parent: None,
+            desk: None,
         }
+    }
+
+    /// Whether a plugin makes it, inside a call of its own. A call that is made as the run's own is none, however deep it lies.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.caller.is_some()
+    }
+
+    /// For a caller that can wait for approvals.
+    pub(crate) fn at(mut self, desk: Desk) -> Self {
+        self.desk = Some(desk);
+        self
     }
 
     pub(crate) fn for_peer(mut self, peer: Option<Arc<dyn Peer>>) -> Self {
@@ -102,6 +117,7 @@ enum Turned {
     Answered(ToolOutput),
     Refused(ToolError),
     Stopped(Stop),
+    Waits(Box<PendingApproval>),
 }
 
 /// A call on the road. Where it is given up on the way, the audit learns of it all the same.
@@ -161,7 +177,7 @@ pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
     let mut travelling = Travelling { run, entry, trip, decisions: Vec::new(), started, has_ended: false };
     let Travelling { trip, decisions, .. } = &mut travelling;
     let mut entered = 0;
-    let (mut raw, mut stop, mut usage) = (None, None, None);
+    let (mut raw, mut stop, mut usage, mut waits) = (None, None, None, Vec::new());
 
     // Held to the end: who waits for the last call of a plugin waits for the hooks around it too.
     let busy = entry.map(|entry| entry.owner.life.enter(trip.depth > 0)).transpose();
@@ -181,6 +197,7 @@ pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
                     let result = trip.redactor.result(answer).and_then(|output| kept(entry, &limits, output));
                     note_health(run, entry, started, result.as_ref().err());
                     drop(trial);
+                    waits = waiting_inside(trip, entry, &result);
                     // The audit keeps the raw result, so it is copied where a hook may yet replace it.
                     let may_be_replaced = entered > 0 || trip.let_through.is_some();
                     raw = (run.inner().audit.is_some() && may_be_replaced).then(|| result.clone());
@@ -193,13 +210,19 @@ pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
                     stop = Some(by);
                     Err(error)
                 }
+                Err(Turned::Waits(pending)) => {
+                    waits.push(*pending);
+                    Err(ToolError::new(ErrorKind::ApprovalRequired, "this call waits for approval"))
+                }
             }
         }
     };
     let mut feedback = None;
+    // A call that waits has not failed, and has no reply yet that hooks could see.
     if let Err(error) = &result
         && !trip.of_error_hook
         && busy.is_ok()
+        && waits.is_empty()
     {
         let origin = ErrorOrigin::Tool { call: trip.call.clone(), tool: trip.name.clone() };
         let input = OnError { origin, error: error.clone() };
@@ -207,7 +230,7 @@ pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
     }
 
     // 9 hooks out: those entered, in reverse.
-    if let Some(entry) = entry {
+    if let Some(entry) = entry.filter(|_| waits.is_empty()) {
         let (replaced, stopped_after) = hooks_out(run, trip, entry, entered, result, decisions).await;
         result = replaced;
         stop = stop.or(stopped_after);
@@ -228,8 +251,12 @@ pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
     };
     let call = trip.call.clone();
     travelling.record(raw.as_ref().or_else(|| usage.is_some().then_some(&result)), &result);
-    let reply = Reply { call, tool: travelling.tool(), result, metadata, stop, feedback };
-    if run.is_observed() {
+    // The call around it tells of what waits in it.
+    if travelling.trip.depth == 0 {
+        tell_of_waiting(run, &waits);
+    }
+    let reply = Reply { call, tool: travelling.tool(), result, metadata, stop, feedback, waits };
+    if run.is_observed() && reply.waits.is_empty() {
         let (call, tool, result) = (reply.call.clone(), reply.tool.to_string(), Box::new(reply.to_wire()));
         run.observe(RunEvent::ToolCallFinished { call, tool, result });
     }
@@ -246,7 +273,14 @@ async fn admit<'a>(
     decisions: &mut Vec<Decision>,
 ) -> Result<Admitted<'a>, Turned> {
     // 2 hooks in
-    let arguments = hooks_in(run, entry, trip, entered, decisions).await?;
+    let Way { arguments, asks, answer } = hooks_in(run, entry, trip, entered, decisions).await?;
+    if let Some(answer) = answer {
+        // An answer is not given either before what hooks want approved is.
+        if !asks.is_empty() {
+            approve(run, entry, trip, &arguments, asks)?;
+        }
+        return Err(Turned::Answered(answer));
+    }
 
     // 3 schema, on the arguments as the hooks left them
     let limits = effective_limits(run, entry);
@@ -268,7 +302,8 @@ async fn admit<'a>(
         }
     }
 
-    // 5 approval: a hook's `ask` is refused on the way in, until runs can be suspended.
+    // 5 approval: what hooks, policies and the tool's annotation want approved
+    approve(run, entry, trip, &arguments, asks)?;
 
     // 6 meter
     run.inner().ward.check(run.tenant(), &entry.owner.name, started).map_err(Turned::Refused)?;
@@ -284,7 +319,8 @@ async fn admit<'a>(
     let (owner, call, redactor) = (Arc::clone(&entry.owner), trip.call.clone(), trip.redactor.clone());
     let host = CallHost::new(run, owner, call, trip.depth, deadline, redactor)
         .of_error_hook(trip.of_error_hook)
-        .telling_from(trip.origin);
+        .telling_from(trip.origin)
+        .asking_at(trip.desk.clone().filter(|_| entry.tool.resumes()));
     let cx = ToolContext::new(ToolContextParts {
         caller: Arc::clone(run.caller()),
         call: trip.call.clone(),
@@ -299,18 +335,65 @@ async fn admit<'a>(
     Ok(Admitted { entry, arguments, cx, cancel, timeout: deadline - started, permit, trial })
 }
 
-/// Step 2: by priority, global before tenant; rewrites chain; whatever is not `continue` or a rewrite turns the call.
+/// Step 5.
+fn approve(run: &Run, entry: &ToolEntry, trip: &Trip, arguments: &Value, asks: Vec<Ask>) -> Result<(), Turned> {
+    match approval::settle(run, entry, trip, arguments, asks) {
+        Verdict::Go => Ok(()),
+        Verdict::Refused(error) => Err(Turned::Refused(error)),
+        Verdict::Waits(pending) => Err(Turned::Waits(pending)),
+    }
+}
+
+/// What waits of the calls that a tool made, where that is why the tool ended and it may be called again.
+fn waiting_inside(
+    trip: &Trip,
+    entry: &ToolEntry,
+    result: &Result<ToolOutput, ToolError>,
+) -> Vec<PendingApproval> {
+    let ended = result.as_ref().is_err_and(|error| error.kind == ErrorKind::ApprovalRequired);
+    let desk = trip.desk.as_ref().filter(|_| trip.depth == 0 && ended && entry.tool.resumes());
+    desk.map(Desk::waiting).unwrap_or_default()
+}
+
+fn tell_of_waiting(run: &Run, waits: &[PendingApproval]) {
+    for pending in waits {
+        if let Some(audit) = &run.inner().audit {
+            let user = run.caller().user.as_deref();
+            audit.approval(&ApprovalRecord { user, pending, stage: ApprovalStage::Asked });
+        }
+        if run.is_observed() {
+            run.observe(RunEvent::ApprovalAsked { pending: Box::new(pending.clone()) });
+        }
+    }
+}
+
+/// How a call came past the hooks on its way in.
+struct Way {
+    arguments: Value,
+    /// What they want approved.
+    asks: Vec<Ask>,
+    /// What one of them gives in the tool's place.
+    answer: Option<ToolOutput>,
+}
+
+impl Way {
+    fn with(arguments: Value) -> Self {
+        Self { arguments, asks: Vec::new(), answer: None }
+    }
+}
+
+/// Step 2: by priority, global before tenant; rewrites chain; whatever is not `continue`, `ask` or a rewrite turns the call.
 async fn hooks_in(
     run: &Run,
     entry: &ToolEntry,
     trip: &mut Trip,
     entered: &mut usize,
     decisions: &mut Vec<Decision>,
-) -> Result<Value, Turned> {
+) -> Result<Way, Turned> {
     let arguments = std::mem::take(&mut trip.arguments);
     let hooks = run.view().hooks_around_tools();
     if hooks.is_empty() && run.composition().is_none() {
-        return Ok(arguments);
+        return Ok(Way::with(arguments));
     }
     // Hooks are shown no more than a tool would be: the caller, not the hook, is told of what is too much.
     let limits = effective_limits(run, entry);
@@ -318,7 +401,7 @@ async fn hooks_in(
         .map_err(Turned::Refused)?;
     if run.composition().is_some() {
         return match run.contract_pre_tool_call(entry, trip, arguments, decisions).await {
-            Passed::Go(arguments) => Ok(trip.let_through.insert(arguments).clone()),
+            Passed::Go(arguments) => Ok(Way::with(trip.let_through.insert(arguments).clone())),
             Passed::Refused(error) => Err(Turned::Refused(error)),
             Passed::Stopped(stop) => Err(Turned::Stopped(stop)),
         };
@@ -332,6 +415,7 @@ async fn hooks_in(
     };
     let point = HookPoint::BeforeToolCall;
     let asking = Asking::of_trip(run, trip, point);
+    let mut asks = Vec::new();
     for hook in hooks {
         *entered += 1;
         let registration = &hook.registration;
@@ -356,7 +440,7 @@ async fn hooks_in(
             }
             BeforeToolCallOutcome::Answer(output) => {
                 asking.record(hook, decisions, "answer");
-                return Err(Turned::Answered(output));
+                return Ok(Way { arguments: input.arguments, asks, answer: Some(output) });
             }
             BeforeToolCallOutcome::Deny(reason) => {
                 asking.record(hook, decisions, &format!("deny: {reason}"));
@@ -364,10 +448,8 @@ async fn hooks_in(
             }
             BeforeToolCallOutcome::Ask(what) => {
                 asking.record(hook, decisions, &format!("ask: {what}"));
-                return Err(Turned::Refused(ToolError::new(
-                    ErrorKind::DeniedByHook,
-                    format!("{name} wants this call approved ({what}), and approval is not available yet"),
-                )));
+                // The hooks behind it are asked all the same: nobody need approve what one of them denies.
+                asks.push(Ask { by: AskedBy::Hook(name.to_string()), reason: what });
             }
             BeforeToolCallOutcome::Stop(reason) => {
                 asking.record(hook, decisions, &format!("stop: {reason}"));
@@ -375,7 +457,7 @@ async fn hooks_in(
             }
         }
     }
-    Ok(input.arguments)
+    Ok(Way { arguments: input.arguments, asks, answer: None })
 }
 
 /// Step 9: the hooks that were entered, in reverse, each with what the one before it left.

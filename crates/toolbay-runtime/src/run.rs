@@ -15,6 +15,7 @@ use toolbay_api::{
 };
 
 use crate::{
+    approval::{Approval, ApprovalPolicy, Desk},
     audit::AuditSink,
     catalog::{Owner, ToolInfo},
     clock::Clock,
@@ -77,6 +78,7 @@ pub(crate) struct Inner {
     pub(crate) rights: Arc<PermissionSet>,
     pub(crate) tenant_grants: Arc<PermissionSet>,
     pub(crate) tenant_limits: Option<Arc<toolbay_api::LimitsRequest>>,
+    pub(crate) approval: Vec<Arc<ApprovalPolicy>>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) ward: Arc<Ward>,
     pub(crate) kv: Arc<dyn KvStore>,
@@ -143,18 +145,22 @@ impl Run {
     /// Takes a call down the road that is made inside of another, on behalf of whoever made that one: as the run's own call,
     /// one level deeper, and over when `outer` is. For the tools of a host that make calls in the model's place.
     ///
+    /// Decisions are taken from the outer call's `desk`. A call that needs one comes back with [`Reply::waits`] set, as the run's
+    /// own does; whoever made it leaves that at the desk, for the outer call to come back with.
+    ///
     /// A failed tool is a reply, as with [`call`](Self::call). How deep calls may lie within one another is for the caller to
     /// keep, by [`Limits::max_call_chain`].
     ///
     /// # Cancel safety
     /// As [`call`](Self::call).
-    pub async fn call_within(&self, outer: &ToolContext, step: u32, call: ToolCall) -> Reply {
+    pub async fn call_within(&self, outer: &ToolContext, desk: &Desk, step: u32, call: ToolCall) -> Reply {
         let ToolCall { id, name, arguments } = call;
         let depth = outer.depth().saturating_add(1);
         let trip = Trip {
             depth,
             deadline: Some(outer.deadline()),
             parent: Some(outer.call().clone()),
+            desk: Some(desk.clone()),
             ..Trip::from_outside(step, CallId::new(id), name, arguments)
         };
         road::travel(self, trip).await
@@ -179,10 +185,44 @@ impl Run {
         self.inner.bay.program(Scope::Tenant(self.tenant().clone()), file_name, source, functions, limits).await
     }
 
+    /// As [`call`](Self::call), by a caller that can wait for approvals: a call that needs one is not made, and comes back
+    /// with [`Reply::waits`] set. It is made by calling again with what was decided.
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call). A decision that was used by then is used.
+    pub async fn call_waiting(&self, step: u32, call: ToolCall, given: Vec<Approval>) -> Reply {
+        let desk = Desk::new(CallId::new(call.id.as_str()), given);
+        self.call_at(&desk, step, call).await
+    }
+
+    /// As [`call_waiting`](Self::call_waiting), with the decisions at a desk that [`call_within`](Self::call_within) is given
+    /// too.
+    ///
+    /// # Cancel safety
+    /// As [`call_waiting`](Self::call_waiting).
+    pub async fn call_at(&self, desk: &Desk, step: u32, call: ToolCall) -> Reply {
+        let ToolCall { id, name, arguments } = call;
+        road::travel(self, Trip::from_outside(step, CallId::new(id), name, arguments).at(desk.clone())).await
+    }
+
     /// Takes a call that has no id yet down the road.
     pub(crate) async fn call_directly(&self, name: &str, arguments: Value, peer: Option<Arc<dyn Peer>>) -> Reply {
         let call = self.next_call_id();
         road::travel(self, Trip::from_outside(0, call, name.to_owned(), arguments).for_peer(peer)).await
+    }
+
+    /// The same, by a caller that can wait for approvals.
+    pub(crate) async fn call_waiting_directly(
+        &self,
+        name: &str,
+        arguments: Value,
+        peer: Option<Arc<dyn Peer>>,
+        given: Vec<Approval>,
+    ) -> Reply {
+        let call = self.next_call_id();
+        let desk = Desk::new(call.clone(), given);
+        let trip = Trip::from_outside(0, call, name.to_owned(), arguments).for_peer(peer).at(desk);
+        road::travel(self, trip).await
     }
 
     /// An id for a call that its maker gave none: its number within the run.
@@ -222,6 +262,11 @@ impl Run {
 
     pub(crate) fn model(&self) -> &str {
         self.inner.model.get().map_or("unknown", String::as_str)
+    }
+
+    /// The policies that say which calls need approval.
+    pub(crate) fn policies(&self) -> &[Arc<ApprovalPolicy>] {
+        &self.inner.approval
     }
 
     pub(crate) fn composition(&self) -> Option<&dyn Composition> {

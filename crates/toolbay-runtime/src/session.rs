@@ -7,10 +7,13 @@ use std::{
 
 use serde_json::Value;
 use tokio::sync::watch;
-use toolbay_api::{Caller, Peer, PermissionSet, RunId, TenantId};
+use toolbay_api::{Caller, ErrorKind, Peer, PermissionSet, RunId, TenantId, ToolError};
 
 use crate::{
+    approval::{Approval, ApprovalPolicy, Decision, PendingApproval},
+    audit::{ApprovalRecord, ApprovalStage},
     catalog::ToolInfo,
+    clock::Clock,
     contract::Contract,
     meter::Meter,
     observe::Observer,
@@ -49,6 +52,7 @@ pub struct Session {
     tenant_limits: Option<Arc<toolbay_api::LimitsRequest>>,
     observer: Option<Arc<dyn Observer>>,
     contract: Option<Arc<dyn Contract>>,
+    approval: Vec<Arc<ApprovalPolicy>>,
     meter: Arc<Meter>,
 }
 
@@ -59,6 +63,7 @@ impl Session {
         Self {
             tenant_grants: policy.tenant_grants.get(&tenant).map_or_else(|| Arc::clone(&policy.any_tenant), Arc::clone),
             tenant_limits: policy.tenant_limits.get(&tenant).cloned(),
+            approval: vec![Arc::clone(&policy.approval)],
             toolbay,
             tenant,
             user: None,
@@ -80,6 +85,12 @@ impl Session {
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
+    }
+
+    /// The host's clock.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.toolbay.ports().clock)
     }
 
     /// Names the tenant's user, as the host knows it.
@@ -118,6 +129,29 @@ impl Session {
         self
     }
 
+    /// Says which calls need approval, beside what the host's policy says.
+    #[must_use]
+    pub fn with_approval(mut self, policy: ApprovalPolicy) -> Self {
+        self.approval.push(Arc::new(policy));
+        self
+    }
+
+    /// Takes down what somebody decided about a call that waits, and gives what the call is presented with. `by` is who
+    /// decided, as the audit is to have it.
+    ///
+    /// # Errors
+    /// `NotFound` where the call is another tenant's.
+    pub fn decide(&self, by: &str, pending: &PendingApproval, decision: &Decision) -> Result<Approval, ToolError> {
+        if pending.tenant != self.tenant {
+            return Err(ToolError::new(ErrorKind::NotFound, "there is no such call that waits for approval"));
+        }
+        if let Some(audit) = &self.toolbay.ports().audit {
+            let stage = ApprovalStage::Decided { by, decision };
+            audit.approval(&ApprovalRecord { user: self.user(), pending, stage });
+        }
+        Ok(pending.approval(decision))
+    }
+
     /// The tools that the user may see now, in alphabetical order.
     #[must_use]
     pub fn tools(&self) -> Vec<ToolInfo> {
@@ -147,6 +181,21 @@ impl Session {
         self.run().call_directly(tool, arguments, Some(peer)).await
     }
 
+    /// As [`call_for`](Self::call_for), by a caller that can wait for approvals: a call that needs one is not made, and comes
+    /// back with [`Reply::waits`] set. It is made by calling again with what was [decided](Self::decide).
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the call. A decision that was used by then is used.
+    pub async fn call_waiting(
+        &self,
+        peer: Option<Arc<dyn Peer>>,
+        tool: &str,
+        arguments: Value,
+        given: Vec<Approval>,
+    ) -> Reply {
+        self.run().call_waiting_directly(tool, arguments, peer, given).await
+    }
+
     /// The prompts that the user may see now, in alphabetical order.
     #[must_use]
     pub fn prompts(&self) -> Vec<PromptInfo> {
@@ -174,6 +223,12 @@ impl Session {
     /// Begins a run, which sees the tools as they are now until it ends.
     #[must_use]
     pub fn run(&self) -> Run {
+        self.run_as(RunId::random())
+    }
+
+    /// Goes on with a run under the id that it had, with the tools as they are now.
+    #[must_use]
+    pub fn run_as(&self, id: RunId) -> Run {
         let shared = self.toolbay.ports();
         // Before the view: an older generation only waits longer.
         let generation = self.toolbay.registry().generation();
@@ -181,7 +236,7 @@ impl Session {
             tenant: self.tenant.clone(),
             user: self.user.clone(),
             conversation: self.conversation.clone(),
-            run: RunId::random(),
+            run: id,
             trace: None,
         });
         let composition = self.contract.as_ref().map(|contract| contract.begin(&caller));
@@ -193,6 +248,7 @@ impl Session {
                 rights: Arc::clone(&self.rights),
                 tenant_grants: Arc::clone(&self.tenant_grants),
                 tenant_limits: self.tenant_limits.clone(),
+                approval: self.approval.clone(),
                 meter: Arc::clone(&self.meter),
                 ward: Arc::clone(&shared.ward),
                 kv: Arc::clone(&shared.kv),

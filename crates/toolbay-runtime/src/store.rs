@@ -8,6 +8,7 @@ mod audit;
 mod change;
 mod outbox;
 mod rows;
+mod suspended;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub use rows::{
     KeyRow, Listed, PackageDigest, PackageVersion, Page, Position, Registration, Revision, Role, RunRow,
     SecretReference, Snapshot, TenantRow,
 };
+pub use suspended::{MemorySuspended, SuspendedRow, SuspendedRuns};
 
 /// Keeps what a host must not forget. [`KvStore`](crate::kv::KvStore) is a port of its own.
 ///

@@ -27,6 +27,7 @@ pub(crate) use opening::{Opened, found_in, in_time};
 use crate::{
     abilities::Abilities,
     activation::Activation,
+    approval::{Approval, ApprovalPolicy, Spent},
     audit::{AuditSink, TracingAudit},
     catalog::{Owner, PluginInfo, RegisterOptions, Registered},
     clock::{Clock, SystemClock},
@@ -61,6 +62,7 @@ struct Inner {
     lives: Lives,
     outlets: Outlets,
     refusals: Refusals,
+    spent: Spent,
 }
 
 /// A host that may be gone, for what it holds itself.
@@ -80,6 +82,7 @@ pub(crate) struct Policy {
     plugin_grants: HashMap<PluginName, Arc<PermissionSet>>,
     pub(crate) tenant_grants: HashMap<TenantId, Arc<PermissionSet>>,
     pub(crate) any_tenant: Arc<PermissionSet>,
+    pub(crate) approval: Arc<ApprovalPolicy>,
     pub(crate) tenant_limits: HashMap<TenantId, Arc<LimitsRequest>>,
     assets: HashMap<PluginName, PathBuf>,
     configs: HashMap<PluginName, Value>,
@@ -245,6 +248,11 @@ impl Toolbay {
 
     pub(crate) fn registry(&self) -> &Registry {
         &self.0.registry
+    }
+
+    /// Uses an approval; says whether it was there to use.
+    pub(crate) fn spend(&self, approval: &Approval, now_ms: i64) -> bool {
+        self.0.spent.spend(approval.id, approval.expires_at, now_ms)
     }
 
     pub(crate) fn outlets(&self) -> &Outlets {
@@ -420,6 +428,7 @@ pub struct ToolbayBuilder {
     relay: Option<Arc<dyn EventRelay>>,
     loading: Loading,
     abilities: Vec<Ability>,
+    approval: ApprovalPolicy,
 }
 
 enum Native {
@@ -460,6 +469,7 @@ impl Default for ToolbayBuilder {
             relay: None,
             loading: Loading::default(),
             abilities: Vec::new(),
+            approval: ApprovalPolicy::default(),
         }
     }
 }
@@ -514,6 +524,13 @@ impl ToolbayBuilder {
     #[must_use]
     pub fn deterministic(mut self) -> Self {
         self.deterministic = true;
+        self
+    }
+
+    /// Which calls need approval, of whatever session. Without it: those that hooks want approved.
+    #[must_use]
+    pub fn approval(mut self, policy: ApprovalPolicy) -> Self {
+        self.approval = policy;
         self
     }
 
@@ -723,6 +740,7 @@ impl ToolbayBuilder {
                 plugin_grants: self.plugin_grants,
                 tenant_grants: self.tenant_grants,
                 any_tenant: Arc::new(PermissionSet::all()),
+                approval: Arc::new(self.approval),
                 tenant_limits: self.tenant_limits,
                 assets: self.assets,
                 configs: self.configs,
@@ -750,6 +768,7 @@ impl ToolbayBuilder {
             lives: Lives::new(self.callback_timeout),
             outlets: Outlets::default(),
             refusals: Refusals::default(),
+            spent: Spent::default(),
         }));
         for native in self.natives.into_values() {
             let plugin = native_plugin(native).map_err(|error| LoadError::new(error.kind, error.message))?;

@@ -9,12 +9,17 @@ use toolbay_api::{
     ErrorKind, Message, ModelRequest, ModelResponse, RunId, ToolCall, ToolDefinition, ToolError, ToolName,
     message::Tokens,
 };
-use toolbay_runtime::{Gate, Reply, Run, RunEvent, Stop, ToolInfo};
+use toolbay_runtime::{Gate, PendingApproval, Reply, Run, RunEvent, Stop, ToolInfo};
 
+use super::{
+    code::{definition, tools_for_code},
+    suspend::{Before, Decided},
+};
 use crate::{
     agent::Agent,
     bounds::RunOutcome,
     budget::{Exhausted, Spending, day_of},
+    code::is_run_code,
     model::{Model, ModelError},
     results::{READ_RESULT, Results},
     search::{DESCRIBE_TOOL, SEARCH_TOOLS, is_search},
@@ -25,14 +30,20 @@ use crate::{
 const FIRST_RETRY_WAIT: Duration = Duration::from_millis(500);
 
 pub(super) struct Drive<'a> {
-    agent: &'a Agent,
-    run: Run,
-    stepper: Stepper,
+    pub(super) agent: &'a Agent,
+    pub(super) run: Run,
+    pub(super) stepper: Stepper,
     model_error: Option<ModelError>,
     /// Tokens that the day's ledger knows of.
     counted: Tokens,
     /// Since when time is not counted there.
     began: Instant,
+    /// Since when the run goes on, here.
+    pub(super) started: Instant,
+    pub(super) before: Before,
+    /// Calls of the present step that wait for somebody.
+    pub(super) waiting: Vec<PendingApproval>,
+    pub(super) decided: Decided,
     _forget: Option<Forget>,
 }
 
@@ -62,20 +73,28 @@ struct Batch {
 
 impl<'a> Drive<'a> {
     pub(super) fn new(agent: &'a Agent, run: Run, messages: Vec<Message>) -> Self {
-        let tools = given(agent, &run).into_iter().map(for_the_model).collect();
+        let told = |tool| definition(agent, &run, tool).unwrap_or_else(|| for_the_model(tool));
+        let tools = given(agent, &run).into_iter().map(told).collect();
         let names = run.tools().iter().map(|tool| (tool.provider_name.to_string(), tool.definition.name.to_string()));
         let names = names.collect();
         let stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
+        Self::resumed(agent, run, stepper, Before::default(), Decided::default())
+    }
+
+    /// Goes on from where a stepper is.
+    pub(super) fn resumed(agent: &'a Agent, run: Run, stepper: Stepper, before: Before, decided: Decided) -> Self {
         let forget = agent.config.results.clone().map(|results| Forget { results, run: run.id() });
-        let (counted, began) = (Tokens::default(), Instant::now());
-        Self { agent, run, stepper, model_error: None, counted, began, _forget: forget }
+        let (counted, began) = (stepper.tokens(), Instant::now());
+        let (model_error, waiting, started) = (None, Vec::new(), began);
+        Self { agent, run, stepper, model_error, counted, began, started, before, waiting, decided, _forget: forget }
     }
 
     /// Runs until the stepper is done or the time is up.
     pub(super) async fn finish(&mut self) -> Result<(), Failure> {
         let time = self.stepper.bounds().max_wall_time;
+        let left = time.saturating_sub(self.before.ran);
         // Replies that came in before the time was up are in the stepper already and stay.
-        match tokio::time::timeout(time, self.steps()).await {
+        match tokio::time::timeout(left, self.steps()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 self.stepper.stop(RunOutcome::ModelFailed);
@@ -102,7 +121,12 @@ impl<'a> Drive<'a> {
                     self.ask(step, request).await?;
                     self.tell_the_ledger().await;
                 }
-                Next::RunTools { step, calls } => self.call(step, calls).await?,
+                Next::RunTools { step, calls } => {
+                    self.call(step, calls).await?;
+                    if self.waits()? {
+                        return Ok(());
+                    }
+                }
                 Next::Done(_) => return Ok(()),
             }
         }
@@ -207,18 +231,27 @@ impl<'a> Drive<'a> {
 
     async fn call(&mut self, step: u32, calls: Vec<ToolCall>) -> Result<(), StepperError> {
         let most = self.stepper.bounds().max_parallel_tool_calls.max(1);
+        let calls = self.as_decided(calls)?;
         for Batch { calls, .. } in self.batches(calls) {
             let calls = self.affordable(calls).await?;
+            let calls: Vec<_> = calls.into_iter().map(|call| (self.turn(&call), call)).collect();
             let run = self.run.clone();
-            let mut replies = stream::iter(calls.into_iter().map(|call| {
+            let mut replies = stream::iter(calls.into_iter().map(|(turn, call)| {
                 let (run, id) = (run.clone(), call.id.clone());
-                async move { (id, run.call(step, call).await) }
+                async move { (id, turn.make(&run, step, call).await) }
             }))
             .buffer_unordered(most);
-            while let Some((call_id, mut reply)) = replies.next().await {
+            while let Some((call_id, mut made)) = replies.next().await {
+                self.note_code(&call_id, &mut made);
+                let mut reply = made.reply;
                 let stop = reply.stop.take();
+                if !reply.waits.is_empty() {
+                    self.waiting.append(&mut reply.waits);
+                    continue;
+                }
                 self.offer_what_was_described(&reply);
                 let text = self.shown(&reply);
+                let text = self.told_of_edit(&call_id, text);
                 self.stepper.tool_replied(ToolReply {
                     call_id,
                     text,
@@ -239,6 +272,10 @@ impl<'a> Drive<'a> {
     async fn affordable(&mut self, calls: Vec<ToolCall>) -> Result<Vec<ToolCall>, StepperError> {
         let mut affordable = Vec::with_capacity(calls.len());
         for call in calls {
+            if self.decided.counted.remove(&call.id) {
+                affordable.push(call);
+                continue;
+            }
             let name = self.tool(&call.name).map_or_else(|| call.name.clone(), |tool| tool.definition.name.to_string());
             match self.spend(Spending { tool: Some(name), ..Spending::default() }).await {
                 Ok(()) => affordable.push(call),
@@ -267,7 +304,9 @@ impl<'a> Drive<'a> {
     }
 
     fn runs_alone(&self, tool: &ToolInfo) -> bool {
-        tool.definition.annotations.destructive == Some(true)
+        // A program's calls are counted when it is over, so nothing may be counted beside it.
+        is_run_code(tool.definition.name.as_str())
+            || tool.definition.annotations.destructive == Some(true)
             || self.agent.config.exclusive.as_ref().is_some_and(|tools| tools.matches(tool.definition.name.as_str()))
     }
 
@@ -288,7 +327,9 @@ impl<'a> Drive<'a> {
 
     /// A tool that was described can be called from the next request on.
     fn offer_what_was_described(&mut self, reply: &Reply) {
-        let described = reply.result.as_ref().ok().filter(|_| *reply.tool == *DESCRIBE_TOOL);
+        // In code mode it is called from code.
+        let is_offered = *reply.tool == *DESCRIBE_TOOL && self.agent.config.code.is_none();
+        let described = reply.result.as_ref().ok().filter(|_| is_offered);
         let name = described.and_then(|output| output.data.get("name")?.as_str());
         if let Some(tool) = name.and_then(|name| self.tool(name)).map(for_the_model) {
             self.stepper.offer(tool);
@@ -300,19 +341,26 @@ impl<'a> Drive<'a> {
     fn needs_repair(&self, reply: &Reply) -> bool {
         reply.result.as_ref().is_err_and(|error| {
             error.kind == ErrorKind::InvalidArguments
+                || (is_run_code(&reply.tool) && matches!(error.kind, ErrorKind::Compile | ErrorKind::Script))
                 || (error.kind == ErrorKind::NotFound && self.tool(&reply.tool).is_none())
         })
     }
 
-    fn tool(&self, name: &str) -> Option<&ToolInfo> {
+    pub(super) fn tool(&self, name: &str) -> Option<&ToolInfo> {
         self.run.tools().iter().find(|tool| tool.definition.name == *name || &*tool.provider_name == name)
     }
 }
 
 /// The tools that the model gets at first: all, or where there are too many the search and those that are pinned.
 fn given<'a>(agent: &Agent, run: &'a Run) -> Vec<&'a ToolInfo> {
-    let reads = |tool: &&ToolInfo| agent.config.results.is_some() && tool.definition.name == *READ_RESULT;
-    let tools: Vec<_> = run.tools().iter().filter(|tool| !reads(tool)).collect();
+    if let Some(tools) = tools_for_code(agent, run) {
+        return tools;
+    }
+    let later = |tool: &&ToolInfo| {
+        let name = tool.definition.name.as_str();
+        (agent.config.results.is_some() && name == READ_RESULT) || is_run_code(name)
+    };
+    let tools: Vec<_> = run.tools().iter().filter(|tool| !later(tool)).collect();
     let can = |name: &str| tools.iter().any(|tool| tool.definition.name == *name);
     match &agent.config.search {
         Some(search) if tools.len() > search.over && can(SEARCH_TOOLS) && can(DESCRIBE_TOOL) => {

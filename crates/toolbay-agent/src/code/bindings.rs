@@ -102,10 +102,19 @@ impl Bindings {
         )
     }
 
+    /// Whether all that there is to say of the functions has no more than `max_bytes`.
+    pub(super) fn fits(&self, max_bytes: usize) -> bool {
+        self.whole().len() <= max_bytes
+    }
+
+    fn whole(&self) -> String {
+        self.functions.iter().map(|bound| bound.line(true)).collect()
+    }
+
     /// The functions as a model is told of them within `max_bytes`: with what they do; where that is too long their
     /// signatures alone; where that is too long as well, their names as far as they go, and how to learn of the others.
     pub(super) fn listing(&self, max_bytes: usize, can_search: bool) -> String {
-        let whole: String = self.functions.iter().map(|bound| bound.line(true)).collect();
+        let whole = self.whole();
         if whole.len() <= max_bytes {
             return whole;
         }

@@ -77,14 +77,14 @@ impl Host for ScriptHost {
     }
 
     fn now_ms(&self) -> Result<i64, ToolError> {
-        Self::number(self.script()?.ask("now", |cx| cx.host().now_ms().map(Value::from))?)
+        Self::number(self.script()?.ask("$now", |cx| cx.host().now_ms().map(Value::from))?)
     }
 
     fn uuid(&self) -> Result<String, ToolError> {
-        Self::number(self.script()?.ask("uuid", |cx| cx.host().uuid().map(Value::from))?)
+        Self::number(self.script()?.ask("$uuid", |cx| cx.host().uuid().map(Value::from))?)
     }
 
     fn random(&self) -> Result<u64, ToolError> {
-        Self::number(self.script()?.ask("random", |cx| cx.host().random().map(Value::from))?)
+        Self::number(self.script()?.ask("$random", |cx| cx.host().random().map(Value::from))?)
     }
 }

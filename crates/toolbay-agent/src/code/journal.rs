@@ -114,6 +114,12 @@ impl Journal {
         self.entries.insert(number, entry);
     }
 
+    /// The tools that were called, in the order of the calls.
+    pub(crate) fn asked(&self) -> impl Iterator<Item = &str> {
+        let is_tool = |what: &&str| !super::script::CHANCE.contains(what);
+        self.entries.values().map(|entry| entry.what.as_str()).filter(is_tool)
+    }
+
     /// Whether everything that was answered is in it.
     #[must_use]
     pub fn is_whole(&self) -> bool {

@@ -50,6 +50,10 @@ pub(super) async fn run(script: &Arc<Script>, code: &str, cx: &ToolContext) -> R
             let text = format!("{} stopped the run: {}", stop.by, stop.reason);
             Err(told(script, ToolError::new(ErrorKind::DeniedByHook, text)))
         }
+        // Not told: it is not over. The road brings back what waits.
+        (Some(End::Suspended), _) => {
+            Err(ToolError::new(ErrorKind::ApprovalRequired, "calls of this program wait for approval"))
+        }
         (None, Some(Ok(output))) => {
             let mut answer = json!({ "result": output.data });
             let (printed, notes) = script.printed();

@@ -12,7 +12,7 @@ use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use toolbay_api::{ErrorKind, Limit, ToolCall, ToolContext, ToolDefinition, ToolError};
-use toolbay_runtime::{Run, Stop};
+use toolbay_runtime::{Desk, PendingApproval, Run, Stop};
 
 use super::{
     Allowance, CodeSettings, RUN_CODE,
@@ -20,6 +20,9 @@ use super::{
     journal::{Entry, Journal, digest},
 };
 use crate::budget::{DayLimits, Exhausted};
+
+/// What a host is asked that is no tool. They are marked, since a tool may have any name.
+pub(super) const CHANCE: [&str; 3] = ["$now", "$uuid", "$random"];
 
 /// One program under way.
 pub(super) struct Script {
@@ -29,6 +32,7 @@ pub(super) struct Script {
     step: u32,
     /// The call of `run_code`.
     outer: ToolContext,
+    desk: Desk,
     day: Option<DayLimits>,
     // std's Mutex, not tokio's: nothing is awaited while it is held.
     inner: Mutex<Inner>,
@@ -68,12 +72,23 @@ pub(super) enum End {
     Exhausted(Exhausted),
     /// A hook ended the run.
     Stopped(Stop),
+    /// Calls wait for approval, at the desk.
+    Suspended,
 }
 
 /// A call that may be made.
 enum Planned {
     Known(u64, Entry),
     New { number: u64, tool: Arc<ToolDefinition>, asked: String, arguments: Value },
+}
+
+/// What came of a call that could be made.
+enum Outcome {
+    Answer(Result<Value, ToolError>),
+    /// Somebody has to approve it first.
+    Waits(Box<PendingApproval>),
+    /// It has ended the program.
+    Over,
 }
 
 /// Why a call is not made.
@@ -90,6 +105,7 @@ impl Script {
         run: Run,
         step: u32,
         outer: ToolContext,
+        desk: Desk,
         allowance: Allowance,
         known: Journal,
     ) -> Self {
@@ -109,7 +125,7 @@ impl Script {
             is_print_cut: false,
             notes: Vec::new(),
         };
-        Self { settings, bindings, run, step, outer, day, inner: Mutex::new(inner), ended: Notify::new() }
+        Self { settings, bindings, run, step, outer, desk, day, inner: Mutex::new(inner), ended: Notify::new() }
     }
 
     pub(super) fn run(&self) -> &Run {
@@ -137,8 +153,9 @@ impl Script {
     pub(super) async fn call(&self, name: &str, arguments: Value) -> Result<Value, ToolError> {
         match self.plan(name, arguments) {
             Ok(planned) => match self.make(planned).await {
-                Some(answer) => answer,
-                None => std::future::pending().await,
+                Outcome::Answer(answer) => answer,
+                Outcome::Waits(pending) => self.suspend([*pending]).await,
+                Outcome::Over => std::future::pending().await,
             },
             Err(Refused::Error(error)) => Err(error),
             Err(Refused::Over) => std::future::pending().await,
@@ -180,21 +197,29 @@ impl Script {
             let answered = stream::iter(batch.into_iter().map(|planned| async {
                 match planned {
                     Ok(planned) => self.make(planned).await,
-                    Err(Refused::Error(error)) => Some(Err(error)),
-                    Err(Refused::Over) => None,
+                    Err(Refused::Error(error)) => Outcome::Answer(Err(error)),
+                    Err(Refused::Over) => Outcome::Over,
                 }
             }));
             let answered: Vec<_> = answered.buffered(most).collect().await;
-            for answer in answered {
-                match answer {
-                    Some(Ok(value)) => answers.push(json!({ "ok": value })),
-                    Some(Err(error)) => answers.push(json!({ "error": {
+            let (mut waiting, mut is_over) = (Vec::new(), false);
+            for outcome in answered {
+                match outcome {
+                    Outcome::Answer(Ok(value)) => answers.push(json!({ "ok": value })),
+                    Outcome::Answer(Err(error)) => answers.push(json!({ "error": {
                         "kind": error.kind.name(), "message": error.message, "details": error.details,
                         "retryable": error.retryable,
                     } })),
-                    // The others of the batch have finished, and are in the journal.
-                    None => return std::future::pending().await,
+                    Outcome::Waits(pending) => waiting.push(*pending),
+                    Outcome::Over => is_over = true,
                 }
+            }
+            if is_over {
+                return std::future::pending().await;
+            }
+            // The others have finished, and are in the journal.
+            if !waiting.is_empty() {
+                return self.suspend(waiting).await;
             }
         }
         Ok(Value::Array(answers))
@@ -341,8 +366,22 @@ impl Script {
         Ok(Planned::New { number, tool, asked, arguments })
     }
 
-    /// Makes the call, or gives what was answered before. `None`: it has ended the program.
-    async fn make(&self, planned: Planned) -> Option<Result<Value, ToolError>> {
+    /// Ends the program where it waits for approval, if it can be run again from its beginning.
+    async fn suspend<T>(&self, waiting: impl IntoIterator<Item = PendingApproval>) -> T {
+        let is_whole = self.lock().journal.is_whole();
+        let fits = is_whole && waiting.into_iter().all(|pending| self.desk.leave(pending));
+        self.end(if fits {
+            End::Suspended
+        } else {
+            let text = "a call needs approval, and the program has done too much to be kept until then: make that call earlier, or \
+                        in a program of its own";
+            End::Failed(ToolError::new(ErrorKind::DeniedByHook, text))
+        });
+        std::future::pending().await
+    }
+
+    /// Makes the call, or gives what was answered before.
+    async fn make(&self, planned: Planned) -> Outcome {
         let (number, tool, asked, arguments) = match planned {
             Planned::Known(number, entry) => {
                 let answer = entry.answer();
@@ -351,20 +390,25 @@ impl Script {
                 let mut inner = self.lock();
                 inner.made.insert(number, made);
                 inner.journal.record(number, entry, self.settings.journal);
-                return Some(answer);
+                return Outcome::Answer(answer);
             }
             Planned::New { number, tool, asked, arguments } => (number, tool, asked, arguments),
         };
         let qualified = tool.name.as_str();
         if let Err(exhausted) = Allowance::spend(self.day.as_ref(), &self.run, qualified).await {
             self.end(End::Exhausted(exhausted));
-            return None;
+            return Outcome::Over;
         }
         self.lock().made.insert(number, Made { tool: qualified.to_owned(), outcome: None, is_new: true });
         // The same in each run of the program, and the outer call can be told from it.
         let id = format!("{}.{number}", self.outer.call());
         let call = ToolCall { id, name: qualified.to_owned(), arguments };
-        let reply = self.run.call_within(&self.outer, self.step, call).await;
+        let mut reply = self.run.call_within(&self.outer, &self.desk, self.step, call).await;
+        if let Some(pending) = reply.waits.pop() {
+            // It was not made: it will be, when it is approved, and counted then.
+            self.lock().made.remove(&number);
+            return Outcome::Waits(Box::new(pending));
+        }
         let answer = reply.result.map(|output| output.data);
         {
             let mut inner = self.lock();
@@ -376,9 +420,9 @@ impl Script {
         }
         if let Some(stop) = reply.stop {
             self.end(End::Stopped(stop));
-            return None;
+            return Outcome::Over;
         }
-        Some(answer)
+        Outcome::Answer(answer)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

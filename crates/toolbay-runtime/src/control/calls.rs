@@ -20,7 +20,8 @@ use tokio::{
 use toolbay_api::Scope;
 
 use crate::{
-    audit::{AuditRecord, AuditSink, DenialRecord, EventRecord, TracingAudit},
+    approval::{Decision, identity},
+    audit::{ApprovalRecord, ApprovalStage, AuditRecord, AuditSink, DenialRecord, EventRecord, TracingAudit},
     clock::{Clock, SystemClock, now_ms},
     store::{AuditEntry, Store},
 };
@@ -135,6 +136,31 @@ impl AuditSink for StoreAudit {
         let kind = toolbay_api::ErrorKind::PermissionDenied.name();
         self.put(entry(of, format!("plugin:{plugin}"), "permission.use", (*permission).to_owned(), kind, detail));
     }
+
+    fn approval(&self, record: &ApprovalRecord<'_>) {
+        TracingAudit.approval(record);
+        self.put(approval_entry(record));
+    }
+}
+
+fn approval_entry(record: &ApprovalRecord<'_>) -> AuditEntry {
+    let ApprovalRecord { user, pending, stage } = record;
+    let mut detail = json!({
+        "run": pending.run, "call": pending.call, "approval": pending.id, "digest": pending.digest,
+        "plugin": pending.plugin.name, "version": pending.plugin.version, "asked_by": pending.asked_by,
+        "user": user.map(|user| user.chars().take(MAX_USER).collect::<String>()),
+    });
+    let actor = match stage {
+        ApprovalStage::Asked => "agent".to_owned(),
+        ApprovalStage::Decided { by, decision } => {
+            if let Decision::Edit { arguments } = decision {
+                detail["edited"] = identity(arguments).into();
+            }
+            by.chars().take(MAX_USER).collect()
+        }
+    };
+    let scope = Scope::Tenant(pending.tenant.clone());
+    entry(scope, actor, &format!("approval.{}", stage.name()), pending.tool.to_string(), "ok", detail)
 }
 
 fn entry(scope: Scope, actor: String, action: &str, target: String, outcome: &str, detail: Value) -> AuditEntry {
