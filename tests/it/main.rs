@@ -21,6 +21,7 @@ mod arguments;
 mod bfcl;
 mod callers;
 mod cli;
+mod code_mode;
 mod composition;
 mod contract;
 mod control;

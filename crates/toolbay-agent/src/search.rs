@@ -66,17 +66,16 @@ pub fn tools() -> (impl Tool + 'static, impl Tool + 'static) {
         Ok(search(&catalog(&cx), &wanted.query, usize::from(limit)))
     });
     let about_describe = "Tells how a tool is called. Have a tool described before you call it.";
-    let describe =
-        tool(DESCRIBE_TOOL, about_describe, async |named: Named, cx: ToolContext| {
-            let mut described = describe(&catalog(&cx), &named.name)?;
-            // For a model that writes programs: how it is called there.
-            let all = cx.host().catalog();
-            let found = all.iter().find(|(name, _)| described["name"].as_str() == Some(&**name));
-            if let Some(function) = found.and_then(|(_, tool)| signature_in(&all, tool.name.as_str())) {
-                described["function"] = function.into();
-            }
-            Ok(described)
-        });
+    let describe = tool(DESCRIBE_TOOL, about_describe, async |named: Named, cx: ToolContext| {
+        let mut described = describe(&catalog(&cx), &named.name)?;
+        // For a model that writes programs: how it is called there.
+        let all = cx.host().catalog();
+        let found = all.iter().find(|(name, _)| described["name"].as_str() == Some(&**name));
+        if let Some(function) = found.and_then(|(_, tool)| signature_in(&all, tool.name.as_str())) {
+            described["function"] = function.into();
+        }
+        Ok(described)
+    });
     (search.with(changes_nothing), describe.with(changes_nothing))
 }
 

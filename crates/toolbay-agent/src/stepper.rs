@@ -303,7 +303,9 @@ impl Stepper {
     #[must_use]
     pub fn open_calls(&self) -> Vec<ToolCall> {
         match &self.phase {
-            Phase::Calling(slots) => slots.iter().filter(|slot| slot.reply.is_none()).map(|slot| slot.call.clone()).collect(),
+            Phase::Calling(slots) => {
+                slots.iter().filter(|slot| slot.reply.is_none()).map(|slot| slot.call.clone()).collect()
+            }
             Phase::Ready | Phase::Asked | Phase::Done(_) => Vec::new(),
         }
     }

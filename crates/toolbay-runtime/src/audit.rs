@@ -3,8 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use semver::Version;
 use crate::approval::{Decision as Approved, PendingApproval};
+use semver::Version;
 use toolbay_api::{CallId, Caller, Event, HookPoint, PluginName, Scope, ToolError, ToolOutput};
 
 /// A hook's decision that was not simply to go on.

@@ -1,10 +1,10 @@
 //! What happens in a run, as it happens: for a terminal, a console or a test's transcript. Changes nothing.
 
+use crate::approval::PendingApproval;
 use serde::Serialize;
 use serde_json::Value;
-use uuid::Uuid;
-use crate::approval::PendingApproval;
 use toolbay_api::{CallId, HookPoint, PluginName, RunId, Scope, TenantId, ToolCall, WireResult, message::Tokens};
+use uuid::Uuid;
 
 /// Sees the events of the runs of a session.
 ///

@@ -345,11 +345,7 @@ fn approve(run: &Run, entry: &ToolEntry, trip: &Trip, arguments: &Value, asks: V
 }
 
 /// What waits of the calls that a tool made, where that is why the tool ended and it may be called again.
-fn waiting_inside(
-    trip: &Trip,
-    entry: &ToolEntry,
-    result: &Result<ToolOutput, ToolError>,
-) -> Vec<PendingApproval> {
+fn waiting_inside(trip: &Trip, entry: &ToolEntry, result: &Result<ToolOutput, ToolError>) -> Vec<PendingApproval> {
     let ended = result.as_ref().is_err_and(|error| error.kind == ErrorKind::ApprovalRequired);
     let desk = trip.desk.as_ref().filter(|_| trip.depth == 0 && ended && entry.tool.resumes());
     desk.map(Desk::waiting).unwrap_or_default()

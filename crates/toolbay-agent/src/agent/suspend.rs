@@ -12,11 +12,7 @@ use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use toolbay_api::{CallId, RunId, TenantId, ToolCall};
-use toolbay_runtime::{
-    Approval, Decision, PendingApproval, Run, RunEvent,
-    clock::Clock,
-    store::SuspendedRow,
-};
+use toolbay_runtime::{Approval, Decision, PendingApproval, Run, RunEvent, clock::Clock, store::SuspendedRow};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -370,7 +366,8 @@ impl Drive<'_> {
         let stepper = bytes(serde_json::to_vec(&self.stepper).map(|text| text.len()));
         let pending = bytes(serde_json::to_vec(&self.waiting).map(|text| text.len()));
         let journals = bytes(serde_json::to_vec(&self.decided.journals).map(|text| text.len()));
-        stepper.saturating_add(pending).saturating_add(journals).saturating_add(1_000) > self.agent.config.max_suspended_bytes
+        stepper.saturating_add(pending).saturating_add(journals).saturating_add(1_000)
+            > self.agent.config.max_suspended_bytes
     }
 
     /// The run as it is kept, where it waits.
