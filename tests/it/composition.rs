@@ -95,6 +95,7 @@ fn foretold(specs: &[Spec]) -> Course {
     let mut arguments = json!({ "trail": [] });
     let mut entered = Vec::new();
     let mut result = None;
+    let mut asks = Vec::new();
     for number in order {
         let spec = &specs[number];
         entered.push(number);
@@ -120,11 +121,14 @@ fn foretold(specs: &[Spec]) -> Course {
             }
             Does::Ask => {
                 note("ask: sure?");
-                result = Some(format!("DeniedByHook: {name} wants this call approved"));
+                asks.push(format!("{name}: sure?"));
             }
             Does::Answer => {
                 note("answer");
-                result = Some(format!("\"answer {number}\""));
+                result = Some(match asks.is_empty() {
+                    true => format!("\"answer {number}\""),
+                    false => needs(&asks),
+                });
             }
             Does::Stop => {
                 note("stop: enough");
@@ -147,12 +151,17 @@ fn foretold(specs: &[Spec]) -> Course {
         }
     }
     course.result = result.unwrap_or_else(|| match arguments.is_object() {
-        true => arguments.to_string(),
+        true if asks.is_empty() => arguments.to_string(),
+        true => needs(&asks),
         false => "InvalidArguments: ".to_owned(),
     });
     let out = entered.into_iter().rev().filter(|number| specs[*number].matches);
     course.asked.extend(out.map(|number| format!("out {number}")));
     course
+}
+
+fn needs(asks: &[String]) -> String {
+    format!("ApprovalRequired: this call needs approval ({})", asks.join("; "))
 }
 
 async fn travelled(specs: &[Spec]) -> Course {
@@ -236,7 +245,7 @@ async fn a_script_hook_tightens_by_itself_and_needs_a_grant_and_its_manifest_for
         ("()", before, "{\"n\":1}"),
         ("\"continue\"", before, "{\"n\":1}"),
         ("#{ deny: \"no\" }", before, "DeniedByHook: guard: no"),
-        ("#{ ask: \"sure?\" }", before, "DeniedByHook: guard wants this call approved"),
+        ("#{ ask: \"sure?\" }", before, "ApprovalRequired: this call needs approval (guard: sure?)"),
         ("#{ stop: \"no\" }", before, "DeniedByHook: guard stopped the run: no"),
         ("#{ stop: \"no\" }", after, "DeniedByHook: guard stopped the run: no"),
     ] {

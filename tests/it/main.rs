@@ -17,6 +17,7 @@ static ALLOCATOR: toolbay::rhai::MeteredAllocator = toolbay::rhai::MeteredAlloca
 mod abilities;
 mod activation;
 mod agent_hooks;
+mod approval;
 mod arguments;
 mod bfcl;
 mod callers;

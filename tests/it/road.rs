@@ -203,7 +203,7 @@ async fn what_a_hook_wants_approved_is_refused_with_the_reason() {
             hook    careful before_tool_call -> ask: a payment
             hook    careful on_error -> observe
             hook    careful after_tool_call -> keep
-            reply   DeniedByHook: careful wants this call approved (a payment), and approval is not available yet
+            reply   ApprovalRequired: this call needs approval (careful: a payment): it was not made; have an operator approve it, or call it where approvals can be given
             flight  0
         "#]],
     )

@@ -3,6 +3,7 @@
 
 mod code;
 mod drive;
+mod stream;
 mod suspend;
 
 use std::{sync::Arc, time::Duration};
@@ -17,6 +18,8 @@ use toolbay_api::{
 use toolbay_runtime::{ApprovalPolicy, Gate, Run, RunEvent, Session, Stop};
 use tracing::Instrument;
 
+use stream::Outlet;
+pub use stream::{RunStream, StreamOptions};
 pub use suspend::{Decisions, ResumeError, SuspendedRun};
 
 use crate::{
@@ -212,14 +215,19 @@ impl Agent {
     /// Dropping the future drops the model's request and all tool calls in flight; nothing goes on in the background.
     /// `after_agent_run` does not fire then, since a dropped future cannot wait for it.
     pub async fn run_messages(&self, messages: Vec<Message>) -> Result<AgentReply, AgentError> {
+        self.silent(messages).reply().await
+    }
+
+    /// The run from its beginning, whose events go to `outlet`.
+    async fn run_from(&self, messages: Vec<Message>, outlet: Arc<Outlet>) -> Result<AgentReply, AgentError> {
         if messages.is_empty() {
             return Err(AgentError::NoMessages);
         }
         self.check_price()?;
-        let run = self.session().run();
+        let run = outlet.watching(self.session()).run();
         let span = tracing::info_span!("agent_run", run = %run.id(), tenant = %run.tenant(), model = self.model.id());
         // Boxed: the future holds a step, its hooks and its calls, and would weigh down whoever awaits it.
-        self.run_in(run, messages).boxed().instrument(span).await
+        self.run_in(run, messages, outlet).boxed().instrument(span).await
     }
 
     /// The session with what the agent wants approved.
@@ -244,7 +252,7 @@ impl Agent {
         StepperConfig { price: self.price(), ..self.config.stepper.clone() }
     }
 
-    async fn run_in(&self, run: Run, messages: Vec<Message>) -> Result<AgentReply, AgentError> {
+    async fn run_in(&self, run: Run, messages: Vec<Message>, outlet: Arc<Outlet>) -> Result<AgentReply, AgentError> {
         run.observe(RunEvent::RunStarted { tenant: run.tenant().clone() });
         run.name_model(self.model.id());
         let begin = async {
@@ -254,11 +262,11 @@ impl Agent {
             }
         };
         match begin.await {
-            Gate::Go(messages) => self.finish(run.clone(), drive::Drive::new(self, run, messages)).await,
+            Gate::Go(messages) => self.finish(run.clone(), drive::Drive::new(self, run, messages, outlet)).await,
             Gate::Stop(stop) => {
                 let mut stepper = Stepper::new(self.config.stepper.clone(), messages, Vec::new());
                 stepper.stop(drive::stopped(stop));
-                self.end(run, stepper, false, None).await
+                self.end(run, stepper, false, None, &outlet).await
             }
         }
     }
@@ -267,7 +275,8 @@ impl Agent {
     async fn finish(&self, run: Run, mut drive: drive::Drive<'_>) -> Result<AgentReply, AgentError> {
         let failure = drive.finish().await.err();
         let Some(suspended) = drive.suspended() else {
-            return self.end(run, drive.into_stepper(), true, failure).await;
+            let outlet = Arc::clone(&drive.outlet);
+            return self.end(run, drive.into_stepper(), true, failure, &outlet).await;
         };
         let approvals = suspended.pending.iter().map(|pending| pending.id).collect();
         run.observe(RunEvent::RunSuspended { approvals, expires_at: suspended.expires_at });
@@ -284,6 +293,7 @@ impl Agent {
         stepper: Stepper,
         begun: bool,
         failure: Option<drive::Failure>,
+        outlet: &Outlet,
     ) -> Result<AgentReply, AgentError> {
         let mut reply = AgentReply::of(&run, stepper);
         if begun {
@@ -292,6 +302,7 @@ impl Agent {
                 Gate::Stop(stop) => reply.withhold(stop),
             }
         }
+        outlet.release(reply.outcome.is_answer().then_some(reply.text.as_str()));
         run.agent_shutdown(reply.outcome.is_completed()).await;
         run.observe(RunEvent::RunFinished {
             outcome: reply.outcome.to_string(),

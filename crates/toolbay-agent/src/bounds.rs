@@ -121,6 +121,11 @@ impl RunOutcome {
         }
     }
 
+    /// Whether there is an answer to give out, whole or cut.
+    pub(crate) fn is_answer(&self) -> bool {
+        !matches!(self, Self::Stopped { .. } | Self::ModelFailed | Self::Suspended)
+    }
+
     /// Whether the model answered as it wanted to.
     #[must_use]
     pub fn is_completed(&self) -> bool {

@@ -229,7 +229,7 @@ impl CodeMode {
         let admitted = Arc::new(Admitted { run: run.clone(), step, desk, allowance, known, script });
         self.lock().insert(key.clone(), Arc::clone(&admitted));
         let _forget = Forget { mode: self, key };
-        let mut reply = run.call_at(&own, step, call).await;
+        let mut reply = run.call_at(&own, step, call, None).await;
         let script = admitted.script();
         let end = script.as_ref().and_then(|script| script.end_so_far());
         if let Some(End::Stopped(stop)) = &end {
@@ -316,6 +316,6 @@ pub(crate) fn signature_in(tools: &[(Arc<str>, Arc<ToolDefinition>)], tool: &str
 const ABOUT: &str = r#"Runs a Rhai program that calls tools as functions. Use it for everything that takes several calls or a loop, and return only what matters: what a tool gives stays in the program unless the program returns or prints it.
 The last expression is the result; print(x) is shown beside it. Rhai: let x = 1; maps #{a: 1, "b c": 2}; arrays [1, 2]; `text ${x}`; for v in list { } ; if a == b { } else { }; list.map(|v| v.n), .filter(|v| v.ok), .len(), .push(v); m.key; () is null; if "k" in m { }.
 Call: space::name(#{key: value}). Required parameters can also be given by their places where there are few of them: space::name(value). `?:` marks what may be left out.
-A tool that fails throws #{kind, message}: try { ... } catch (e) { e.message }. parallel([#{tool: "space::name", args: #{...}}, ...]) makes several calls at once and gives #{ok: value} or #{error: #{kind, message}} for each, in order; nothing is thrown.
+A tool that fails throws #{kind, message}: let r = (); try { r = space::name(1); } catch (e) { r = e.message; } (try has no value of its own). parallel([#{tool: "space::name", args: #{...}}, ...]) makes several calls at once and gives #{ok: value} or #{error: #{kind, message}} for each, in order; nothing is thrown.
 An error comes back with line, column and the calls that were made before it; those have had their effect.
 "#;

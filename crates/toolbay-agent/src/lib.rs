@@ -5,14 +5,14 @@
 //!
 //! # Layout
 //!
-//! - [`model`]: the `Model` trait and its error; [`scripted`]: a model that says what it was told to say.
+//! - [`model`]: the `Model` trait and its error; [`parts`]: replies piece by piece; [`scripted`]: a model that says what it was told to say.
 //! - [`bounds`]: what a run may use, and how it can end; [`budget`]: what it costs, and what a tenant may spend in a day.
 //! - [`lowering`]: schemas of parameters as providers take them.
 //! - [`results`]: results that are too long for a model.
 //! - [`code`]: programs of the model's that call tools as functions.
 //! - [`search`]: tools that find tools, where there are many.
 //! - [`stepper`]: the loop as a value without I/O.
-//! - [`agent`]: the driver, and runs that wait for somebody.
+//! - [`agent`]: the driver, a run as a stream, and runs that wait for somebody.
 //! - `provider` (feature `providers`): real models over HTTP.
 
 pub mod agent;
@@ -21,6 +21,7 @@ pub mod budget;
 pub mod code;
 pub mod lowering;
 pub mod model;
+pub mod parts;
 #[cfg(feature = "providers")]
 pub mod provider;
 pub mod results;
@@ -28,11 +29,14 @@ pub mod scripted;
 pub mod search;
 pub mod stepper;
 
-pub use agent::{Agent, AgentConfig, AgentError, AgentReply, Decisions, ResumeError, SuspendedRun};
+pub use agent::{
+    Agent, AgentConfig, AgentError, AgentReply, Decisions, ResumeError, RunStream, StreamOptions, SuspendedRun,
+};
 pub use bounds::{Bounds, RunOutcome};
 pub use budget::{DayBudget, DayLimits, Exhausted, Ledger, MemoryLedger, Price, Prices, Spending};
 pub use code::{CodeMode, CodeSettings};
 pub use model::{Model, ModelError, ModelErrorKind};
+pub use parts::Parts;
 pub use results::{ResultBounds, Results};
 pub use scripted::{ScriptError, ScriptedModel};
 pub use search::ToolSearch;

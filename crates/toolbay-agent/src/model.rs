@@ -6,6 +6,8 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use toolbay_api::{ErrorKind, ModelRequest, ModelResponse, ToolError};
 
+use crate::parts::Parts;
+
 /// A language model.
 ///
 /// Implementations answer one request at a time and keep no conversation: the request carries all of it. They are
@@ -23,6 +25,20 @@ pub trait Model: Send + Sync {
     /// # Cancel safety
     /// The future is dropped at the run's time limit and when the run is dropped.
     async fn respond(&self, request: ModelRequest) -> Result<ModelResponse, ModelError>;
+
+    /// Answers `request`, and puts the pieces of the reply into `parts` as they come. Without an implementation the reply comes
+    /// in one piece.
+    ///
+    /// # Errors
+    /// As [`respond`](Self::respond). Pieces may be out by then.
+    ///
+    /// # Cancel safety
+    /// As [`respond`](Self::respond).
+    async fn respond_in_parts(&self, request: ModelRequest, parts: &Parts) -> Result<ModelResponse, ModelError> {
+        let response = self.respond(request).await?;
+        parts.whole(&response).await;
+        Ok(response)
+    }
 }
 
 #[async_trait]
@@ -34,6 +50,10 @@ impl<M: Model + ?Sized> Model for Arc<M> {
     async fn respond(&self, request: ModelRequest) -> Result<ModelResponse, ModelError> {
         (**self).respond(request).await
     }
+
+    async fn respond_in_parts(&self, request: ModelRequest, parts: &Parts) -> Result<ModelResponse, ModelError> {
+        (**self).respond_in_parts(request, parts).await
+    }
 }
 
 #[async_trait]
@@ -44,6 +64,10 @@ impl<M: Model + ?Sized> Model for Box<M> {
 
     async fn respond(&self, request: ModelRequest) -> Result<ModelResponse, ModelError> {
         (**self).respond(request).await
+    }
+
+    async fn respond_in_parts(&self, request: ModelRequest, parts: &Parts) -> Result<ModelResponse, ModelError> {
+        (**self).respond_in_parts(request, parts).await
     }
 }
 

@@ -4,6 +4,7 @@
 //! # Layout
 //!
 //! `config`: which provider, where and with which key. `request` and `response`: the conversation in both directions.
+//! `stream` has replies piece by piece.
 //! `fallback` reads replies that the client refuses, `continuity` keeps what only the provider can read, `failure` tells
 //! errors apart by what a caller can do.
 
@@ -13,6 +14,7 @@ mod failure;
 mod fallback;
 mod request;
 mod response;
+mod stream;
 
 use std::fmt;
 
@@ -22,7 +24,10 @@ use toolbay_api::{ModelRequest, ModelResponse};
 
 pub use config::ProviderConfig;
 
-use crate::model::{Model, ModelError, ModelErrorKind};
+use crate::{
+    model::{Model, ModelError, ModelErrorKind},
+    parts::Parts,
+};
 use config::Target;
 use continuity::Continuity;
 
@@ -93,6 +98,17 @@ impl Model for Provider {
     }
 
     async fn respond(&self, request: ModelRequest) -> Result<ModelResponse, ModelError> {
+        self.answer(request, &Parts::none()).await
+    }
+
+    async fn respond_in_parts(&self, request: ModelRequest, parts: &Parts) -> Result<ModelResponse, ModelError> {
+        self.answer(request, parts).await
+    }
+}
+
+impl Provider {
+    /// Asks, piece by piece where somebody wants that.
+    async fn answer(&self, request: ModelRequest, parts: &Parts) -> Result<ModelResponse, ModelError> {
         // The raw body is what the fallback reader reads, and the only place of some fields.
         let mut options = ChatOptions::default().with_capture_raw_body(true).with_normalize_reasoning_content(true);
         options.max_tokens = request.max_output_tokens;
@@ -101,6 +117,11 @@ impl Model for Provider {
         let schemas = request::Schemas::of(&request.tools, self.target.adapter, self.strict_tools);
         let chat = request::chat_request(request, &schemas, self.target.adapter, &self.continuity);
         let model = ModelIden::new(self.target.adapter, self.target.name.as_str());
+        if parts.are_wanted() {
+            let reply = self.streamed(model, chat, options, parts).await?;
+            self.continuity.keep(place, &reply.content);
+            return response::model_response(reply, &self.target).map(|response| schemas.restored(response));
+        }
         let response = match self.client.exec_chat(model, chat, Some(&options)).await {
             Ok(reply) => {
                 self.continuity.keep(place, &reply.content);

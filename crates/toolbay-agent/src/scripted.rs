@@ -16,7 +16,13 @@ use toolbay_api::{
 
 pub use lines::ScriptError;
 
-use crate::model::{Model, ModelError, ModelErrorKind};
+use crate::{
+    model::{Model, ModelError, ModelErrorKind},
+    parts::Parts,
+};
+
+/// Bytes of a piece of arguments.
+const PIECE: usize = 12;
 
 /// A model whose replies are written beforehand.
 ///
@@ -196,5 +202,30 @@ impl Model for ScriptedModel {
                 format!("the scripted model has {written} replies and was asked {asked} times: add a reply"),
             ))
         })
+    }
+
+    /// Word by word, and arguments by pieces of a few characters, as real models do it.
+    async fn respond_in_parts(&self, request: ModelRequest, parts: &Parts) -> Result<ModelResponse, ModelError> {
+        let response = self.respond(request).await?;
+        for word in response.reasoning.as_deref().unwrap_or_default().split_inclusive(' ') {
+            parts.reasoning(word).await;
+        }
+        for word in response.text.split_inclusive(' ') {
+            parts.text(word).await;
+        }
+        for (index, call) in response.tool_calls.iter().enumerate() {
+            parts.tool_call(index, Some(&call.id), Some(&call.name), "").await;
+            let arguments = match &call.arguments {
+                Value::String(text) => text.clone(),
+                arguments => arguments.to_string(),
+            };
+            let mut rest = arguments.as_str();
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at(rest.ceil_char_boundary(PIECE));
+                parts.tool_call(index, None, None, piece).await;
+                rest = after;
+            }
+        }
+        Ok(response)
     }
 }

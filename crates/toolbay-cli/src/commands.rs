@@ -15,6 +15,7 @@ mod keys;
 mod mcp;
 mod new;
 mod plugins;
+mod runs;
 mod schema;
 mod serve;
 mod tenants;
@@ -63,6 +64,8 @@ pub(crate) enum Command {
     Code(code::Options),
     /// Have a model answer a prompt with a tenant's tools, and show how
     Agent(agent::Options),
+    /// Look after runs of agents that wait for approval: list, show, remove
+    Runs(runs::Options),
     /// Serve a tenant's tools over MCP on standard input and output
     Mcp(mcp::Options),
     /// Serve tenants' tools over MCP by HTTP on this machine
@@ -103,6 +106,7 @@ pub(crate) async fn run(command: Command) -> Result<Status, CliError> {
         Command::Call(options) => Box::pin(call::run(options)).await,
         Command::Code(options) => Box::pin(code::run(options)).await,
         Command::Agent(options) => Box::pin(agent::run(options)).await,
+        Command::Runs(options) => Box::pin(runs::run(options)).await,
         Command::Mcp(options) => Box::pin(mcp::run(options)).await,
         Command::Serve(options) => Box::pin(serve::run(options)).await,
         Command::Keys(options) => Box::pin(keys::run(options)).await,

@@ -62,6 +62,11 @@
 //! output = { type = "object", required = ["amount"] }
 //! annotations = { read_only = true }
 //!
+//! [approval]                        # which calls need approval, beside what hooks ask for
+//! destructive = true                # tools that say so of themselves; unless it is said: in runs of agents alone
+//! ask = ["bank.*"]                  # these tools
+//! except = ["bank.balance"]         # never these
+//!
 //! [plugins.fx]
 //! config = { base = "EUR" }         # checked against the plugin's config_schema
 //! grants = ["kv:*", "clock"]        # what this plugin is given, in the place of [grants]
@@ -88,12 +93,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use toolbay::{
-    Ability, AbilityName, Activation, Annotations, Bounds, Breaker, CodeLoading, ErrorKind, Isolation, Limits,
-    LimitsRequest, LoadError, Loading, Operation, PermissionSet, PluginName, Prices, Quota, SecretChain, TenantId,
-    TierPolicy, ToolName, ToolbayBuilder, mcp_client::HttpPolicy,
+    Ability, AbilityName, Activation, Annotations, ApprovalPolicy, Bounds, Breaker, CodeLoading, ErrorKind, Isolation,
+    Limits, LimitsRequest, LoadError, Loading, Operation, PermissionSet, PluginName, Prices, Quota, SecretChain,
+    TenantId, TierPolicy, ToolName, ToolbayBuilder, mcp_client::HttpPolicy,
 };
 
 use crate::{
+    approval::ApprovalSection,
     exit::CliError,
     outside::{HttpSection, SecretsSection},
     spending::{self, BudgetSection, PriceSection},
@@ -130,6 +136,8 @@ pub(crate) struct Config {
     budget: BudgetSection,
     /// What a million tokens of a model cost, by model or glob.
     prices: BTreeMap<String, PriceSection>,
+    /// Which calls need approval.
+    approval: ApprovalSection,
     /// Plugins' callbacks.
     callbacks: CallbacksSection,
     /// Interfaces that plugins provide, by name.
@@ -369,6 +377,12 @@ impl Config {
         Ok((bounds, spending::prices(&self.prices).map_err(|problem| usage(format!("prices.{problem}")))?))
     }
 
+    /// Which calls need approval, with `destructive` where the file does not say.
+    pub(crate) fn approval(&self, destructive: bool) -> Result<ApprovalPolicy, CliError> {
+        let policy = self.approval.policy(destructive);
+        policy.map_err(|problem| CliError::usage(format!("--config: approval.{problem}")))
+    }
+
     /// Hands everything but the limits to `builder`.
     pub(crate) fn apply_to(&self, builder: ToolbayBuilder) -> Result<ToolbayBuilder, CliError> {
         let (default, breaker) = (Quota::default(), Breaker::default());
@@ -382,6 +396,7 @@ impl Config {
                 max_concurrent_calls: self.quota.max_concurrent_calls.unwrap_or(default.max_concurrent_calls),
                 max_calls_per_minute: self.quota.max_calls_per_minute.unwrap_or(default.max_calls_per_minute),
             })
+            .approval(self.approval(false)?)
             .grants(self.grants.host.clone().unwrap_or_else(PermissionSet::standard))
             .http(self.http.client().map_err(|problem| CliError::usage(format!("--config: http.{problem}")))?);
         if let Some(provider) = self.secrets()? {

@@ -1,4 +1,4 @@
-//! Why a command ends, as the shell sees it. It stands apart since the three numbers are a promise to scripts.
+//! Why a command ends, as the shell sees it. It stands apart since the numbers are a promise to scripts.
 
 use std::{fmt, io, process::ExitCode};
 
@@ -11,6 +11,8 @@ pub(crate) enum Status {
     Failed,
     /// It could not be done as asked, or a plugin did not load where that was the question: 2.
     Usage,
+    /// The agent's run waits for somebody and can go on: 3.
+    Waits,
 }
 
 impl From<Status> for ExitCode {
@@ -19,6 +21,7 @@ impl From<Status> for ExitCode {
             Status::Success => 0,
             Status::Failed => 1,
             Status::Usage => 2,
+            Status::Waits => 3,
         })
     }
 }

@@ -16,6 +16,7 @@ use toolbay::{
     Scope, Session, SyncReport, TenantId, TierPolicy, TieredRunner, Toolbay, ToolbayBuilder,
     control::Following,
     mcp_client::McpRunner,
+    store::SuspendedRuns,
     watch,
     worker::{WorkerConfig, WorkerRunner},
 };
@@ -135,6 +136,11 @@ impl Host {
     /// The control of the store, where the command works at one.
     pub(crate) fn control(&self) -> Option<&Control> {
         self.stored.as_ref().map(|(_, control)| control)
+    }
+
+    /// Where runs are kept that wait, where the command works at a store.
+    pub(crate) fn suspended(&self) -> Option<Arc<dyn SuspendedRuns>> {
+        self.stored.as_ref().map(|(stored, _)| stored.suspended())
     }
 
     /// Opens the host that a command works at, says what did not load, and gives the tenant's session.

@@ -9,6 +9,7 @@
 //! - `output`: everything that goes to the terminal; `logging`: what goes to standard error by way of `tracing`.
 //! - `exit`: why a command ends, as a status.
 
+mod approval;
 mod commands;
 mod config;
 mod exit;

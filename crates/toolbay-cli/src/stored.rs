@@ -5,7 +5,7 @@ use std::sync::Arc;
 use toolbay::{
     Actor, Control, ControlOptions, ErrorKind, KeyWanted, NewKey, SecretChain, SqlStore, Store, StoreAudit,
     StoreOptions, StoreRelay, StoredSecrets, TenantId, ToolError, Toolbay, ToolbayBuilder,
-    store::{Page, Role},
+    store::{Page, Role, SuspendedRuns},
 };
 
 use crate::exit::CliError;
@@ -44,6 +44,11 @@ impl Stored {
             .event_relay(Arc::new(StoreRelay::new(Arc::clone(&self.store) as Arc<dyn Store>)))
             .secrets(self.secrets.clone());
         if keeps { builder.kv(Arc::clone(&self.store) as _) } else { builder }
+    }
+
+    /// Where runs are kept that wait.
+    pub(crate) fn suspended(&self) -> Arc<dyn SuspendedRuns> {
+        Arc::clone(&self.store) as _
     }
 
     /// Takes over what is in the store.

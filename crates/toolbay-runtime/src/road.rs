@@ -171,6 +171,7 @@ impl Drop for Travelling<'_> {
 /// Dropping the future gives the permit back and drops the plugin's future; no after-hook follows, since there is no reply.
 /// The audit gets a record with the error `Cancelled`.
 pub(crate) async fn travel(run: &Run, trip: Trip) -> Reply {
+    run.await_room().await;
     let started = now();
     // 1 look-up: one snapshot for the whole run, the tenant's own first, then global.
     let entry = run.view().tool(&trip.name);

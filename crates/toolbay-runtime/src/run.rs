@@ -10,8 +10,8 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    CallId, Caller, ErrorKind, HttpSend, Limits, LoadError, Peer, PermissionSet, Plugin, RunId, Scope, SecretProvider,
-    TenantId, ToolCall, ToolContext, ToolError, ToolFunction,
+    CallId, Caller, ErrorKind, HookPoint, HttpSend, Limits, LoadError, Peer, PermissionSet, Plugin, RunId, Scope,
+    SecretProvider, TenantId, ToolCall, ToolContext, ToolError, ToolFunction,
 };
 
 use crate::{
@@ -186,13 +186,19 @@ impl Run {
     }
 
     /// As [`call`](Self::call), by a caller that can wait for approvals: a call that needs one is not made, and comes back
-    /// with [`Reply::waits`] set. It is made by calling again with what was decided.
+    /// with [`Reply::waits`] set. It is made by calling again with what was decided. `peer` is told of the call's progress.
     ///
     /// # Cancel safety
     /// As [`call`](Self::call). A decision that was used by then is used.
-    pub async fn call_waiting(&self, step: u32, call: ToolCall, given: Vec<Approval>) -> Reply {
+    pub async fn call_waiting(
+        &self,
+        step: u32,
+        call: ToolCall,
+        given: Vec<Approval>,
+        peer: Option<Arc<dyn Peer>>,
+    ) -> Reply {
         let desk = Desk::new(CallId::new(call.id.as_str()), given);
-        self.call_at(&desk, step, call).await
+        self.call_at(&desk, step, call, peer).await
     }
 
     /// As [`call_waiting`](Self::call_waiting), with the decisions at a desk that [`call_within`](Self::call_within) is given
@@ -200,9 +206,10 @@ impl Run {
     ///
     /// # Cancel safety
     /// As [`call_waiting`](Self::call_waiting).
-    pub async fn call_at(&self, desk: &Desk, step: u32, call: ToolCall) -> Reply {
+    pub async fn call_at(&self, desk: &Desk, step: u32, call: ToolCall, peer: Option<Arc<dyn Peer>>) -> Reply {
         let ToolCall { id, name, arguments } = call;
-        road::travel(self, Trip::from_outside(step, CallId::new(id), name, arguments).at(desk.clone())).await
+        let trip = Trip::from_outside(step, CallId::new(id), name, arguments).for_peer(peer);
+        road::travel(self, trip.at(desk.clone())).await
     }
 
     /// Takes a call that has no id yet down the road.
@@ -235,6 +242,19 @@ impl Run {
     #[must_use]
     pub fn is_observed(&self) -> bool {
         self.inner.observer.as_ref().is_some_and(|observer| observer.is_watching())
+    }
+
+    /// Whether hooks stand at `point`, or a hook contract does.
+    #[must_use]
+    pub fn has_hooks_at(&self, point: HookPoint) -> bool {
+        self.inner.composition.is_some() || !self.inner.view.hooks(point).is_empty()
+    }
+
+    /// Waits until whoever looks can take more.
+    pub(crate) async fn await_room(&self) {
+        if let Some(room) = self.inner.observer.as_ref().and_then(|observer| observer.room()) {
+            room.await;
+        }
     }
 
     /// Shows an event to whoever looks.

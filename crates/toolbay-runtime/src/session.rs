@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     contract::Contract,
     meter::Meter,
-    observe::Observer,
+    observe::{Both, Observer},
     reply::Reply,
     run::{self, Run},
     shown::{PromptInfo, ResourceInfo},
@@ -118,6 +118,16 @@ impl Session {
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Shows the events to `observer` too.
+    #[must_use]
+    pub fn also_observed_by(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(match self.observer.take() {
+            None => observer,
+            Some(other) => Arc::new(Both(other, observer)),
+        });
         self
     }
 

@@ -8,7 +8,7 @@
 //! - `migrations`: the schema and its versions, with `migrations/*.sql`.
 //! - `commit`: a change, step by step; `tenants`, `registrations`, `packages`, `keys`, `secrets`, `answers`: its steps.
 //! - `snapshot`, `changes`: what replicas follow.
-//! - `audit`, `runs`, `outbox`, `kv`: what needs no step.
+//! - `audit`, `runs`, `suspended`, `outbox`, `kv`: what needs no step.
 
 mod answers;
 mod audit;
@@ -29,6 +29,7 @@ mod runs;
 mod secrets;
 mod snapshot;
 mod store;
+mod suspended;
 mod tenants;
 mod values;
 

@@ -21,8 +21,10 @@ struct Migration {
     text: &'static str,
 }
 
-const MIGRATIONS: [Migration; 1] =
-    [Migration { version: 1, name: "begin", text: include_str!("../migrations/0001_begin.sql") }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { version: 1, name: "begin", text: include_str!("../migrations/0001_begin.sql") },
+    Migration { version: 3, name: "suspended", text: include_str!("../migrations/0003_suspended.sql") },
+];
 
 /// Held in PostgreSQL by whoever migrates: `toolbay`, in ASCII.
 const ADVISORY_LOCK: i64 = 0x0074_6f6f_6c62_6179;

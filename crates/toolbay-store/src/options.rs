@@ -53,6 +53,8 @@ pub struct Bounds {
     pub spaces: u32,
     /// Runs of one tenant. The oldest go.
     pub runs: u32,
+    /// Runs of one tenant that wait for somebody's decision.
+    pub suspended_runs: u32,
     /// Answers that are remembered of one owner. Those that end first go.
     pub answers: u32,
     /// Events of one scope that wait for delivery.
@@ -76,6 +78,7 @@ impl Default for Bounds {
             secrets: 1_000,
             spaces: 1_000,
             runs: 1_000,
+            suspended_runs: 1_000,
             answers: 10_000,
             events: 10_000,
             dead_events: 1_000,

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 use toolbay_api::{RunId, Scope};
-use toolbay_runtime::{AuditRecord, AuditSink, DenialRecord, EventRecord};
+use toolbay_runtime::{ApprovalRecord, ApprovalStage, AuditRecord, AuditSink, DenialRecord, EventRecord};
 
 /// One record, in owned form.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,7 +63,7 @@ pub struct AuditedDenial {
 
 /// Keeps audit records in memory, in the order in which they came.
 #[derive(Debug, Default)]
-pub struct RecordingAudit(Mutex<Vec<Audited>>, Mutex<Vec<AuditedEvent>>, Mutex<Vec<AuditedDenial>>);
+pub struct RecordingAudit(Mutex<Vec<Audited>>, Mutex<Vec<AuditedEvent>>, Mutex<Vec<AuditedDenial>>, Mutex<Vec<String>>);
 
 impl RecordingAudit {
     /// The records so far.
@@ -76,6 +76,12 @@ impl RecordingAudit {
     #[must_use]
     pub fn denials(&self) -> Vec<AuditedDenial> {
         self.2.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Approvals that were asked for and decided about so far, as `ask TOOL` and `approve TOOL by WHOM`.
+    #[must_use]
+    pub fn approvals(&self) -> Vec<String> {
+        self.3.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The events that were handled so far.
@@ -130,5 +136,12 @@ impl AuditSink for RecordingAudit {
             is_last,
         };
         self.2.lock().unwrap_or_else(PoisonError::into_inner).push(audited);
+    }
+
+    fn approval(&self, record: &ApprovalRecord<'_>) {
+        let ApprovalRecord { pending, stage, .. } = record;
+        let by = if let ApprovalStage::Decided { by, .. } = stage { format!(" by {by}") } else { String::new() };
+        let audited = format!("{} {}{by}", stage.name(), pending.tool);
+        self.3.lock().unwrap_or_else(PoisonError::into_inner).push(audited);
     }
 }

@@ -67,6 +67,11 @@ impl Observer for Transcript {
                 None => format!("reply   {}", result.data),
                 Some(error) => format!("reply   {}: {}", error.kind, error.message),
             },
+            RunEvent::ApprovalAsked { pending } => {
+                format!("ask     {} {} ({})", pending.tool, pending.arguments, pending.reason)
+            }
+            RunEvent::RunSuspended { approvals, .. } => format!("waits   {}", approvals.len()),
+            RunEvent::RunResumed { tenant } => format!("resume  {tenant}"),
             RunEvent::RunFinished { outcome, text, .. } => format!("end     {outcome} {text:?}"),
             other => format!("{other:?}"),
         };

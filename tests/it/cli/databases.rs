@@ -14,6 +14,7 @@ fn a_database_is_made_looked_at_and_copied() {
     desk.run(&["db", "backup", "copy.db"]).refuses(&["there is no database"]);
     expect![[r"
         applied 0001 begin
+        applied 0003 suspended
     "]]
     .assert_eq(&desk.run(&["db", "migrate"]).ends(0).stdout);
     expect![[r"
@@ -21,14 +22,16 @@ fn a_database_is_made_looked_at_and_copied() {
     "]]
     .assert_eq(&desk.run(&["db", "migrate"]).ends(0).stdout);
     expect![[r"
-        MIGRATION   STATE
-        0001 begin  applied
+        MIGRATION       STATE
+        0001 begin      applied
+        0003 suspended  applied
     "]]
     .assert_eq(&desk.run(&["db", "status"]).ends(0).stdout);
     desk.run(&["db", "backup", "copy.db"]).ends(0);
     desk.run(&["db", "backup", "copy.db"]).refuses(&["there is a file copy.db already"]);
     let told = desk.run(&["db", "status", "--json", "--database", "sqlite:copy.db"]).ends(0).json();
-    let steps = json!([{ "version": 1, "name": "begin", "state": "applied" }]);
+    let step = |version, name| json!({ "version": version, "name": name, "state": "applied" });
+    let steps = json!([step(1, "begin"), step(3, "suspended")]);
     assert_eq!(told, json!({ "database": "sqlite", "migrations": steps }));
     // In a folder of its own choice, and by the environment.
     desk.run(&["db", "migrate", "--data", "a/b"]).ends(0);
@@ -42,8 +45,9 @@ fn what_is_no_database_of_this_version_is_told() {
     let desk = Desk::new();
     fs::write(desk.path("empty.db"), "").unwrap();
     expect![[r"
-        MIGRATION   STATE
-        0001 begin  pending: toolbay db migrate applies it
+        MIGRATION       STATE
+        0001 begin      pending: toolbay db migrate applies it
+        0003 suspended  pending: toolbay db migrate applies it
     "]]
     .assert_eq(&desk.run(&["db", "status", "--database", "sqlite:empty.db"]).ends(1).stdout);
     fs::write(desk.path("text.db"), "no database at all\n".repeat(100)).unwrap();

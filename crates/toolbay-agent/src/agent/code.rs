@@ -1,7 +1,9 @@
 //! What a driver does about calls of `run_code`: it lets their programs make calls, counts these, and keeps what a program
 //! that waits was answered.
 
-use toolbay_api::{ToolCall, ToolDefinition};
+use std::sync::Arc;
+
+use toolbay_api::{Peer, ToolCall, ToolDefinition};
 use toolbay_runtime::{Approval, Run, ToolInfo};
 
 use super::{Agent, drive::Drive};
@@ -19,11 +21,12 @@ pub(super) struct Turn {
 
 impl Turn {
     /// Makes the call.
-    pub(super) async fn make(self, run: &Run, step: u32, call: ToolCall) -> CodeReply {
+    pub(super) async fn make(self, run: &Run, step: u32, call: ToolCall, peer: Option<Arc<dyn Peer>>) -> CodeReply {
         match self.code {
+            // Nobody is told of a program's progress but by the calls that it makes.
             Some((mode, turn)) => mode.call(run, step, call, CodeTurn { given: self.given, ..turn }).await,
             None => {
-                let reply = run.call_waiting(step, call, self.given).await;
+                let reply = run.call_waiting(step, call, self.given, peer).await;
                 CodeReply { reply, calls: Vec::new(), exhausted: None, journal: None }
             }
         }

@@ -1,9 +1,9 @@
 //! One run of an agent: asks the stepper what to do, does it on the session's run, and tells the stepper what came of
 //! it. Nothing is spawned, so dropping the future drops all of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio::time::Instant;
 use toolbay_api::{
     ErrorKind, Message, ModelRequest, ModelResponse, RunId, ToolCall, ToolDefinition, ToolError, ToolName,
@@ -13,14 +13,16 @@ use toolbay_runtime::{Gate, PendingApproval, Reply, Run, RunEvent, Stop, ToolInf
 
 use super::{
     code::{definition, tools_for_code},
+    stream::Outlet,
     suspend::{Before, Decided},
 };
 use crate::{
     agent::Agent,
     bounds::RunOutcome,
     budget::{Exhausted, Spending, day_of},
-    code::is_run_code,
-    model::{Model, ModelError},
+    code::{CodeReply, is_run_code},
+    model::ModelError,
+    parts::Parts,
     results::{READ_RESULT, Results},
     search::{DESCRIBE_TOOL, SEARCH_TOOLS, is_search},
     stepper::{Next, Stepper, StepperError, ToolReply},
@@ -44,6 +46,10 @@ pub(super) struct Drive<'a> {
     /// Calls of the present step that wait for somebody.
     pub(super) waiting: Vec<PendingApproval>,
     pub(super) decided: Decided,
+    /// Where what happens is told.
+    pub(super) outlet: Arc<Outlet>,
+    /// Where the pieces of the present reply go.
+    pub(super) parts: Parts,
     _forget: Option<Forget>,
 }
 
@@ -72,21 +78,42 @@ struct Batch {
 }
 
 impl<'a> Drive<'a> {
-    pub(super) fn new(agent: &'a Agent, run: Run, messages: Vec<Message>) -> Self {
+    pub(super) fn new(agent: &'a Agent, run: Run, messages: Vec<Message>, outlet: Arc<Outlet>) -> Self {
         let told = |tool| definition(agent, &run, tool).unwrap_or_else(|| for_the_model(tool));
         let tools = given(agent, &run).into_iter().map(told).collect();
         let names = run.tools().iter().map(|tool| (tool.provider_name.to_string(), tool.definition.name.to_string()));
         let names = names.collect();
         let stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
-        Self::resumed(agent, run, stepper, Before::default(), Decided::default())
+        Self::resumed(agent, run, stepper, Before::default(), Decided::default(), outlet)
     }
 
     /// Goes on from where a stepper is.
-    pub(super) fn resumed(agent: &'a Agent, run: Run, stepper: Stepper, before: Before, decided: Decided) -> Self {
+    pub(super) fn resumed(
+        agent: &'a Agent,
+        run: Run,
+        stepper: Stepper,
+        before: Before,
+        decided: Decided,
+        outlet: Arc<Outlet>,
+    ) -> Self {
         let forget = agent.config.results.clone().map(|results| Forget { results, run: run.id() });
         let (counted, began) = (stepper.tokens(), Instant::now());
         let (model_error, waiting, started) = (None, Vec::new(), began);
-        Self { agent, run, stepper, model_error, counted, began, started, before, waiting, decided, _forget: forget }
+        Self {
+            agent,
+            run,
+            stepper,
+            model_error,
+            counted,
+            began,
+            started,
+            before,
+            waiting,
+            decided,
+            outlet,
+            parts: Parts::none(),
+            _forget: forget,
+        }
     }
 
     /// Runs until the stepper is done or the time is up.
@@ -137,6 +164,7 @@ impl<'a> Drive<'a> {
             self.stepper.run_out(RunOutcome::DayLimit, exhausted);
             return Ok(());
         }
+        self.outlet.has_room().await;
         self.run.observe(RunEvent::StepStarted { step });
         let request = match self.run.before_model_call(step, request).await {
             Gate::Go(request) => request,
@@ -145,6 +173,7 @@ impl<'a> Drive<'a> {
                 return Ok(());
             }
         };
+        self.parts = self.parts(step);
         let response = match self.respond(request).await {
             Ok(response) => response,
             Err(error) => return self.failed(step, error).await,
@@ -167,7 +196,9 @@ impl<'a> Drive<'a> {
                 return Ok(());
             }
         }
-        let ModelResponse { text, tool_calls, tokens, .. } = self.stepper.model_replied(response)?;
+        let response = self.stepper.model_replied(response)?;
+        self.replied(step, &response);
+        let ModelResponse { text, tool_calls, tokens, .. } = response;
         self.run.observe(RunEvent::ModelReplied { step, text, tool_calls, tokens });
         Ok(())
     }
@@ -214,8 +245,8 @@ impl<'a> Drive<'a> {
         let config = &self.agent.config;
         let mut wait = FIRST_RETRY_WAIT;
         for _ in 0..config.model_retries {
-            match self.agent.model.respond(request.clone()).await {
-                Err(error) if error.retryable => {
+            match self.ask_once(request.clone()).await {
+                Err(error) if error.retryable && !self.parts.are_out() => {
                     let asked = error.retry_after().unwrap_or(wait);
                     if asked > config.max_retry_wait {
                         return Err(error);
@@ -226,7 +257,7 @@ impl<'a> Drive<'a> {
                 other => return other,
             }
         }
-        self.agent.model.respond(request).await
+        self.ask_once(request).await
     }
 
     async fn call(&mut self, step: u32, calls: Vec<ToolCall>) -> Result<(), StepperError> {
@@ -234,13 +265,8 @@ impl<'a> Drive<'a> {
         let calls = self.as_decided(calls)?;
         for Batch { calls, .. } in self.batches(calls) {
             let calls = self.affordable(calls).await?;
-            let calls: Vec<_> = calls.into_iter().map(|call| (self.turn(&call), call)).collect();
-            let run = self.run.clone();
-            let mut replies = stream::iter(calls.into_iter().map(|(turn, call)| {
-                let (run, id) = (run.clone(), call.id.clone());
-                async move { (id, turn.make(&run, step, call).await) }
-            }))
-            .buffer_unordered(most);
+            let calls: Vec<_> = calls.into_iter().map(|call| self.made(step, call)).collect();
+            let mut replies = stream::iter(calls).buffer_unordered(most);
             while let Some((call_id, mut made)) = replies.next().await {
                 self.note_code(&call_id, &mut made);
                 let mut reply = made.reply;
@@ -266,6 +292,13 @@ impl<'a> Drive<'a> {
             }
         }
         Ok(())
+    }
+
+    /// A call on its way, with what was decided about it.
+    fn made(&mut self, step: u32, call: ToolCall) -> BoxFuture<'static, (String, CodeReply)> {
+        let (run, id, turn) = (self.run.clone(), call.id.clone(), self.turn(&call));
+        let peer = self.outlet.peer(&call.id);
+        async move { (id, turn.make(&run, step, call, peer).await) }.boxed()
     }
 
     /// The calls that the tenant's day has room for; the others are answered.

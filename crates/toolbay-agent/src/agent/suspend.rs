@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use toolbay_runtime::{Approval, Decision, PendingApproval, Run, RunEvent, clock:
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{Agent, AgentError, AgentReply, drive::Drive};
+use super::{Agent, AgentError, AgentReply, drive::Drive, stream::Outlet};
 use crate::{
     code::Journal,
     stepper::{Stepper, StepperError, ToolReply},
@@ -32,7 +33,7 @@ const MAX_ROUNDS: u32 = 8;
 /// their replies are in it. Its JSON form is kept over restarts and versions: another [`FORMAT`](Self::FORMAT) is refused.
 ///
 /// A run goes on once. Whoever keeps it sees to that by taking it out of where it is kept before going on with it, as
-/// [`SuspendedRuns::take`](toolbay_runtime::store::SuspendedRuns::take) does.
+/// [`take_suspended`](toolbay_runtime::store::SuspendedRuns::take_suspended) does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SuspendedRun {
@@ -267,28 +268,43 @@ impl Agent {
     /// # Cancel safety
     /// As [`run_messages`](Self::run_messages). Approvals that were used by then are used.
     pub async fn resume(&self, suspended: SuspendedRun, decisions: Decisions) -> Result<AgentReply, AgentError> {
+        self.silent_resume(suspended, decisions).reply().await
+    }
+
+    pub(super) async fn resume_from(
+        &self,
+        suspended: SuspendedRun,
+        decisions: Decisions,
+        outlet: Arc<Outlet>,
+    ) -> Result<AgentReply, AgentError> {
         self.check_price()?;
         self.can_resume(&suspended, &decisions)?;
         let decided = self.decided(&suspended, &decisions);
-        let run = self.session().run_as(suspended.run);
+        let run = outlet.watching(self.session()).run_as(suspended.run);
         let span = tracing::info_span!("agent_run", run = %run.id(), tenant = %run.tenant(), model = self.model.id());
-        self.go_on(run, suspended, decided).boxed().instrument(span).await
+        self.go_on(run, suspended, decided, outlet).boxed().instrument(span).await
     }
 
-    async fn go_on(&self, run: Run, suspended: SuspendedRun, decided: Decided) -> Result<AgentReply, AgentError> {
+    async fn go_on(
+        &self,
+        run: Run,
+        suspended: SuspendedRun,
+        decided: Decided,
+        outlet: Arc<Outlet>,
+    ) -> Result<AgentReply, AgentError> {
         run.observe(RunEvent::RunResumed { tenant: run.tenant().clone() });
         run.name_model(self.model.id());
         match run.agent_startup().await {
             toolbay_runtime::Gate::Go(()) => {
                 let SuspendedRun { ran_ms, rounds, step, stepper, .. } = suspended;
                 let before = Before { ran: Duration::from_millis(ran_ms), rounds, step };
-                let drive = Drive::resumed(self, run.clone(), stepper, before, decided);
+                let drive = Drive::resumed(self, run.clone(), stepper, before, decided, outlet);
                 self.finish(run, drive).await
             }
             toolbay_runtime::Gate::Stop(stop) => {
                 let mut stepper = suspended.stepper;
                 stepper.stop(super::drive::stopped(stop));
-                self.end(run, stepper, true, None).await
+                self.end(run, stepper, true, None, &outlet).await
             }
         }
     }

@@ -47,6 +47,24 @@ pub(super) fn model_error(error: &Error, target: &Target) -> ModelError {
     }
 }
 
+/// A failure of a reply that comes piece by piece, before its first piece or after it.
+pub(super) fn of_stream(error: &Error, target: &Target) -> ModelError {
+    let told = match error {
+        Error::WebStream { error, .. } => error.downcast_ref::<Error>(),
+        Error::HttpError { .. } => Some(error),
+        Error::ChatResponse { body, .. } => return reported(body.get("error").unwrap_or(body), target),
+        Error::WebModelCall { .. } | Error::WebAdapterCall { .. } => return model_error(error, target),
+        _ => return not_understood(target, &error.to_string()),
+    };
+    if let Some(Error::HttpError { status, body, headers, .. }) = told {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let said = serde_json::from_str::<Value>(body).ok();
+        let said = said.as_ref().and_then(|body| body.get("error").or(Some(body)));
+        return by_status(status.as_u16(), said, retry_after(header), target).with_source(detail(error, target));
+    }
+    with_detail(ModelErrorKind::Network, "broke the connection off: try again", error, target)
+}
+
 /// A failure that came with status 200.
 pub(super) fn reported(error: &Value, target: &Target) -> ModelError {
     let status = error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());

@@ -18,7 +18,7 @@ use toolbay_api::{
     ErrorKind, Message, ModelRequest, ModelResponse, Scope, ToolContext, ToolError, async_trait, hook::ToolMatcher,
     plugin::NativePlugin, tool,
 };
-use toolbay_runtime::Toolbay;
+use toolbay_runtime::{ApprovalPolicy, Toolbay};
 
 use crate::support::{Add, Empty, Log, agent, assert_whole, bay, session, tool_texts};
 
@@ -161,7 +161,8 @@ async fn destructive_and_exclusive_tools_run_alone() {
     let names = ["count", "wipe", "wipe", "book", "book", "count"];
     let model = ScriptedModel::new().calls_all(names.map(|name| (name, json!({})))).says("done");
     let exclusive = Some(ToolMatcher::new(["bo*"]).unwrap());
-    let agent = agent(&model, bay).config(AgentConfig { exclusive, ..AgentConfig::default() });
+    let approval = ApprovalPolicy::default();
+    let agent = agent(&model, bay).config(AgentConfig { exclusive, approval, ..AgentConfig::default() });
     let reply = agent.run("go").await.unwrap();
     assert_eq!((reply.tool_calls, most.load(Ordering::SeqCst)), (6, 1));
     assert_whole(&reply.messages);

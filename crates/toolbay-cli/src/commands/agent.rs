@@ -1,13 +1,19 @@
 //! `toolbay agent`: a model at a tenant's tools, shown as it happens.
 
+mod approve;
 mod watch;
 
 use std::{fs, path::PathBuf, pin::pin};
+
+pub(super) use approve::{in_words, now_ms};
 
 use clap::Args;
 use toolbay::{
     Agent, AgentConfig, AgentError, AgentReply, Bounds, Model, ScriptedModel, StepperConfig, provider::Provider,
 };
+
+use approve::{Approve, Given};
+use uuid::Uuid;
 
 use crate::{
     config::Config,
@@ -24,11 +30,12 @@ const DEFAULT_MODEL: &str = "gpt-4o-mini";
 #[derive(Debug, Args)]
 #[command(
     after_long_help = "Exit status: 0 the run completed, 1 it ended otherwise, 2 usage or load error, such as a \
-                             missing key."
+                             missing key, 3 it waits for approval."
 )]
 pub(crate) struct Options {
     /// What the model is to answer
-    prompt: String,
+    #[arg(required_unless_present = "resume")]
+    prompt: Option<String>,
     /// The model: a name that tells its provider, such as gpt-4o-mini or claude-sonnet-4-5, or PROVIDER:NAME, such as
     /// ollama:llama3.
     ///
@@ -46,6 +53,17 @@ pub(crate) struct Options {
     /// The most tool calls [default: 128]
     #[arg(long, value_name = "N")]
     max_tool_calls: Option<u32>,
+    /// Who approves calls that need it: those of destructive tools, and what hooks and the configuration file ask for
+    ///
+    /// Without it: ask, where standard input is a terminal; else suspend, where the command works at a database; else never.
+    #[arg(long, value_enum, value_name = "HOW")]
+    approve: Option<Approve>,
+    /// Go on with this run, which waits in the database
+    #[arg(long, value_name = "RUN", conflicts_with = "prompt")]
+    resume: Option<Uuid>,
+    /// Decide about a call of the run that waits: ID=approve, ID=reject:WHY or ID=edit:JSON; may be repeated
+    #[arg(long, value_name = "DECISION", requires = "resume")]
+    decide: Vec<Given>,
     /// Print the run's events as JSON Lines to standard output
     #[arg(long)]
     json: bool,
@@ -56,21 +74,31 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let model = model(&options)?;
     let (host, session) = Host::session(&options.session).await?;
-    let (watch, shown) = watch::watch(options.json);
-    let (bounds, prices) = Config::load(options.session.host.config.as_deref())?.spending()?;
+    let approve = Approve::or_usual(options.approve, host.suspended().is_some())?;
+    let (watch, told, shown) = watch::watch(options.json);
+    let file = Config::load(options.session.host.config.as_deref())?;
+    let ((bounds, prices), approval) = (file.spending()?, file.approval(true)?);
     let stepper = StepperConfig { bounds: with_options(bounds, &options), ..StepperConfig::default() };
-    let config = AgentConfig { stepper, prices, ..AgentConfig::default() };
+    let config = AgentConfig { stepper, prices, approval, ..AgentConfig::default() };
     let agent = Agent::new(model, session.with_observer(watch)).config(config);
+    let (tenant, given) = (&options.session.tenant, &options.decide);
     let run = async {
-        let reply = agent.run(&options.prompt).await;
-        // The last observer: the events end with it.
-        drop(agent);
+        let reply = match (&options.prompt, options.resume) {
+            (_, Some(run)) => approve::resume(&agent, &host, tenant, run, approve, given, &told).await,
+            (prompt, None) => Ok(agent.run(prompt.clone().unwrap_or_default()).await),
+        };
+        let reply = match reply {
+            Ok(reply) => approve::settle(&agent, &host, approve, reply, &told).await,
+            Err(error) => Err(error),
+        };
+        // The last ones who could tell something: the events end with them.
+        drop((agent, told));
         reply
     };
     let mut shown = pin!(shown);
     let ended = tokio::select! {
-        reply = run => match shown.await.or_else(output::unless_closed) {
-            Ok(()) => finish(reply, options.json),
+        reply = Box::pin(run) => match shown.await.or_else(output::unless_closed) {
+            Ok(()) => reply.and_then(|reply| finish(reply, options.json)),
             Err(error) => Err(error),
         },
         // The run is dropped, and with it its calls, where nobody reads any more what it does.
@@ -89,6 +117,9 @@ fn finish(reply: Result<AgentReply, AgentError>, json: bool) -> Result<Status, C
             }
             if reply.outcome.is_completed() {
                 return Ok(Status::Success);
+            }
+            if reply.suspended.is_some() {
+                return Ok(Status::Waits);
             }
             let why = reply.exhausted.map(|exhausted| format!(": {exhausted}")).unwrap_or_default();
             output::note(&format!("error: the run did not complete: {}{why}", reply.outcome));

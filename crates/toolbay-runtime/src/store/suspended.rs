@@ -44,16 +44,22 @@ pub trait SuspendedRuns: Send + Sync {
     /// Keeps a run. Runs of the tenant that expired before `now_ms` go.
     ///
     /// `Conflict` where the run is kept already; `LimitExceeded` where the tenant has as many as it may.
-    async fn put(&self, row: SuspendedRow, now_ms: i64) -> Result<(), ToolError>;
+    async fn put_suspended(&self, row: SuspendedRow, now_ms: i64) -> Result<(), ToolError>;
 
     /// Looks at a tenant's run.
-    async fn get(&self, tenant: &TenantId, id: Uuid, now_ms: i64) -> Result<Option<SuspendedRow>, ToolError>;
+    async fn suspended(&self, tenant: &TenantId, id: Uuid, now_ms: i64) -> Result<Option<SuspendedRow>, ToolError>;
 
     /// Takes a tenant's run out, to go on with it. Of several that take the same one, one gets it.
-    async fn take(&self, tenant: &TenantId, id: Uuid, now_ms: i64) -> Result<Option<SuspendedRow>, ToolError>;
+    async fn take_suspended(&self, tenant: &TenantId, id: Uuid, now_ms: i64)
+    -> Result<Option<SuspendedRow>, ToolError>;
 
     /// A tenant's runs, those that wait longest first, without their states.
-    async fn list(&self, tenant: &TenantId, page: Page, now_ms: i64) -> Result<Listed<SuspendedRow>, ToolError>;
+    async fn list_suspended(
+        &self,
+        tenant: &TenantId,
+        page: Page,
+        now_ms: i64,
+    ) -> Result<Listed<SuspendedRow>, ToolError>;
 }
 
 /// Keeps them in memory: for tests, and for hosts whose runs need not outlive them.
@@ -77,7 +83,7 @@ impl MemorySuspended {
 
 #[async_trait]
 impl SuspendedRuns for MemorySuspended {
-    async fn put(&self, row: SuspendedRow, now_ms: i64) -> Result<(), ToolError> {
+    async fn put_suspended(&self, row: SuspendedRow, now_ms: i64) -> Result<(), ToolError> {
         let mut tenants = self.lock();
         let rows = tenants.entry(row.tenant.clone()).or_default();
         rows.retain(|_, row| row.expires_at > now_ms);
@@ -91,13 +97,18 @@ impl SuspendedRuns for MemorySuspended {
         Ok(())
     }
 
-    async fn get(&self, tenant: &TenantId, id: Uuid, now_ms: i64) -> Result<Option<SuspendedRow>, ToolError> {
+    async fn suspended(&self, tenant: &TenantId, id: Uuid, now_ms: i64) -> Result<Option<SuspendedRow>, ToolError> {
         let tenants = self.lock();
         let row = tenants.get(tenant).and_then(|rows| rows.get(&id));
         Ok(row.filter(|row| row.expires_at > now_ms).cloned())
     }
 
-    async fn take(&self, tenant: &TenantId, id: Uuid, now_ms: i64) -> Result<Option<SuspendedRow>, ToolError> {
+    async fn take_suspended(
+        &self,
+        tenant: &TenantId,
+        id: Uuid,
+        now_ms: i64,
+    ) -> Result<Option<SuspendedRow>, ToolError> {
         let mut tenants = self.lock();
         let Some(rows) = tenants.get_mut(tenant) else { return Ok(None) };
         let row = rows.remove(&id).filter(|row| row.expires_at > now_ms);
@@ -107,7 +118,12 @@ impl SuspendedRuns for MemorySuspended {
         Ok(row)
     }
 
-    async fn list(&self, tenant: &TenantId, page: Page, now_ms: i64) -> Result<Listed<SuspendedRow>, ToolError> {
+    async fn list_suspended(
+        &self,
+        tenant: &TenantId,
+        page: Page,
+        now_ms: i64,
+    ) -> Result<Listed<SuspendedRow>, ToolError> {
         let after = page.after.as_deref().and_then(|after| {
             let (at, id) = after.split_once('.')?;
             Some((at.parse::<i64>().ok()?, id.parse::<Uuid>().ok()?))

@@ -4,7 +4,10 @@
 use std::{fmt::Write, sync::Arc};
 
 use serde_json::Value;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    oneshot,
+};
 use toolbay::{Observer, RunEvent, RunId, WireResult};
 
 use crate::{exit::CliError, output};
@@ -12,23 +15,49 @@ use crate::{exit::CliError, output};
 /// Columns of arguments, results and texts within a line for readers.
 const SHOWN: usize = 200;
 
-/// Gives an observer, and the work of showing what it sees, which ends when the observer is dropped.
-pub(super) fn watch(json: bool) -> (Arc<dyn Observer>, impl Future<Output = Result<(), CliError>>) {
+/// Gives an observer, a way to wait for what was shown, and the work of showing it, which ends when both are dropped.
+pub(super) fn watch(json: bool) -> (Arc<dyn Observer>, Shown, impl Future<Output = Result<(), CliError>>) {
     // Unbounded, since an observer must not wait; the bounds of the run bound its events.
     let (sender, receiver) = unbounded_channel();
-    (Arc::new(Watch(sender)), show(receiver, json))
+    (Arc::new(Watch(sender.clone())), Shown(sender), show(receiver, json))
 }
 
-struct Watch(UnboundedSender<RunEvent>);
+/// What is to be shown, or who waits for it.
+enum Told {
+    Event(Box<RunEvent>),
+    Waiting(oneshot::Sender<()>),
+}
+
+struct Watch(UnboundedSender<Told>);
 
 impl Observer for Watch {
     fn observe(&self, _: RunId, event: &RunEvent) {
-        let _ = self.0.send(event.clone());
+        let _ = self.0.send(Told::Event(Box::new(event.clone())));
     }
 }
 
-async fn show(mut events: UnboundedReceiver<RunEvent>, json: bool) -> Result<(), CliError> {
-    while let Some(event) = events.recv().await {
+/// Waits for what is to be shown.
+pub(super) struct Shown(UnboundedSender<Told>);
+
+impl Shown {
+    /// Waits until everything is shown that happened before.
+    pub(super) async fn flush(&self) {
+        let (done, shown) = oneshot::channel();
+        if self.0.send(Told::Waiting(done)).is_ok() {
+            let _ = shown.await;
+        }
+    }
+}
+
+async fn show(mut events: UnboundedReceiver<Told>, json: bool) -> Result<(), CliError> {
+    while let Some(told) = events.recv().await {
+        let event = match told {
+            Told::Event(event) => *event,
+            Told::Waiting(done) => {
+                let _ = done.send(());
+                continue;
+            }
+        };
         if json {
             output::json_line(&event)?;
         } else if let Some(text) = for_readers(&event) {
@@ -62,6 +91,8 @@ fn for_readers(event: &RunEvent) -> Option<String> {
             format!("  call   {tool} {}", short(&arguments.to_string()))
         }
         RunEvent::ToolCallFinished { tool, result, .. } => format!("  reply  {tool} {}", outcome(result)),
+        RunEvent::ApprovalAsked { pending } => format!("  ask    {} ({})", pending.tool, short(&pending.reason)),
+        RunEvent::RunResumed { tenant } => format!("run for tenant {tenant} goes on"),
         RunEvent::RunFinished { outcome, steps, tool_calls, .. } => {
             format!("{outcome} after {steps} steps and {tool_calls} tool calls")
         }
