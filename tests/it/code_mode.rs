@@ -194,9 +194,9 @@ async fn an_error_says_where_it_is_and_what_was_called_before_it() {
 #[tokio::test]
 async fn an_error_of_a_tool_can_be_caught() {
     let programs = [
-        "try { shop::total(404) } catch (e) { `${e.kind}: ${e.message}` }",
-        "try { test::panic() } catch (e) { e.kind }",
-        "shop::orders().map(|id| try_total(id)); fn try_total(id) { try { shop::total(id + 401) } catch { -1 } }",
+        "let r = (); try { shop::total(404) } catch (e) { r = `${e.kind}: ${e.message}`; } r",
+        "let r = (); try { test::panic() } catch (e) { r = e.kind; } r",
+        "shop::orders().map(|id| try_total(id)); fn try_total(id) { let r = -1; try { r = shop::total(id + 401); } catch { } r }",
     ];
     check(
         &programs,
@@ -205,7 +205,7 @@ async fn an_error_of_a_tool_can_be_caught() {
         {"result":null}
         > try { test::panic() } catch (e) { e.kind }
         {"result":null}
-        > shop::orders().map(|id| try_total(id)); fn try_total(id) { try { shop::total(id + 401) } catch { -1 } }
+        > shop::orders().map(|id| try_total(id)); fn try_total(id) { let r = -1; try { r = shop::total(id + 401); } catch { } r }
         {"result":[{"id":402,"total":4020},{"id":403,"total":4030},null]}
     "#]],
     )
@@ -289,7 +289,7 @@ async fn a_hooks_no_is_an_error_and_its_stop_ends_the_run() {
     let stop = before("fuse", "shop.orders", Answer::Stop("enough".into()));
     let builder = Toolbay::builder().runner(RhaiRunner::default()).hook(deny).hook(stop);
     let (bay, mode) = bay_with(builder, CodeSettings::default()).await;
-    let text = text_of(&bay, &mode, "try { shop::note(\"a\") } catch (e) { e.message }").await;
+    let text = text_of(&bay, &mode, "let r = (); try { shop::note(\"a\") } catch (e) { r = e.message; } r").await;
     assert_eq!(text, r#"{"result":"closed: not today"}"#);
     let code = "try { shop::orders() } catch { } loop { shop::total(1); }";
     let reply = run(bay.session("acme").unwrap(), config(&mode), code).await;
@@ -401,7 +401,7 @@ async fn a_program_runs_the_same_in_a_worker_process() {
         "let x = 1;\nlet = 2;",
         "let x = shop::total(1);\n  shop::total(404)",
         "let a = [1];\na[7]",
-        "try { shop::total(404) } catch (e) { e.message }",
+        "let r = (); try { shop::total(404) } catch (e) { r = e.message; } r",
         "loop { try { shop::total(1) } catch { } }",
         "kv_get(\"x\")",
         "call_tool(\"run_code\", #{ code: \"1\" })",

@@ -62,6 +62,16 @@
 //! output = { type = "object", required = ["amount"] }
 //! annotations = { read_only = true }
 //!
+//! [code_mode]                       # models write programs that call tools, in the place of calling them one by one
+//! enabled = true                    # or by `toolbay agent --code-mode`
+//! max_calls = 100                   # tool calls of one program; the budget counts them too
+//! max_parallel = 8                  # calls of one parallel() at the same time
+//! max_printed_bytes = 4096          # of what one program prints
+//! max_listing_bytes = 16_384        # of the functions in what the model is told
+//! beside = ["mail.*"]               # tools that the model is given beside, by glob
+//! exclusive = ["ledger.*"]          # tools that never run beside others
+//! max_journal_bytes = 1_048_576     # of what is kept of a program that waits for approval
+//!
 //! [approval]                        # which calls need approval, beside what hooks ask for
 //! destructive = true                # tools that say so of themselves; unless it is said: in runs of agents alone
 //! ask = ["bank.*"]                  # these tools
@@ -95,11 +105,12 @@ use serde_json::{Map, Value};
 use toolbay::{
     Ability, AbilityName, Activation, Annotations, ApprovalPolicy, Bounds, Breaker, CodeLoading, ErrorKind, Isolation,
     Limits, LimitsRequest, LoadError, Loading, Operation, PermissionSet, PluginName, Prices, Quota, SecretChain,
-    TenantId, TierPolicy, ToolName, ToolbayBuilder, mcp_client::HttpPolicy,
+    TenantId, TierPolicy, ToolName, ToolbayBuilder, code::CodeSettings, mcp_client::HttpPolicy,
 };
 
 use crate::{
     approval::ApprovalSection,
+    code_mode::CodeModeSection,
     exit::CliError,
     outside::{HttpSection, SecretsSection},
     spending::{self, BudgetSection, PriceSection},
@@ -136,6 +147,8 @@ pub(crate) struct Config {
     budget: BudgetSection,
     /// What a million tokens of a model cost, by model or glob.
     prices: BTreeMap<String, PriceSection>,
+    /// Programs that models write.
+    code_mode: CodeModeSection,
     /// Which calls need approval.
     approval: ApprovalSection,
     /// Plugins' callbacks.
@@ -375,6 +388,12 @@ impl Config {
         let usage = |problem: String| CliError::usage(format!("--config: {problem}"));
         let bounds = self.budget.bounds(Bounds::default()).map_err(|problem| usage(format!("budget.{problem}")))?;
         Ok((bounds, spending::prices(&self.prices).map_err(|problem| usage(format!("prices.{problem}")))?))
+    }
+
+    /// What the programs of models may do, where they write any. `enabled` is the command line's word.
+    pub(crate) fn code_mode(&self, enabled: bool) -> Result<Option<CodeSettings>, CliError> {
+        let settings = self.code_mode.settings(enabled);
+        settings.map_err(|problem| CliError::usage(format!("--config: code_mode.{problem}")))
     }
 
     /// Which calls need approval, with `destructive` where the file does not say.

@@ -10,6 +10,7 @@
 //! - `exit`: why a command ends, as a status.
 
 mod approval;
+mod code_mode;
 mod commands;
 mod config;
 mod exit;

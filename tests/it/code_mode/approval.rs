@@ -116,7 +116,7 @@ async fn the_clock_and_chance_are_asked_once_however_often_a_program_runs() {
 async fn a_no_is_an_error_that_the_program_can_catch() {
     let till = Till::default();
     let (bay, mode) = bay(&till, CodeSettings::default()).await;
-    let code = "try { till::pay(till::look()) } catch (e) { `${e.kind}: ${e.message}` }";
+    let code = "let r = (); try { r = till::pay(till::look()); } catch (e) { r = `${e.kind}: ${e.message}`; } r";
     let suspended = kept(agent(&bay, &mode, writes(code)).run("go").await.unwrap());
     let decisions = decided(&suspended, |decisions, id| decisions.reject(id, "too dear"));
     let reply = agent(&bay, &mode, ScriptedModel::new().says("done")).resume(suspended, decisions).await.unwrap();

@@ -18,7 +18,6 @@ fn limits() -> Limits {
         timeout: Duration::from_secs(20),
         max_operations: 200_000,
         max_memory_bytes: 8 << 20,
-        max_string_bytes: 32 << 10,
         ..Limits::default()
     }
 }
@@ -81,7 +80,7 @@ async fn what_another_tenant_has_and_what_the_user_may_not_call_is_as_unknown_as
     };
     let mut told: Vec<[String; 4]> = Vec::new();
     for (name, path) in
-        [("secrets.what", "secrets::what"), ("office.shred", "office::shred"), ("nothing.there", "nothing::there")]
+        [("secrets.what", "secrets::what"), ("office.shred", "office::shred"), ("absent.missing", "absent::missing")]
     {
         let mut texts = Vec::new();
         for code in attempts(name, path) {
@@ -113,12 +112,12 @@ async fn programs_are_for_the_model_of_a_run_and_do_not_call_one_another() {
 
     // A plugin that calls it, while a program of the same run is under way and waits for that plugin.
     let source = r#"const PLUGIN = #{ name: "sly", version: "1.0.0", permissions: ["tool:call:*"], tools: #{
-            go: #{ description: "Goes", parameters: #{ type: "object" } } } };
-        fn go(args) { call_tool("run_code", #{ code: "1" }) }"#;
+            reach: #{ description: "Reaches", parameters: #{ type: "object" } } } };
+        fn reach(args) { call_tool("run_code", #{ code: "1" }) }"#;
     let builder = Toolbay::builder().runner(RhaiRunner::default()).grants(PermissionSet::standard());
     let (bay, mode) = bay_with(builder, CodeSettings::default()).await;
     bay.load_source(tenant("acme"), "sly.rhai", source).await.unwrap();
-    let text = text_of(&bay, &mode, "try { sly::go() } catch (e) { e.message }").await;
+    let text = text_of(&bay, &mode, "let r = (); try { sly::reach() } catch (e) { r = e.message; } r").await;
     assert!(text.starts_with(r#"{"result":"run_code is for the model"#), "{text}");
 }
 

@@ -270,6 +270,7 @@ pub(super) const CONFIG: &[(&str, &str, &str, &str, bool)] = &[
 ];
 
 const ABILITY: &str = "each_key_of_an_ability_in_the_configuration_file_is_seen";
+const CODE_MODE: &str = "each_key_of_code_mode_says_what_programs_may_do";
 const BUDGET: &str = "each_budget_of_the_configuration_file_binds_and_says_what_ran_out";
 
 /// Fields whose tests stand elsewhere: of what, which, and the test's name.
@@ -298,6 +299,14 @@ pub(super) const NAMED: &[(&str, &str, &str)] = &[
     ("config", "breaker.check_interval_ms", "the_file_says_how_often_plugins_are_asked_and_when_they_are_down"),
     ("config", "loading.code", "the_file_and_the_command_line_say_when_code_is_compiled"),
     ("config", "plugins.*.auto_load", "the_file_and_the_command_line_say_when_code_is_compiled"),
+    ("config", "code_mode.enabled", CODE_MODE),
+    ("config", "code_mode.max_calls", CODE_MODE),
+    ("config", "code_mode.max_parallel", CODE_MODE),
+    ("config", "code_mode.max_printed_bytes", CODE_MODE),
+    ("config", "code_mode.max_listing_bytes", CODE_MODE),
+    ("config", "code_mode.beside", CODE_MODE),
+    ("config", "code_mode.exclusive", CODE_MODE),
+    ("config", "code_mode.max_journal_bytes", CODE_MODE),
     ("config", "budget.max_steps", BUDGET),
     ("config", "budget.max_tool_calls", BUDGET),
     ("config", "budget.max_calls_per_tool", BUDGET),

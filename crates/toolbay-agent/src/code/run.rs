@@ -30,10 +30,19 @@ const TIME_TO_TELL: Duration = Duration::from_millis(200);
 /// `Compile` and the program's own, with line and column in words and in the details as `at`; what ended it otherwise. The
 /// details have the `calls` so far.
 pub(super) async fn run(script: &Arc<Script>, code: &str, cx: &ToolContext) -> Result<Value, ToolError> {
+    let left = cx.time_left();
+    let time_to_tell = TIME_TO_TELL.min(left / 10);
+    let deadline = cx.deadline().checked_sub(time_to_tell).unwrap_or_else(Instant::now);
     let outcome = tokio::select! {
         biased;
         () = script.ended() => None,
-        outcome = evaluate(script, code, cx) => Some(outcome),
+        outcome = evaluate(script, code, cx, deadline) => Some(outcome),
+        // Also where it waits for a call that would be over at that time: no error of that call's comes before this one.
+        () = tokio::time::sleep_until(deadline.into()) => {
+            let text = format!("the program did not end within its {:?}: do less in one", left - time_to_tell);
+            script.end(End::Failed(ToolError::new(ErrorKind::TimedOut, text)));
+            None
+        }
     };
     // A program that was ended has no result, whatever it made of it.
     match (script.end_so_far(), outcome) {
@@ -73,9 +82,12 @@ pub(super) async fn run(script: &Arc<Script>, code: &str, cx: &ToolContext) -> R
 }
 
 /// Compiles and runs it.
-async fn evaluate(script: &Arc<Script>, code: &str, cx: &ToolContext) -> Result<ToolOutput, ToolError> {
-    let left = cx.time_left();
-    let deadline = cx.deadline().checked_sub(TIME_TO_TELL.min(left / 10)).unwrap_or_else(Instant::now);
+async fn evaluate(
+    script: &Arc<Script>,
+    code: &str,
+    cx: &ToolContext,
+    deadline: Instant,
+) -> Result<ToolOutput, ToolError> {
     let limits = Arc::new(limits(cx.limits(), script.settings.max_printed_bytes));
     let functions = script.bindings.functions();
     let plugin = script.run().program(FILE, code, &functions, &limits).await.map_err(|error| not_compiled(&error))?;

@@ -9,7 +9,8 @@ pub(super) use approve::{in_words, now_ms};
 
 use clap::Args;
 use toolbay::{
-    Agent, AgentConfig, AgentError, AgentReply, Bounds, Model, ScriptedModel, StepperConfig, provider::Provider,
+    Agent, AgentConfig, AgentError, AgentReply, Bounds, CodeMode, Model, PermissionSet, Scope, ScriptedModel,
+    StepperConfig, code::RUN_CODE, plugin::NativePlugin, provider::Provider,
 };
 
 use approve::{Approve, Given};
@@ -53,6 +54,9 @@ pub(crate) struct Options {
     /// The most tool calls [default: 128]
     #[arg(long, value_name = "N")]
     max_tool_calls: Option<u32>,
+    /// Have the model write programs that call the tools, in the place of calling them one by one
+    #[arg(long)]
+    code_mode: bool,
     /// Who approves calls that need it: those of destructive tools, and what hooks and the configuration file ask for
     ///
     /// Without it: ask, where standard input is a terminal; else suspend, where the command works at a database; else never.
@@ -79,7 +83,8 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let file = Config::load(options.session.host.config.as_deref())?;
     let ((bounds, prices), approval) = (file.spending()?, file.approval(true)?);
     let stepper = StepperConfig { bounds: with_options(bounds, &options), ..StepperConfig::default() };
-    let config = AgentConfig { stepper, prices, approval, ..AgentConfig::default() };
+    let code = code_mode(&host, &file, options.code_mode).await?;
+    let config = AgentConfig { stepper, prices, approval, code, ..AgentConfig::default() };
     let agent = Agent::new(model, session.with_observer(watch)).config(config);
     let (tenant, given) = (&options.session.tenant, &options.decide);
     let run = async {
@@ -127,6 +132,22 @@ fn finish(reply: Result<AgentReply, AgentError>, json: bool) -> Result<Status, C
         Err(error) => output::note(&format!("error: {error}")),
     }
     Ok(Status::Failed)
+}
+
+/// Code mode, where it is wanted: its tool is registered for this command alone.
+async fn code_mode(host: &Host, file: &Config, wanted: bool) -> Result<Option<CodeMode>, CliError> {
+    let Some(settings) = file.code_mode(wanted)? else { return Ok(None) };
+    let (mode, run_code) = toolbay::code::code_mode(settings);
+    let usage = |error: String| CliError::usage(format!("--code-mode: {error}"));
+    let about = "Runs programs that a model writes";
+    let plugin =
+        NativePlugin::new(RUN_CODE, env!("CARGO_PKG_VERSION"), about).map_err(|error| usage(error.to_string()))?;
+    // It asks for what its programs can have beside tools.
+    let plugin = plugin.tool(run_code).with(|manifest| {
+        manifest.permissions = PermissionSet::parse(["clock", "random"]).unwrap_or_default();
+    });
+    host.toolbay.register(Scope::Global, plugin).await.map_err(|error| usage(error.to_string()))?;
+    Ok(Some(mode))
 }
 
 /// The bounds of the file, with what the options say in their place.
