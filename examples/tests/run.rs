@@ -101,3 +101,22 @@ fn an_mcp_server_ends_when_its_client_is_gone() {
     let output = Command::new(env!("CARGO_BIN_EXE_mcp_stdio")).stdin(std::process::Stdio::null()).output().unwrap();
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
 }
+
+#[test]
+fn an_analyst_writes_a_program() {
+    check(env!("CARGO_BIN_EXE_code_mode_analyst"), expect![[""]]);
+}
+
+#[test]
+fn what_code_mode_saves_is_as_the_benchmarks_say() {
+    let output = Command::new(env!("CARGO_BIN_EXE_code_mode_savings")).output().expect("the example runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let figures = |what: &str| -> Vec<usize> {
+        let line = text.lines().find(|line| line.starts_with(what)).expect("a line of the table");
+        line.trim_start_matches(what).split_whitespace().map(|figure| figure.parse().expect("a figure")).collect()
+    };
+    let (plain, at_once, code) = (figures("calls one by one"), figures("calls in one reply"), figures("one program"));
+    assert_eq!((plain[0], at_once[0], code[0]), (21, 2, 2));
+    assert_eq!((plain[2], at_once[2], code[2]), (20, 20, 22));
+    assert!(plain[1] > 20 * code[1] && at_once[1] > 3 * code[1], "{text}");
+}

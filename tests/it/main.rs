@@ -24,6 +24,7 @@ mod call_keys;
 mod callers;
 mod cancelling;
 mod cli;
+mod code_mode;
 mod composition;
 mod contract;
 mod control;

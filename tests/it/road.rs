@@ -352,6 +352,8 @@ async fn the_audit_keeps_the_raw_result_and_who_changed_it() {
                     "after_tool_call redact: replace",
                 ],
                 depth: 0,
+                call: "call-1",
+                parent: None,
             },
         ]
     "#]]

@@ -2,6 +2,7 @@
 //! [`Stepper`].
 
 mod ask;
+mod code;
 mod drive;
 mod retry;
 mod stream;
@@ -26,6 +27,7 @@ pub use suspend::{Decisions, ResumeError, SuspendedRun};
 use crate::{
     bounds::{Bounds, RunOutcome},
     budget::{DayLimits, Exhausted, Price, Prices},
+    code::CodeMode,
     model::{Model, ModelError},
     record,
     results::Results,
@@ -60,6 +62,9 @@ pub struct AgentConfig {
     /// Where a tenant has many tools: a search in their place. Without the [tools](crate::search::tools) that it takes the
     /// model is given all.
     pub search: Option<ToolSearch>,
+    /// Has the model write programs that call tools, in the place of calling them one by one. Without its
+    /// [tool](crate::code::code_mode) the model is given the tools themselves.
+    pub code: Option<CodeMode>,
     /// What models cost.
     pub prices: Prices,
     /// What a tenant may spend in a day, over all runs that know the same ledger.
@@ -82,6 +87,7 @@ impl Default for AgentConfig {
             retry_seed: None,
             results: None,
             search: None,
+            code: None,
             prices: Prices::default(),
             day: None,
             approval: ApprovalPolicy::destructive(),

@@ -9,6 +9,7 @@
 //! - [`bounds`]: what a run may use, and how it can end; [`budget`]: what it costs, and what a tenant may spend in a day.
 //! - [`lowering`]: schemas of parameters as providers take them.
 //! - [`results`]: results that are too long for a model.
+//! - [`code`]: programs of the model's that call tools as functions.
 //! - [`search`]: tools that find tools, where there are many.
 //! - [`stepper`]: the loop as a value without I/O.
 //! - [`agent`]: the driver, a run as a stream, and runs that wait for somebody; [`record`]: what runs did, as JSON Lines;
@@ -18,6 +19,7 @@
 pub mod agent;
 pub mod bounds;
 pub mod budget;
+pub mod code;
 pub mod lowering;
 pub mod model;
 pub mod parts;
@@ -37,6 +39,7 @@ pub use agent::{
 };
 pub use bounds::{Bounds, RunOutcome};
 pub use budget::{DayBudget, DayLimits, Exhausted, Ledger, MemoryLedger, Price, Prices, Spending};
+pub use code::{CodeMode, CodeSettings};
 pub use model::{Model, ModelError, ModelErrorKind, ServedBy};
 pub use parts::Parts;
 pub use record::{RecordBounds, RecordedLine, Recorder};

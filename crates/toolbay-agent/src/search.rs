@@ -12,6 +12,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use toolbay_api::{Annotations, ErrorKind, Tool, ToolContext, ToolDefinition, ToolError, hook::ToolMatcher, tool};
 
+use crate::code::{is_run_code, signature_in};
+
 /// The name of the tool that finds tools.
 pub const SEARCH_TOOLS: &str = "search_tools";
 /// The name of the tool that describes one.
@@ -64,8 +66,16 @@ pub fn tools() -> (impl Tool + 'static, impl Tool + 'static) {
         Ok(search(&catalog(&cx), &wanted.query, usize::from(limit)))
     });
     let about_describe = "Tells how a tool is called. Have a tool described before you call it.";
-    let describe =
-        tool(DESCRIBE_TOOL, about_describe, async |named: Named, cx: ToolContext| describe(&catalog(&cx), &named.name));
+    let describe = tool(DESCRIBE_TOOL, about_describe, async |named: Named, cx: ToolContext| {
+        let mut described = describe(&catalog(&cx), &named.name)?;
+        // For a model that writes programs: how it is called there.
+        let all = cx.host().catalog();
+        let found = all.iter().find(|(name, _)| described["name"].as_str() == Some(&**name));
+        if let Some(function) = found.and_then(|(_, tool)| signature_in(&all, tool.name.as_str())) {
+            described["function"] = function.into();
+        }
+        Ok(described)
+    });
     (search.with(changes_nothing), describe.with(changes_nothing))
 }
 
@@ -93,9 +103,10 @@ fn changes_nothing(definition: &mut ToolDefinition) {
     definition.annotations = Annotations { read_only: Some(true), idempotent: Some(true), ..Annotations::default() };
 }
 
-/// What there is to be found: all but the two tools themselves.
+/// What there is to be found: all but the two tools themselves, and the one that runs programs.
 fn catalog(cx: &ToolContext) -> Vec<Listed> {
-    cx.host().catalog().into_iter().filter(|(_, tool)| !is_search(tool.name.as_str())).collect()
+    let is_meant = |name: &str| !is_search(name) && !is_run_code(name);
+    cx.host().catalog().into_iter().filter(|(_, tool)| is_meant(tool.name.as_str())).collect()
 }
 
 /// Whether a tool is one of the two here.

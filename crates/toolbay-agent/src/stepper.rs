@@ -6,6 +6,7 @@
 
 mod calls;
 mod history;
+mod inside;
 mod tape;
 
 use std::collections::BTreeMap;

@@ -16,6 +16,7 @@
 //! - [`context`]: what a call knows of itself.
 //! - [`host`]: the plugin's only way out; [`reach`]: what a host lends through it, HTTP and secrets.
 //! - [`plugin`]: `Plugin`, `Runner`, `Package`; [`declared`]: what is known of one before its code is compiled; [`callback`]: a plugin's callbacks; [`manifest`]: what a plugin says of itself.
+//! - [`program`]: the functions that a program has for tools.
 //! - [`event`]: events and who listens to them; [`service`](mod@service): what native plugins lend each other.
 //! - [`route`]: HTTP routes of native plugins.
 //! - [`hook`]: points, inputs, outcomes; [`interception`]: what hooks see and say under a public contract; [`message`]: the conversation that hooks and models see.
@@ -41,6 +42,7 @@ pub mod names;
 pub mod peer;
 pub mod permission;
 pub mod plugin;
+pub mod program;
 pub mod reach;
 pub mod result;
 pub mod route;
@@ -67,6 +69,7 @@ pub use names::{AbilityName, CallId, EventName, NameError, PluginName, RunId, Sc
 pub use peer::{Answer, Answers, FormAnswer, Peer, Progress, Question, QuestionKind, Questions, Root, Speaker};
 pub use permission::{Grants, Permission, PermissionSet};
 pub use plugin::{LoadError, Package, Plugin, PluginContext, PluginMetadata, Runner};
+pub use program::ToolFunction;
 pub use reach::{HttpSend, HttpSendContext, Secret, SecretName, SecretProvider};
 pub use result::{ToolOutput, WireResult};
 pub use route::{

@@ -318,6 +318,10 @@ where
 
 #[async_trait]
 impl<T: Tool + ?Sized> Tool for Arc<T> {
+    fn resumes(&self) -> bool {
+        (**self).resumes()
+    }
+
     fn definition(&self) -> &ToolDefinition {
         (**self).definition()
     }

@@ -85,6 +85,16 @@
 //! output = { type = "object", required = ["amount"] }
 //! annotations = { read_only = true }
 //!
+//! [code_mode]                       # models write programs that call tools, in the place of calling them one by one
+//! enabled = true                    # or by `toolbay agent --code-mode`
+//! max_calls = 100                   # tool calls of one program; the budget counts them too
+//! max_parallel = 8                  # calls of one parallel() at the same time
+//! max_printed_bytes = 4096          # of what one program prints
+//! max_listing_bytes = 16_384        # of the functions in what the model is told
+//! beside = ["mail.*"]               # tools that the model is given beside, by glob
+//! exclusive = ["ledger.*"]          # tools that never run beside others
+//! max_journal_bytes = 1_048_576     # of what is kept of a program that waits for approval
+//!
 //! [approval]                        # which calls need approval, beside what hooks ask for
 //! destructive = true                # tools that say so of themselves; unless it is said: in runs of agents alone
 //! ask = ["bank.*"]                  # these tools
@@ -118,11 +128,13 @@ use serde_json::{Map, Value};
 use toolbay::{
     Ability, AbilityName, Activation, Annotations, ApprovalPolicy, Bounds, Breaker, CodeLoading, DayBudget, ErrorKind,
     Isolation, Limits, LimitsRequest, LoadError, Loading, Operation, PermissionSet, PluginName, Prices, Quota,
-    SecretChain, TenantId, TierPolicy, ToolName, ToolRetries, ToolbayBuilder, mcp::JwtIssuer, mcp_client::HttpPolicy,
+    SecretChain, TenantId, TierPolicy, ToolName, ToolRetries, ToolbayBuilder, code::CodeSettings, mcp::JwtIssuer,
+    mcp_client::HttpPolicy,
 };
 
 use crate::{
     approval::ApprovalSection,
+    code_mode::CodeModeSection,
     exit::CliError,
     oauth::OauthSection,
     outside::{HttpSection, SecretsSection},
@@ -166,6 +178,8 @@ pub(crate) struct Config {
     prices: BTreeMap<String, PriceSection>,
     /// Traces for OpenTelemetry.
     telemetry: TelemetrySection,
+    /// Programs that models write.
+    code_mode: CodeModeSection,
     /// Which calls need approval.
     approval: ApprovalSection,
     /// Plugins' callbacks.
@@ -426,6 +440,12 @@ impl Config {
     /// Where traces go.
     pub(crate) fn telemetry(&self) -> &TelemetrySection {
         &self.telemetry
+    }
+
+    /// What the programs of models may do, where they write any. `enabled` is the command line's word.
+    pub(crate) fn code_mode(&self, enabled: bool) -> Result<Option<CodeSettings>, CliError> {
+        let settings = self.code_mode.settings(enabled);
+        settings.map_err(|problem| CliError::usage(format!("--config: code_mode.{problem}")))
     }
 
     /// Which calls need approval, with `destructive` where the file does not say.

@@ -11,6 +11,7 @@
 //! - `exit`: why a command ends, as a status.
 
 mod approval;
+mod code_mode;
 mod commands;
 mod config;
 mod exit;

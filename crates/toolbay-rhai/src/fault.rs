@@ -7,7 +7,7 @@
 use std::fmt;
 
 use rhai::{Dynamic, EvalAltResult, Position};
-use serde_json::Value;
+use serde_json::{Value, json};
 use toolbay_api::{ErrorKind, Limit, ToolError};
 
 use crate::{
@@ -55,6 +55,34 @@ pub(crate) fn tool_error(error: &EvalAltResult, call: &Call, script: &Script) ->
         )),
     };
     error.with_source(failure)
+}
+
+/// `failed` with the place that `error` came from in its details, as `at`.
+pub(crate) fn placed(failed: ToolError, error: &EvalAltResult) -> ToolError {
+    let position = program_position(error);
+    let Some(line) = position.line() else { return failed };
+    let at = json!({ "line": line, "column": position.position().unwrap_or(1) });
+    let details = match failed.details.clone() {
+        Value::Object(mut details) => {
+            details.insert("at".to_owned(), at);
+            Value::Object(details)
+        }
+        Value::Null => json!({ "at": at }),
+        details => json!({ "at": at, "details": details }),
+    };
+    failed.with_details(details)
+}
+
+/// Where in the program an error is: the innermost place that has one.
+fn program_position(error: &EvalAltResult) -> Position {
+    match error {
+        EvalAltResult::ErrorInFunctionCall(_, _, inner, position)
+        | EvalAltResult::ErrorInModule(_, inner, position) => {
+            let inner = program_position(inner);
+            if inner.is_none() { *position } else { inner }
+        }
+        other => other.position(),
+    }
 }
 
 /// The error for a value that the script threw.

@@ -20,7 +20,7 @@ mod json;
 mod number;
 mod print;
 mod regex;
-mod register;
+pub(crate) mod register;
 mod text;
 
 /// Functions that every plugin has.
@@ -49,7 +49,7 @@ pub(crate) fn guarded() -> Vec<(&'static str, Module)> {
 }
 
 /// An error that the script can catch, with this message.
-fn fail<T>(message: impl Into<String>) -> HostResult<T> {
+pub(crate) fn fail<T>(message: impl Into<String>) -> HostResult<T> {
     call::with(|call| Err(call.throw(ToolError::new(ErrorKind::InvalidArguments, message.into()))))
 }
 

@@ -7,12 +7,13 @@
 //! # Layout
 //!
 //! - `runner`, `plugin`, `hook`, `event`: the crate's face to [`toolbay_api`].
-//! - `program`: code that is run from top to bottom, with tools as functions.
+//! - `program`: code that is run from top to bottom, with tools as functions; `bindings`: the functions that a host made for it.
 //! - `script`, `literal`, `declaration`, `check`: from source to something that may be called; `outline`: what a script says
 //!   of itself before that.
 //! - `engine`, `functions`: what scripts can use.
 //! - `call`, `fiber`, `convert`, `fault`: one call: its budget, its stack, its values, its errors.
 
+mod bindings;
 mod call;
 mod callback;
 mod check;

@@ -14,6 +14,7 @@ use toolbay_api::{
 };
 
 use crate::{
+    bindings::Bindings,
     call::Call,
     callback::{self, Callbacks},
     check::EntryPoint,
@@ -39,6 +40,8 @@ pub(crate) struct Core {
     pub(crate) lanes: Option<Arc<Lanes>>,
     /// The modules of the imported files; empty where there are none.
     pub(crate) modules: Vec<(String, rhai::Shared<rhai::Module>)>,
+    /// A program's functions for tools, where its host made them.
+    bindings: Option<Bindings>,
     /// Bytes that calls left behind, and how many may be.
     left_behind: Arc<AtomicU64>,
     max_left_behind: u64,
@@ -58,6 +61,7 @@ impl Core {
         lanes: Option<Arc<Lanes>>,
         modules: OwnModules,
         max_left_behind: u64,
+        bindings: Option<Bindings>,
     ) -> Self {
         let mut core = Self {
             manifest,
@@ -67,6 +71,7 @@ impl Core {
             pool,
             lanes,
             modules: modules.0,
+            bindings,
             left_behind: Arc::default(),
             max_left_behind,
             usual: Arc::new(Engine::RAW),
@@ -153,9 +158,14 @@ impl Core {
         let (ast, function) = (self.script.ast(), entry.function.as_str());
         let result = if entry.is_program() {
             drop(input);
-            program::declare_tools(call, &mut scope);
             let mut engine = self.build(call.limits());
-            program::call_tools_by_name(&mut engine, &self.library, &self.manifest.permissions);
+            match &self.bindings {
+                Some(bindings) => bindings.bind(&mut engine),
+                None => {
+                    program::declare_tools(call, &mut scope);
+                    program::call_tools_by_name(&mut engine, &self.library, &self.manifest.permissions);
+                }
+            }
             engine.eval_ast_with_scope::<Dynamic>(&mut scope, ast)
         } else if entry.takes_context {
             let context = if entry.reads_context { context(call) } else { Dynamic::UNIT };
@@ -169,7 +179,11 @@ impl Core {
         };
         let answer = match result {
             Ok(value) => meter::outside(|| convert::to_value(&value, call.limits(), Limit::Output)),
-            Err(error) => meter::outside(|| Err(fault::tool_error(&error, call, &self.script))),
+            Err(error) => meter::outside(|| {
+                let failed = fault::tool_error(&error, call, &self.script);
+                // Its author is the model that reads the error.
+                Err(if self.bindings.is_some() { fault::placed(failed, &error) } else { failed })
+            }),
         };
         // A call that was stopped has no result, whatever the script made of it.
         meter::outside(|| call.take_trip().map_or(answer, Err).map_err(fault::outwards))

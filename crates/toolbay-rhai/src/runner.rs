@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use serde_json::Value;
 use toolbay_api::{
     Declared, ErrorKind, EventPattern, Limits, LoadError, Package, Plugin, PluginContext, PluginMetadata, Runner,
-    RuntimeKind, Tool, ToolError,
+    RuntimeKind, Tool, ToolError, ToolFunction, program::FUNCTIONS_FILE,
 };
 
 use crate::{
+    bindings::Bindings,
     call::Call,
     check, declaration,
     engine::{self, Library, OwnModules},
@@ -191,7 +192,11 @@ impl RhaiRunner {
         check::permissions(&script, &manifest)?;
         let limits = cx.limits.lowered_by(&manifest.limits);
         let modules = self.modules(&script, &limits, Arc::clone(&pool)).await?;
-        self.assemble(package, manifest, script, limits, modules, entry_points, cx, pool)
+        let bindings = match (form, package.files.get(FUNCTIONS_FILE)) {
+            (Form::Program, Some(functions)) => Some(Bindings::new(&ToolFunction::read_all(functions)?)),
+            _ => None,
+        };
+        self.assemble(package, manifest, script, limits, modules, entry_points, cx, pool, bindings)
     }
 
     /// Stacks that are large enough for any value within `limits`.
@@ -274,6 +279,7 @@ impl RhaiRunner {
         entry_points: check::EntryPoints,
         cx: &PluginContext,
         pool: Arc<StackPool>,
+        bindings: Option<Bindings>,
     ) -> Result<Arc<dyn Plugin>, LoadError> {
         let library = Arc::clone(&self.library);
         let core = Arc::new(Core::new(
@@ -285,6 +291,7 @@ impl RhaiRunner {
             self.lanes.clone(),
             modules,
             self.max_left_behind,
+            bindings,
         ));
         let check::EntryPoints { mut tools, hooks, events, callbacks } = entry_points;
         let mut made: Vec<Arc<dyn Tool>> = Vec::new();

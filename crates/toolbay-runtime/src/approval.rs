@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 use toolbay_api::{Annotations, CallId, PluginName, RunId, Scope, TenantId, ToolName, hook::ToolMatcher};
 use uuid::Uuid;
 
-pub(crate) use desk::{Ask, Desk, Verdict, settle};
+pub use desk::Desk;
+pub(crate) use desk::{Ask, Verdict, settle};
 pub use identity::identity;
 pub(crate) use spent::Spent;
 
@@ -66,13 +67,13 @@ impl ApprovalPolicy {
     }
 
     /// What the policy has against a call of `entry`, if anything.
-    fn asks(&self, entry: &ToolEntry, depth: u32) -> Option<Ask> {
+    fn asks(&self, entry: &ToolEntry, is_inside: bool) -> Option<Ask> {
         let names = [Some(&entry.info.definition.name), entry.info.served_by.as_ref()];
         let concerns = |tools: &Option<ToolMatcher>| {
             let matches = |tools: &ToolMatcher| names.iter().flatten().any(|name| tools.matches(name.as_str()));
             tools.as_ref().is_some_and(matches)
         };
-        if (depth > 0 && !self.inside_tools) || concerns(&self.except) {
+        if (is_inside && !self.inside_tools) || concerns(&self.except) {
             return None;
         }
         let destroys = |entry: &ToolEntry| {

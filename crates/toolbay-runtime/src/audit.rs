@@ -25,6 +25,8 @@ pub struct AuditRecord<'a> {
     pub caller: &'a Caller,
     /// The call.
     pub call: &'a CallId,
+    /// The call that it was made inside of.
+    pub parent: Option<&'a CallId>,
     /// The tool's qualified name, or what the caller wrote where there is no such tool.
     pub tool: &'a str,
     /// The plugin's name and version, where the look-up found one.
@@ -201,6 +203,7 @@ impl AuditSink for TracingAudit {
             user = record.caller.user.as_deref(),
             run = %record.caller.run,
             call = %record.call,
+            parent = record.parent.map(tracing::field::display),
             tool = record.tool,
             served_by = record.served_by,
             depth = record.depth,

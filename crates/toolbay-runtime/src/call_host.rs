@@ -252,6 +252,7 @@ impl Host for CallHost {
             peer: None,
             let_through: None,
             within: (!self.span.is_disabled()).then(|| self.span.clone()),
+            parent: Some(self.call.clone()),
             desk: self.desk.clone(),
             // Its id is a number within the run, which depends on what else goes on.
             once: None,

@@ -84,7 +84,7 @@ pub mod toolbay;
 pub mod trace;
 
 pub use activation::{Activation, TenantPlugin};
-pub use approval::{Approval, ApprovalPolicy, AskedBy, CalledPlugin, Decision, PendingApproval};
+pub use approval::{Approval, ApprovalPolicy, AskedBy, CalledPlugin, Decision, Desk, PendingApproval};
 pub use audit::{ApprovalRecord, ApprovalStage, AuditRecord, AuditSink, DenialRecord, EventRecord, TracingAudit};
 pub use catalog::{PluginInfo, RegisterOptions, ToolInfo};
 pub use checks::HealthWatch;

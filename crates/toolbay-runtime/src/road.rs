@@ -60,6 +60,8 @@ pub(crate) struct Trip {
     pub(crate) let_through: Option<Value>,
     /// The span of the call that this one is made from, since the work may go on elsewhere; else the current one counts.
     pub(crate) within: Option<Span>,
+    /// The call that this one is made inside of.
+    pub(crate) parent: Option<CallId>,
     /// Where its caller has decisions and waits for them, if it can.
     pub(crate) desk: Option<Desk>,
     /// What it is known by where it comes again; only calls that a run makes by its own ids are.
@@ -83,9 +85,15 @@ impl Trip {
             peer: None,
             let_through: None,
             within: None,
+            parent: None,
             desk: None,
             once: None,
         }
+    }
+
+    /// Whether a plugin makes it, inside a call of its own. A call that is made as the run's own is none, however deep it lies.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.caller.is_some()
     }
 
     /// For a caller that can wait for approvals.
@@ -150,6 +158,7 @@ impl Travelling<'_> {
         audit.record(&AuditRecord {
             caller: run.caller(),
             call: &trip.call,
+            parent: trip.parent.as_ref(),
             tool: entry.map_or(&trip.name, |entry| entry.info.definition.name.as_str()),
             plugin: entry.map(|entry| (entry.owner.name.as_str(), entry.owner.version.to_string())),
             served_by: entry.and_then(|entry| entry.info.served_by.as_ref()).map(ToolName::as_str),
@@ -284,7 +293,10 @@ async fn way(run: &Run, trip: Trip, span: Span) -> Reply {
     };
     let call = trip.call.clone();
     travelling.record(raw.as_ref().or_else(|| usage.is_some().then_some(&result)), &result);
-    tell_of_waiting(run, &waits);
+    // The call around it tells of what waits in it.
+    if travelling.trip.depth == 0 {
+        tell_of_waiting(run, &waits);
+    }
     let reply = Reply { call, tool: travelling.tool(), result, metadata, stop, feedback, waits };
     if run.is_observed() && reply.waits.is_empty() {
         let (call, tool, result) = (reply.call.clone(), reply.tool.to_string(), Box::new(reply.to_wire()));

@@ -233,6 +233,7 @@ impl RouteCall {
             audit.record(&AuditRecord {
                 caller: self.run.caller(),
                 call: &call,
+                parent: None,
                 tool: &tool,
                 plugin: Some((self.owner.name.as_str(), self.owner.version.to_string())),
                 served_by: None,

@@ -10,8 +10,8 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    CallId, Caller, ErrorKind, HookPoint, HttpSend, Peer, PermissionSet, RunId, SecretProvider, TenantId, ToolCall,
-    ToolError,
+    CallId, Caller, ErrorKind, HookPoint, HttpSend, Limits, LoadError, Peer, PermissionSet, Plugin, RunId, Scope,
+    SecretProvider, TenantId, ToolCall, ToolContext, ToolError, ToolFunction,
 };
 
 use crate::{
@@ -164,6 +164,49 @@ impl Run {
         }
     }
 
+    /// Takes a call down the road that is made inside of another, on behalf of whoever made that one: as the run's own call,
+    /// one level deeper, and over when `outer` is. For the tools of a host that make calls in the model's place.
+    ///
+    /// Decisions are taken from the outer call's `desk`. A call that needs one comes back with [`Reply::waits`] set, as the run's
+    /// own does; whoever made it leaves that at the desk, for the outer call to come back with.
+    ///
+    /// A failed tool is a reply, as with [`call`](Self::call). How deep calls may lie within one another is for the caller to
+    /// keep, by [`Limits::max_call_chain`].
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call).
+    pub async fn call_within(&self, outer: &ToolContext, desk: &Desk, step: u32, call: ToolCall) -> Reply {
+        let ToolCall { id, name, arguments } = call;
+        let depth = outer.depth().saturating_add(1);
+        let trip = Trip {
+            depth,
+            deadline: Some(outer.deadline()),
+            parent: Some(outer.call().clone()),
+            desk: Some(desk.clone()),
+            ..Trip::from_outside(step, CallId::new(id), name, arguments)
+        };
+        road::travel(self, trip).await
+    }
+
+    /// Compiles a program for the run's tenant: a script that is run from top to bottom, with `functions` for tools. It runs
+    /// where the tenant's own plugins do, within `limits`, as the tool `code` without parameters of the plugin that is given.
+    /// That is registered nowhere, and its tool is called with whatever host the caller makes for it.
+    ///
+    /// # Errors
+    /// `Compile` with line and column; else as loading a plugin.
+    ///
+    /// # Cancel safety
+    /// Dropping the future compiles nothing.
+    pub async fn program(
+        &self,
+        file_name: &str,
+        source: &str,
+        functions: &[ToolFunction],
+        limits: &Limits,
+    ) -> Result<Arc<dyn Plugin>, LoadError> {
+        self.inner.bay.program(Scope::Tenant(self.tenant().clone()), file_name, source, functions, limits).await
+    }
+
     /// As [`call`](Self::call), by a caller that can wait for approvals: a call that needs one is not made, and comes back
     /// with [`Reply::waits`] set. It is made by calling again with what was decided. `peer` is told of the call's progress.
     ///
@@ -177,7 +220,16 @@ impl Run {
         peer: Option<Arc<dyn Peer>>,
     ) -> Reply {
         let desk = Desk::new(CallId::new(call.id.as_str()), given);
-        road::travel(self, self.trip(step, call, false).for_peer(peer).at(desk)).await
+        self.call_at(&desk, step, call, peer).await
+    }
+
+    /// As [`call_waiting`](Self::call_waiting), with the decisions at a desk that [`call_within`](Self::call_within) is given
+    /// too.
+    ///
+    /// # Cancel safety
+    /// As [`call_waiting`](Self::call_waiting).
+    pub async fn call_at(&self, desk: &Desk, step: u32, call: ToolCall, peer: Option<Arc<dyn Peer>>) -> Reply {
+        road::travel(self, self.trip(step, call, false).for_peer(peer).at(desk.clone())).await
     }
 
     /// Makes a call once more that failed, under the same idempotency key: all of the road, with its hooks and its record. A

@@ -2,6 +2,7 @@
 //! them. `opening` takes plugins from their files.
 
 mod opening;
+mod program;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,9 +17,9 @@ use std::{
 
 use serde_json::Value;
 use toolbay_api::{
-    Ability, AbilityName, ErrorKind, HookRegistration, HttpSend, Limits, LimitsRequest, LoadError, Manifest, NameError,
-    Package, PermissionSet, Plugin, PluginContext, PluginName, Runner, RuntimeKind, Scope, SecretProvider, TenantId,
-    Tool, ToolError, ToolName, plugin::NativePlugin,
+    Ability, AbilityName, ErrorKind, HookRegistration, HttpSend, Limits, LimitsRequest, LoadError, NameError, Package,
+    PermissionSet, Plugin, PluginName, Runner, RuntimeKind, Scope, SecretProvider, TenantId, Tool, ToolError,
+    plugin::NativePlugin,
 };
 
 pub(crate) use opening::{Opened, found_in, in_time};
@@ -207,26 +208,6 @@ impl Toolbay {
         let plugin = self.run_loader(&scope, Package::one_file(file_name, source)).await?;
         let options = RegisterOptions { origin: Some(file_name.into()), ..RegisterOptions::default() };
         self.register_with(scope, plugin, options).await.map_err(|error| found_in(error, Path::new(file_name)))
-    }
-
-    /// Loads a program, a script that is run from top to bottom with the tenant's tools as functions in it, and
-    /// registers it as the tool `code` without parameters. It may call every tool that the host and the tenant let it;
-    /// nothing else is granted to it.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub async fn load_program(&self, scope: Scope, file_name: &str, source: &str) -> Result<PluginName, LoadError> {
-        let mut package = Package::one_file(file_name, source);
-        package.manifest = Some(program_manifest(file_name)?);
-        let runner = self.runner_for(&package)?;
-        let cx = PluginContext {
-            scope: scope.clone(),
-            limits: self.ceiling(&scope),
-            grants: Arc::clone(&self.0.policy.grants),
-        };
-        let plugin = in_time(runner.load_program(&package, &cx)).await?;
-        let options = RegisterOptions { origin: Some(file_name.into()), ..RegisterOptions::default() };
-        self.register_with(scope, plugin, options).await
     }
 
     /// Loads and checks one plugin exactly as [`load`](Self::load) does, and does not register it.
@@ -425,28 +406,6 @@ impl fmt::Debug for Toolbay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Toolbay").finish_non_exhaustive()
     }
-}
-
-/// The manifest of a program: the host writes it, so that the program cannot ask for more.
-fn program_manifest(file_name: &str) -> Result<Manifest, LoadError> {
-    let config = |error: String| LoadError::new(ErrorKind::Config, error);
-    let name = PluginName::new("code").map_err(|error| config(error.to_string()))?;
-    let tool = ToolName::new("code").map_err(|error| config(error.to_string()))?;
-    let mut manifest = Manifest::new(name, semver::Version::new(1, 0, 0), "A program");
-    manifest.runtime = RuntimeKind::Rhai;
-    manifest.entry = Some(file_name.to_owned());
-    manifest.permissions = PermissionSet::parse(["tool:call:*"]).map_err(|error| config(error.to_string()))?;
-    let declaration = toolbay_api::manifest::ToolDeclaration {
-        description: "Runs the program".to_owned(),
-        parameters: serde_json::json!({ "type": "object" }),
-        output: None,
-        required_permissions: PermissionSet::default(),
-        allowed_callers: None,
-        timeout_ms: None,
-        annotations: toolbay_api::Annotations::default(),
-    };
-    manifest.tools.insert(tool, declaration);
-    Ok(manifest)
 }
 
 /// Puts a [`Toolbay`] together. Everything is closed until it is opened here: no grants, no runners.

@@ -25,6 +25,10 @@ pub struct Audited {
     /// `point hook: decision` of each decision.
     pub decisions: Vec<String>,
     pub depth: u32,
+    /// The call's id.
+    pub call: String,
+    /// The id of the call that it was made inside of.
+    pub parent: Option<String>,
 }
 
 /// One event that was given to one handler, in owned form.
@@ -99,6 +103,8 @@ impl AuditSink for RecordingAudit {
             reply: record.reply.as_ref().ok().map(|output| output.data.clone()),
             decisions: record.decisions.iter().map(|d| format!("{} {}: {}", d.point, d.hook, d.decision)).collect(),
             depth: record.depth,
+            call: record.call.to_string(),
+            parent: record.parent.map(ToString::to_string),
         };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(audited);
     }

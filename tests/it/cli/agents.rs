@@ -167,3 +167,80 @@ fn each_budget_of_the_configuration_file_binds_and_says_what_ran_out() {
     run("[budget]\nmax_cost = 0.0001\n[prices.\"script*\"]\ninput = 0.5\noutput = 1\n").ends(0);
     run("[prices.x]\ninput = -1\noutput = 1\n").refuses(&["prices.\"x\".input", "no amount"]);
 }
+
+/// A model that writes this program.
+fn writes(code: &str) -> String {
+    format!(
+        "{}\n{{\"text\": \"done\"}}",
+        serde_json::json!({ "tool_calls": [{ "name": "run_code", "arguments": { "code": code } }] })
+    )
+}
+
+/// What happens where a model writes `code`, with these keys in the section of the file.
+fn coding(code: &str, keys: &str, rest: &str, args: &[&str]) -> Ran {
+    let config = format!("[code_mode]\n{keys}\n{rest}");
+    let desk = Desk::with(&[("script.jsonl", &writes(code)), ("toolbay.toml", &config), ("guard/told.rhai", TOLD)]);
+    agent(&desk, &[&["--config", "toolbay.toml", "--isolation", "in-process"], args].concat())
+}
+
+/// A hook that says what the model is given.
+const TOLD: &str = r#"
+const PLUGIN = #{ name: "told", version: "1.0.0", description: "d", author: "a", permissions: ["hook:stop"],
+    hooks: #{ before_model_call: #{} } };
+fn before_model_call(input, cx) {
+    let names = ""; let length = 0;
+    for tool in input.request.tools { names += tool.name + ","; if tool.name == "run_code" { length = tool.description.len(); } }
+    #{ stop: `${names} in ${length}` }
+}
+"#;
+
+#[test]
+fn a_model_writes_a_program_where_the_command_says_so() {
+    let code = "print(now() > 0); [kit::whoami().tenant, kit::whoami().tenant]";
+    let ran = coding(code, "", "", &["--code-mode"]).ends(0);
+    assert!(ran.stderr.contains(r#"reply  run_code ok in "#), "{}", ran.stderr);
+    assert!(ran.stderr.contains("completed after 2 steps and 3 tool calls"), "{}", ran.stderr);
+    assert!(coding(code, "", "", &[]).ends(0).stderr.contains("there is no tool called \"run_code\""));
+}
+
+#[test]
+fn each_key_of_code_mode_says_what_programs_may_do() {
+    let on = |code: &str, keys: &str| coding(code, &format!("enabled = true\n{keys}"), "", &[]).ends(0).stderr;
+    let twice = "kit::whoami(); kit::whoami(); print(\"a long line\"); 1";
+    assert!(on(twice, "").contains("run_code ok in"));
+    assert!(coding(twice, "enabled = false", "", &[]).ends(0).stderr.contains("there is no tool called \"run_code\""));
+
+    assert!(on(twice, "max_calls = 1").contains("a program may call 1 tools"));
+    assert!(on(twice, "max_calls = 2").contains("run_code ok in"));
+    assert!(on(twice, "max_printed_bytes = 3").contains("a l\\n[the rest"));
+    assert!(on(twice, "max_printed_bytes = 300").contains("a long line"));
+
+    // In processes, since a call in this one is over before the next begins.
+    let order = |keys: &str| {
+        let code = "parallel([#{tool: \"kit::whoami\"}, #{tool: \"kit::whoami\"}]).len()";
+        let ran = coding(code, &format!("enabled = true\n{keys}"), "", &["--isolation", "process"]).ends(0);
+        let lines = ran.stderr.lines().map(str::trim_start);
+        let of_kit = lines.filter(|line| line.contains(" kit.whoami"));
+        of_kit.map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(order("max_parallel = 2"), ["call", "call", "reply", "reply"]);
+    assert_eq!(order("max_parallel = 1"), ["call", "reply", "call", "reply"]);
+    assert_eq!(order("exclusive = [\"kit.*\"]"), ["call", "reply", "call", "reply"]);
+
+    let told = |keys: &str| coding(twice, &format!("enabled = true\n{keys}"), "", &["--tools", "guard"]).ends(1).stderr;
+    let length = |told: &str| -> usize {
+        let text = told.split(" in ").find_map(|part| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
+        text.unwrap_or_else(|| panic!("no length in {told}"))
+    };
+    assert!(told("").contains("run_code, in "), "{}", told(""));
+    assert!(told("beside = [\"kit.whoami\"]").contains("kit__whoami,run_code, in "));
+    assert!(length(&told("max_listing_bytes = 80")) < length(&told("")));
+
+    let waits = |keys: &str| {
+        let code = "kit::whoami(); kit::refuse()";
+        let rest = "[approval]\nask = [\"kit.refuse\"]\n";
+        coding(code, &format!("enabled = true\n{keys}"), rest, &["--approve", "never"]).ends(0).stderr
+    };
+    assert!(waits("max_journal_bytes = 10").contains("has done too much to be kept"));
+    assert!(waits("").contains("was not approved"), "{}", waits(""));
+}

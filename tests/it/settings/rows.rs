@@ -273,6 +273,7 @@ const ABILITY: &str = "each_key_of_an_ability_in_the_configuration_file_is_seen"
 const OAUTH: &str = "each_key_of_oauth_says_whose_tokens_let_whom_in";
 const TELEMETRY: &str = "each_key_of_telemetry_is_heeded";
 const APPROVAL: &str = "each_key_of_approval_in_the_configuration_file_counts";
+const CODE_MODE: &str = "each_key_of_code_mode_says_what_programs_may_do";
 const BUDGET: &str = "each_budget_of_the_configuration_file_binds_and_says_what_ran_out";
 const DAY: &str = "each_budget_of_a_day_binds_over_commands_at_one_database";
 const RETRIES: &str = "each_setting_of_retries_says_whether_and_when_a_call_is_made_again";
@@ -308,6 +309,14 @@ pub(super) const NAMED: &[(&str, &str, &str)] = &[
     ("config", "approval.except", APPROVAL),
     ("config", "approval.inside_tools", APPROVAL),
     ("config", "approval.expires_after_ms", APPROVAL),
+    ("config", "code_mode.enabled", CODE_MODE),
+    ("config", "code_mode.max_calls", CODE_MODE),
+    ("config", "code_mode.max_parallel", CODE_MODE),
+    ("config", "code_mode.max_printed_bytes", CODE_MODE),
+    ("config", "code_mode.max_listing_bytes", CODE_MODE),
+    ("config", "code_mode.beside", CODE_MODE),
+    ("config", "code_mode.exclusive", CODE_MODE),
+    ("config", "code_mode.max_journal_bytes", CODE_MODE),
     ("config", "budget.max_steps", BUDGET),
     ("config", "budget.max_tool_calls", BUDGET),
     ("config", "budget.max_calls_per_tool", BUDGET),

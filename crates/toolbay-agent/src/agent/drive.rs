@@ -12,7 +12,7 @@ use toolbay_api::{
 use toolbay_runtime::{Gate, PendingApproval, Reply, Run, RunEvent, Stop, ToolInfo};
 
 use super::{
-    retry::{self, Attempt},
+    code::{definition, tools_for_code},
     stream::Outlet,
     suspend::{Before, Decided},
 };
@@ -20,6 +20,7 @@ use crate::{
     agent::{Agent, ask::Waits},
     bounds::RunOutcome,
     budget::{Exhausted, Spending, day_of},
+    code::{CodeReply, is_run_code},
     model::ModelError,
     parts::Parts,
     record,
@@ -50,7 +51,7 @@ pub(super) struct Drive<'a> {
     /// Where the pieces of the present reply go.
     pub(super) parts: Parts,
     /// When the run's time is up, if it ever is.
-    ends: Option<Instant>,
+    pub(super) ends: Option<Instant>,
     _forget: Option<Forget>,
 }
 
@@ -80,7 +81,8 @@ struct Batch {
 
 impl<'a> Drive<'a> {
     pub(super) fn new(agent: &'a Agent, run: Run, messages: Vec<Message>, outlet: Arc<Outlet>) -> Self {
-        let tools = given(agent, &run).into_iter().map(for_the_model).collect();
+        let told = |tool| definition(agent, &run, tool).unwrap_or_else(|| for_the_model(tool));
+        let tools = given(agent, &run).into_iter().map(told).collect();
         let names = run.tools().iter().map(|tool| (tool.provider_name.to_string(), tool.definition.name.to_string()));
         let names = names.collect();
         let mut stepper = Stepper::new(agent.stepper_config(), messages, tools).with_qualified_names(names);
@@ -256,7 +258,9 @@ impl<'a> Drive<'a> {
             let calls = self.affordable(calls).await?;
             let calls: Vec<_> = calls.into_iter().map(|call| self.made(step, call)).collect();
             let mut replies = stream::iter(calls).buffer_unordered(most);
-            while let Some((call_id, mut reply)) = replies.next().await {
+            while let Some((call_id, mut made)) = replies.next().await {
+                self.note_code(&call_id, &mut made);
+                let mut reply = made.reply;
                 let stop = reply.stop.take();
                 if !reply.waits.is_empty() {
                     self.waiting.append(&mut reply.waits);
@@ -282,12 +286,10 @@ impl<'a> Drive<'a> {
     }
 
     /// A call on its way, with what was decided about it.
-    fn made(&mut self, step: u32, call: ToolCall) -> BoxFuture<'static, (String, Reply)> {
-        let (run, id) = (self.run.clone(), call.id.clone());
-        let (given, peer) = (self.given(&id), self.outlet.peer(&id));
-        let (retries, ends) = (self.agent.config.tool_retries.clone(), self.ends);
-        let attempt = Attempt { step, call, given, peer };
-        async move { (id, retry::call(&run, attempt, retries.as_ref(), ends).await) }.boxed()
+    fn made(&mut self, step: u32, call: ToolCall) -> BoxFuture<'static, (String, CodeReply)> {
+        let (run, id, turn) = (self.run.clone(), call.id.clone(), self.turn(&call));
+        let peer = self.outlet.peer(&call.id);
+        async move { (id, turn.make(&run, step, call, peer).await) }.boxed()
     }
 
     /// The calls that the tenant's day has room for; the others are answered.
@@ -326,7 +328,9 @@ impl<'a> Drive<'a> {
     }
 
     fn runs_alone(&self, tool: &ToolInfo) -> bool {
-        tool.definition.annotations.destructive == Some(true)
+        // A program's calls are counted when it is over, so nothing may be counted beside it.
+        is_run_code(tool.definition.name.as_str())
+            || tool.definition.annotations.destructive == Some(true)
             || self.agent.config.exclusive.as_ref().is_some_and(|tools| tools.matches(tool.definition.name.as_str()))
     }
 
@@ -347,7 +351,9 @@ impl<'a> Drive<'a> {
 
     /// A tool that was described can be called from the next request on.
     fn offer_what_was_described(&mut self, reply: &Reply) {
-        let described = reply.result.as_ref().ok().filter(|_| *reply.tool == *DESCRIBE_TOOL);
+        // In code mode it is called from code.
+        let is_offered = *reply.tool == *DESCRIBE_TOOL && self.agent.config.code.is_none();
+        let described = reply.result.as_ref().ok().filter(|_| is_offered);
         let name = described.and_then(|output| output.data.get("name")?.as_str());
         if let Some(tool) = name.and_then(|name| self.tool(name)).map(for_the_model) {
             self.stepper.offer(tool);
@@ -359,19 +365,26 @@ impl<'a> Drive<'a> {
     fn needs_repair(&self, reply: &Reply) -> bool {
         reply.result.as_ref().is_err_and(|error| {
             error.kind == ErrorKind::InvalidArguments
+                || (is_run_code(&reply.tool) && matches!(error.kind, ErrorKind::Compile | ErrorKind::Script))
                 || (error.kind == ErrorKind::NotFound && self.tool(&reply.tool).is_none())
         })
     }
 
-    fn tool(&self, name: &str) -> Option<&ToolInfo> {
+    pub(super) fn tool(&self, name: &str) -> Option<&ToolInfo> {
         self.run.tools().iter().find(|tool| tool.definition.name == *name || &*tool.provider_name == name)
     }
 }
 
 /// The tools that the model gets at first: all, or where there are too many the search and those that are pinned.
 fn given<'a>(agent: &Agent, run: &'a Run) -> Vec<&'a ToolInfo> {
-    let reads = |tool: &&ToolInfo| agent.config.results.is_some() && tool.definition.name == *READ_RESULT;
-    let tools: Vec<_> = run.tools().iter().filter(|tool| !reads(tool)).collect();
+    if let Some(tools) = tools_for_code(agent, run) {
+        return tools;
+    }
+    let later = |tool: &&ToolInfo| {
+        let name = tool.definition.name.as_str();
+        (agent.config.results.is_some() && name == READ_RESULT) || is_run_code(name)
+    };
+    let tools: Vec<_> = run.tools().iter().filter(|tool| !later(tool)).collect();
     let can = |name: &str| tools.iter().any(|tool| tool.definition.name == *name);
     match &agent.config.search {
         Some(search) if tools.len() > search.over && can(SEARCH_TOOLS) && can(DESCRIBE_TOOL) => {

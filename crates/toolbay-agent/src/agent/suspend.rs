@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::{Agent, AgentError, AgentReply, drive::Drive, stream::Outlet};
 use crate::{
+    code::Journal,
     stepper::{Stepper, StepperError, ToolReply},
     trace,
 };
@@ -29,7 +30,7 @@ const MAX_ROUNDS: u32 = 8;
 
 /// A run that waits for decisions about some of its calls.
 ///
-/// It holds the conversation and nothing that is more secret. The calls of its step that needed no approval are made, and
+/// It holds the conversation, what programs that wait were answered, and nothing that is more secret. The calls of its step that needed no approval are made, and
 /// their replies are in it. Its JSON form is kept over restarts and versions: another [`FORMAT`](Self::FORMAT) is refused.
 ///
 /// A run goes on once. Whoever keeps it sees to that by taking it out of where it is kept before going on with it, as
@@ -58,6 +59,9 @@ pub struct SuspendedRun {
     step: u32,
     /// What somebody made of the arguments of calls that wait once more.
     edited: BTreeMap<String, Value>,
+    /// What programs that wait were answered so far, by their calls.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    journals: BTreeMap<String, Journal>,
     stepper: Stepper,
 }
 
@@ -213,6 +217,8 @@ pub(super) struct Decided {
     given: BTreeMap<String, Vec<Approval>>,
     edited: BTreeMap<String, Value>,
     rejected: BTreeMap<String, String>,
+    /// What programs that go on were answered before, and those that wait so far.
+    pub(super) journals: BTreeMap<String, Journal>,
     /// All of them: they were counted when they were made first.
     pub(super) counted: BTreeSet<String>,
 }
@@ -315,7 +321,8 @@ impl Agent {
 
     /// Takes the decisions down and sorts them by the calls that wait.
     fn decided(&self, suspended: &SuspendedRun, decisions: &Decisions) -> Decided {
-        let mut decided = Decided { edited: suspended.edited.clone(), ..Decided::default() };
+        let (edited, journals) = (suspended.edited.clone(), suspended.journals.clone());
+        let mut decided = Decided { edited, journals, ..Decided::default() };
         for pending in &suspended.pending {
             let Some(decision) = decisions.each.get(&pending.id) else { continue };
             let call = pending.call.to_string();
@@ -358,7 +365,7 @@ impl Drive<'_> {
         for call in calls {
             self.stepper.tool_replied(ToolReply {
                 call_id: call.to_string(),
-                text: format!("not called: it needs approval, and {why}. Go on without it."),
+                text: self.given_up(call.as_str(), why),
                 is_error: true,
                 needs_repair: false,
             })?;
@@ -370,7 +377,9 @@ impl Drive<'_> {
         let bytes = |value: Result<usize, serde_json::Error>| value.unwrap_or(usize::MAX);
         let stepper = bytes(serde_json::to_vec(&self.stepper).map(|text| text.len()));
         let pending = bytes(serde_json::to_vec(&self.waiting).map(|text| text.len()));
-        stepper.saturating_add(pending).saturating_add(1_000) > self.agent.config.max_suspended_bytes
+        let journals = bytes(serde_json::to_vec(&self.decided.journals).map(|text| text.len()));
+        stepper.saturating_add(pending).saturating_add(journals).saturating_add(1_000)
+            > self.agent.config.max_suspended_bytes
     }
 
     /// The run as it is kept, where it waits.
@@ -380,7 +389,10 @@ impl Drive<'_> {
         }
         let pending = std::mem::take(&mut self.waiting);
         let mut edited = std::mem::take(&mut self.decided.edited);
-        edited.retain(|call, _| pending.iter().any(|pending| pending.call.as_str() == call));
+        let waits = |call: &String| pending.iter().any(|pending| pending.call.as_str() == call);
+        edited.retain(|call, _| waits(call));
+        let mut journals = std::mem::take(&mut self.decided.journals);
+        journals.retain(|call, _| waits(call));
         let ran = self.before.ran.saturating_add(self.started.elapsed());
         Some(SuspendedRun {
             format: SuspendedRun::FORMAT,
@@ -394,6 +406,7 @@ impl Drive<'_> {
             rounds: self.before.rounds,
             step: self.before.step,
             edited,
+            journals,
             stepper: self.stepper.clone(),
         })
     }

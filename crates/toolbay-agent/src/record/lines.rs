@@ -90,6 +90,8 @@ pub enum Line {
     RanOut { outcome: RunOutcome, exhausted: Exhausted },
     /// Tokens were used by a reply that does not count.
     Spent { tokens: Tokens },
+    /// Calls were made inside a call of the model, by the tools' qualified names.
+    CalledInside { tools: Vec<String>, exhausted: Option<Exhausted> },
     /// The loop decided that the run is over.
     Ends { end: RunEnd },
     /// The run is over: what its caller got. The last line.
@@ -119,6 +121,7 @@ impl Line {
             Self::Stopped { .. } => "stopped",
             Self::RanOut { .. } => "ran_out",
             Self::Spent { .. } => "spent",
+            Self::CalledInside { .. } => "called_inside",
             Self::Ends { .. } => "ends",
             Self::Finished { .. } => "finished",
             Self::Cut { .. } => "cut",

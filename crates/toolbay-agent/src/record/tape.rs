@@ -91,6 +91,7 @@ impl Tape for RunTape {
             Told::ToolReplied(reply) => Line::ToolReplied { reply },
             Told::Stopped(outcome) => Line::Stopped { outcome },
             Told::RanOut(outcome, exhausted) => Line::RanOut { outcome, exhausted },
+            Told::CalledInside(tools, exhausted) => Line::CalledInside { tools, exhausted },
             Told::Spent(tokens) => Line::Spent { tokens },
             Told::Asks { step, request } => {
                 let all = request.messages.len();

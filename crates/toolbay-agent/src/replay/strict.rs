@@ -115,6 +115,9 @@ impl Replay {
             Line::RanOut { outcome, exhausted } => {
                 self.told(number, |stepper| Ok(stepper.run_out(outcome.clone(), exhausted.clone())))?;
             }
+            Line::CalledInside { tools, exhausted } => {
+                self.told(number, |stepper| Ok(stepper.called_inside(tools, exhausted.clone())))?;
+            }
             Line::Spent { tokens } => self.told(number, |stepper| Ok(stepper.spend(*tokens)))?,
             _ => {}
         }

@@ -34,6 +34,8 @@ pub enum Told {
     Stopped(RunOutcome),
     /// Something ran out.
     RanOut(RunOutcome, Exhausted),
+    /// Calls were made inside a call of the model.
+    CalledInside(Vec<String>, Option<Exhausted>),
     /// Tokens were used by a reply that does not count.
     Spent(Tokens),
     /// It decided to ask the model.

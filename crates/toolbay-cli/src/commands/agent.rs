@@ -10,8 +10,8 @@ pub(super) use approve::{in_words, now_ms};
 
 use clap::Args;
 use toolbay::{
-    Agent, AgentConfig, AgentError, AgentReply, Bounds, DayBudget, DayLimits, Message, Model, ScriptedModel,
-    StepperConfig, provider::Provider,
+    Agent, AgentConfig, AgentError, AgentReply, Bounds, CodeMode, DayBudget, DayLimits, Message, Model, PermissionSet,
+    Scope, ScriptedModel, StepperConfig, code::RUN_CODE, plugin::NativePlugin, provider::Provider,
 };
 
 use approve::{Approve, Desk, Given};
@@ -56,6 +56,9 @@ pub(crate) struct Options {
     /// The most tool calls [default: 128]
     #[arg(long, value_name = "N")]
     max_tool_calls: Option<u32>,
+    /// Have the model write programs that call the tools, in the place of calling them one by one
+    #[arg(long)]
+    code_mode: bool,
     /// Who approves calls that need it: those of destructive tools, and what hooks and the configuration file ask for
     ///
     /// Without it: ask, where standard input is a terminal; else suspend, where the command works at a database; else never.
@@ -92,7 +95,8 @@ pub(crate) async fn run(options: Options) -> Result<Status, CliError> {
     let (day, tool_retries) = file.over_runs()?;
     let day = day.map(|budget| of_the_day(budget, &host)).transpose()?;
     let stepper = StepperConfig { bounds: with_options(bounds, &options), ..StepperConfig::default() };
-    let config = AgentConfig { stepper, prices, approval, day, tool_retries, ..AgentConfig::default() };
+    let code = code_mode(&host, &file, options.code_mode).await?;
+    let config = AgentConfig { stepper, prices, approval, code, day, tool_retries, ..AgentConfig::default() };
     // Last of all that can fail: the file would be there, and refused the next time.
     let (session, recording) = record::into(session, options.record.as_deref())?;
     let agent = Agent::new(model, session).config(config);
@@ -144,6 +148,22 @@ fn of_the_day(budget: DayBudget, host: &Host) -> Result<DayLimits, CliError> {
     let ledger = host.ledger();
     let missing = || CliError::usage("--config: budget.day needs a database that keeps it: give --database or --data");
     Ok(DayLimits { budget, ledger: ledger.ok_or_else(missing)? })
+}
+
+/// Code mode, where it is wanted: its tool is registered for this command alone.
+async fn code_mode(host: &Host, file: &Config, wanted: bool) -> Result<Option<CodeMode>, CliError> {
+    let Some(settings) = file.code_mode(wanted)? else { return Ok(None) };
+    let (mode, run_code) = toolbay::code::code_mode(settings);
+    let usage = |error: String| CliError::usage(format!("--code-mode: {error}"));
+    let about = "Runs programs that a model writes";
+    let plugin =
+        NativePlugin::new(RUN_CODE, env!("CARGO_PKG_VERSION"), about).map_err(|error| usage(error.to_string()))?;
+    // It asks for what its programs can have beside tools.
+    let plugin = plugin.tool(run_code).with(|manifest| {
+        manifest.permissions = PermissionSet::parse(["clock", "random"]).unwrap_or_default();
+    });
+    host.toolbay.register(Scope::Global, plugin).await.map_err(|error| usage(error.to_string()))?;
+    Ok(Some(mode))
 }
 
 /// The bounds of the file, with what the options say in their place.

@@ -137,7 +137,7 @@ fn runs(pid: u64) -> bool {
 async fn what_a_server_started_in_turn_ends_with_it() {
     let file = file(&[]);
     let link = crate::support::link(&file).await;
-    let started = link.call("child", serde_json::Map::new()).await.unwrap();
+    let started = link.call("child", serde_json::Map::new(), None).await.unwrap();
     let pid = started.structured_content.unwrap()["pid"].as_u64().unwrap();
     assert!(runs(pid));
     drop(link);

@@ -3,7 +3,7 @@
 use rhai::{FuncRegistration, Module, RhaiNativeFunc, Variant};
 
 /// Registers a function that changes none of its arguments.
-pub(super) fn add<A: 'static, const N: usize, const X: bool, R: Variant + Clone>(
+pub(crate) fn add<A: 'static, const N: usize, const X: bool, R: Variant + Clone>(
     module: &mut Module,
     name: &str,
     parameters: [&str; N],

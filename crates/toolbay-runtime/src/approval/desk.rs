@@ -1,6 +1,9 @@
 //! What a call on the road has of approvals, and what step 5 makes of it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use serde_json::{Value, json};
 use toolbay_api::{CallId, ErrorKind, ToolError};
@@ -25,7 +28,7 @@ pub(crate) struct Ask {
 /// A caller that can wait, with the decisions that it has; shared with the calls inside the call. Without one, what needs
 /// approval is refused.
 #[derive(Clone)]
-pub(crate) struct Desk(Arc<Inner>);
+pub struct Desk(Arc<Inner>);
 
 struct Inner {
     /// The call that comes back where something waits.
@@ -35,7 +38,9 @@ struct Inner {
 }
 
 impl Desk {
-    pub(crate) fn new(call: CallId, given: Vec<Approval>) -> Self {
+    /// A desk for `call`, with what was decided about it and about calls inside it.
+    #[must_use]
+    pub fn new(call: CallId, given: Vec<Approval>) -> Self {
         Self(Arc::new(Inner { call, given: Mutex::new(given), waiting: Mutex::default() }))
     }
 
@@ -50,9 +55,25 @@ impl Desk {
         Some(given.swap_remove(at))
     }
 
+    /// Leaves a call that waits inside the call; says whether there was room for it.
+    pub fn leave(&self, pending: PendingApproval) -> bool {
+        let mut waiting = lock(&self.0.waiting);
+        let has_room = waiting.len() < MAX_WAITING;
+        if has_room {
+            waiting.push(pending);
+        }
+        has_room
+    }
+
     /// What waits inside the call.
     pub(crate) fn waiting(&self) -> Vec<PendingApproval> {
         std::mem::take(&mut lock(&self.0.waiting))
+    }
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").field("call", &self.0.call).finish_non_exhaustive()
     }
 }
 
@@ -71,12 +92,12 @@ pub(crate) enum Verdict {
 /// Step 5: `asks` are what hooks want approved, `arguments` what the tool would get.
 pub(crate) fn settle(run: &Run, entry: &ToolEntry, trip: &Trip, arguments: &Value, mut asks: Vec<Ask>) -> Verdict {
     let policies = run.policies().iter();
-    asks.extend(policies.clone().filter_map(|policy| policy.asks(entry, trip.depth)));
+    asks.extend(policies.clone().filter_map(|policy| policy.asks(entry, trip.is_inside())));
     if asks.is_empty() {
         return Verdict::Go;
     }
     let (reason, asked_by) = in_words(trip, &asks);
-    let Some(desk) = &trip.desk else { return Verdict::Refused(needed(&reason, trip.depth > 0)) };
+    let Some(desk) = &trip.desk else { return Verdict::Refused(needed(&reason, trip.is_inside())) };
     let now = match now_ms(run.clock()) {
         Ok(now) => now,
         Err(error) => return Verdict::Refused(error),
@@ -119,14 +140,11 @@ pub(crate) fn settle(run: &Run, entry: &ToolEntry, trip: &Trip, arguments: &Valu
         created_at: now,
         expires_at: now.saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
     };
-    if trip.depth == 0 {
+    if !trip.is_inside() {
         return Verdict::Waits(Box::new(pending));
     }
-    let mut waiting = lock(&desk.0.waiting);
     let error = needed(&pending.reason, true);
-    if waiting.len() < MAX_WAITING {
-        waiting.push(pending);
-    }
+    desk.leave(pending);
     Verdict::Refused(error)
 }
 

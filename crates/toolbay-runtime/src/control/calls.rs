@@ -102,7 +102,7 @@ impl AuditSink for StoreAudit {
         let user = record.caller.user.as_deref().map(|user| user.chars().take(MAX_USER).collect::<String>());
         let outcome = record.reply.as_ref().map_or_else(|error| error.kind.name(), |_| "ok");
         let detail = json!({
-            "run": record.caller.run, "call": record.call, "plugin": record.plugin.as_ref().map(|(name, _)| name),
+            "run": record.caller.run, "call": record.call, "parent": record.parent, "plugin": record.plugin.as_ref().map(|(name, _)| name),
             "version": record.plugin.as_ref().map(|(_, version)| version), "served_by": record.served_by,
             "depth": record.depth, "duration_us": u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX),
         });
