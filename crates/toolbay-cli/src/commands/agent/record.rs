@@ -16,7 +16,10 @@ use toolbay::{Observer, Observers, RecordBounds, RecordedLine, Recorder};
 use crate::exit::CliError;
 
 /// A recording that is being written, if one was asked for.
-pub(super) struct Recording(Option<(oneshot::Sender<()>, JoinHandle<Result<(), CliError>>)>);
+pub(super) struct Recording(Option<(oneshot::Sender<()>, Written)>);
+
+/// What became of writing it.
+type Written = JoinHandle<Result<(), CliError>>;
 
 /// Has the run recorded in `file` beside what `watch` sees of it. The file must be new: a recording is not made twice.
 pub(super) fn beside(
