@@ -33,7 +33,7 @@ fn a_database_is_made_looked_at_and_copied() {
     desk.run(&["db", "backup", "copy.db"]).refuses(&["there is a file copy.db already"]);
     let told = desk.run(&["db", "status", "--json", "--database", "sqlite:copy.db"]).ends(0).json();
     let step = |version, name| json!({ "version": version, "name": name, "state": "applied" });
-    let steps = json!([step(1, "begin"), step(2, "suspended"), step(3, "outcomes")]);
+    let steps = [step(1, "begin"), step(2, "suspended"), step(3, "outcomes")];
     assert_eq!(told, json!({ "database": "sqlite", "migrations": steps }));
     // In a folder of its own choice, and by the environment.
     desk.run(&["db", "migrate", "--data", "a/b"]).ends(0);

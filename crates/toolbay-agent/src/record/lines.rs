@@ -57,6 +57,7 @@ pub struct ToolMark {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[allow(missing_docs, reason = "the fields are named by the vocabulary's own types")]
+#[allow(clippy::large_enum_variant, reason = "most lines of a run are of the large kinds")]
 pub enum Line {
     /// The conversation that was given to the run, before hooks saw it.
     Input { messages: Vec<Message> },

@@ -101,7 +101,10 @@ impl Replay {
                 self.compare(line, number)?;
                 return Ok(true);
             }
-            Line::Offered { tool } => self.told(number, |stepper| Ok(stepper.offer(stand_in(tool, number)?)))?,
+            Line::Offered { tool } => self.told(number, |stepper| {
+                stepper.offer(stand_in(tool, number)?);
+                Ok(())
+            })?,
             Line::ModelReplied { response } => {
                 self.told(number, |stepper| stepper.model_replied(response.clone()).map(drop).map_err(out_of_turn))?
             }
@@ -111,14 +114,24 @@ impl Replay {
             Line::ToolReplied { reply } => {
                 self.told(number, |stepper| stepper.tool_replied(reply.clone()).map_err(out_of_turn))?;
             }
-            Line::Stopped { outcome } => self.told(number, |stepper| Ok(stepper.stop(outcome.clone())))?,
+            Line::Stopped { outcome } => self.told(number, |stepper| {
+                stepper.stop(outcome.clone());
+                Ok(())
+            })?,
             Line::RanOut { outcome, exhausted } => {
-                self.told(number, |stepper| Ok(stepper.run_out(outcome.clone(), exhausted.clone())))?;
+                self.told(number, |stepper| {
+                    stepper.run_out(outcome.clone(), exhausted.clone());
+                    Ok(())
+                })?;
             }
-            Line::CalledInside { tools, exhausted } => {
-                self.told(number, |stepper| Ok(stepper.called_inside(tools, exhausted.clone())))?;
-            }
-            Line::Spent { tokens } => self.told(number, |stepper| Ok(stepper.spend(*tokens)))?,
+            Line::CalledInside { tools, exhausted } => self.told(number, |stepper| {
+                stepper.called_inside(tools, exhausted.clone());
+                Ok(())
+            })?,
+            Line::Spent { tokens } => self.told(number, |stepper| {
+                stepper.spend(*tokens);
+                Ok(())
+            })?,
             _ => {}
         }
         Ok(false)

@@ -15,7 +15,10 @@ use toolbay::{RecordBounds, RecordedLine, Recorder, Session};
 use crate::exit::CliError;
 
 /// A recording that is being written, if one was asked for.
-pub(super) struct Recording(Option<(oneshot::Sender<()>, JoinHandle<Result<(), CliError>>)>);
+pub(super) struct Recording(Option<(oneshot::Sender<()>, Written)>);
+
+/// What became of writing it.
+type Written = JoinHandle<Result<(), CliError>>;
 
 /// Has the session's runs recorded in `file`. It must be new: a recording is not made twice.
 pub(super) fn into(session: Session, file: Option<&Path>) -> Result<(Session, Recording), CliError> {
