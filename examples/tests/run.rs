@@ -104,7 +104,12 @@ fn an_mcp_server_ends_when_its_client_is_gone() {
 
 #[test]
 fn an_analyst_writes_a_program() {
-    check(env!("CARGO_BIN_EXE_code_mode_analyst"), expect![[""]]);
+    let program = env!("CARGO_BIN_EXE_code_mode_analyst");
+    let output = Command::new(program).env_remove("TOOLBAY_MODEL").output().expect("the example runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let end =
+        "-> {\"result\":{\"store\":\"store-8\",\"total\":6272}}\nstore-8 sold most: 6,272.\n(2 steps, 22 tool calls)\n";
+    assert!(text.starts_with("let best = ") && text.ends_with(end), "{text}");
 }
 
 #[test]

@@ -201,13 +201,13 @@ async fn an_error_of_a_tool_can_be_caught() {
     check(
         &programs,
         expect![[r#"
-        > try { shop::total(404) } catch (e) { `${e.kind}: ${e.message}` }
-        {"result":null}
-        > try { test::panic() } catch (e) { e.kind }
-        {"result":null}
-        > shop::orders().map(|id| try_total(id)); fn try_total(id) { let r = -1; try { r = shop::total(id + 401); } catch { } r }
-        {"result":[{"id":402,"total":4020},{"id":403,"total":4030},null]}
-    "#]],
+            > let r = (); try { shop::total(404) } catch (e) { r = `${e.kind}: ${e.message}`; } r
+            {"result":"Script: no such order"}
+            > let r = (); try { test::panic() } catch (e) { r = e.kind; } r
+            {"result":"Panic"}
+            > shop::orders().map(|id| try_total(id)); fn try_total(id) { let r = -1; try { r = shop::total(id + 401); } catch { } r }
+            {"result":[{"id":402,"total":4020},{"id":403,"total":4030},-1]}
+        "#]],
     )
     .await;
 }
@@ -221,7 +221,20 @@ async fn several_calls_at_once_are_answered_in_their_order_and_one_failure_does_
         "parallel([])",
         "parallel([1])",
     ];
-    check(&programs, expect![[""]]).await;
+    check(&programs, expect![[r#"
+        > parallel([#{tool: "shop::total", args: #{id: 1}}, #{tool: "shop.total", args: #{id: 404}}, #{tool: "shop::orders"}])
+        {"result":[{"ok":{"id":1,"total":10}},{"error":{"details":null,"kind":"Script","message":"no such order","retryable":false}},{"ok":[1,2,3]}]}
+        > parallel([#{tool: "shop::total", args: #{id: 1}}, #{tool: "no::such"}])
+        {"result":[{"ok":{"id":1,"total":10}},{"error":{"details":null,"kind":"NotFound","message":"there is no tool called \"no::such\": tools are in shop::, test::","retryable":false}}]}
+        > parallel([#{tool: "shop::total", arguments: #{id: 1}}])
+        Script: line 1, column 1: InvalidArguments: parallel: entry 0 is not #{tool: "space::name", args: #{...}}; nothing was called
+        details: {"at":{"line":1,"column":1},"calls":[]}
+        > parallel([])
+        {"result":[]}
+        > parallel([1])
+        Script: line 1, column 1: InvalidArguments: parallel: entry 0 is not #{tool: "space::name", args: #{...}}; nothing was called
+        details: {"at":{"line":1,"column":1},"calls":[]}
+    "#]]).await;
 }
 
 /// A tool that holds its calls until as many run as it waits for, and counts how many there were at most.
@@ -280,7 +293,10 @@ async fn every_call_takes_the_road_as_the_runs_own() {
             )
         })
         .collect();
-    expect![[""]].assert_eq(&calls.join("\n"));
+    expect![[r#"
+        shop.total call_1.1 in Some("call_1"), depth 1: ok ["before_tool_call guard: rewrite"]
+        run_code call_1 in None, depth 0: ok []"#]]
+    .assert_eq(&calls.join("\n"));
 }
 
 #[tokio::test]
@@ -352,7 +368,16 @@ async fn the_model_is_given_the_program_tool_and_what_is_to_stand_beside_it() {
     let names: Vec<_> = request.tools.iter().map(|tool| tool.name.to_string()).collect();
     assert_eq!(names, ["run_code", "test__echo"]);
     let functions = request.tools[0].description.split("Functions:\n").nth(1).unwrap().to_owned();
-    expect![[""]].assert_eq(&functions);
+    expect![[r#"
+        shop::note(#{title: string, due?: string | ()})  // Writes down
+        shop::orders()  // Lists the orders.
+        shop::total(#{id: int})  // An order's total
+        test::echo()  // Told to echo
+        test::fail()  // Told to fail
+        test::hang()  // Told to hang
+        test::panic()  // Told to panic
+    "#]]
+    .assert_eq(&functions);
 
     // Without code mode there is no such tool, though the host has it.
     let model = ScriptedModel::new().says("hi");

@@ -204,5 +204,21 @@ async fn what_is_kept_of_a_program_is_its_answers_with_what_was_asked() {
     let (bay, mode) = bay(&till, CodeSettings::default()).await;
     let suspended = kept(agent(&bay, &mode, writes("till::look(); till::pay(1)")).run("go").await.unwrap());
     let json: Value = serde_json::to_value(&suspended).unwrap();
-    expect![[""]].assert_eq(&serde_json::to_string_pretty(&json["journals"]).unwrap());
+    expect![[r#"
+        {
+          "call_1": {
+            "entries": {
+              "1": {
+                "what": "till.look",
+                "asked": "867ede765c807e8aac63f45b7a5b507857085ddb05d3baf0e2ba94edb0d3d43b",
+                "answer": {
+                  "ok": 1
+                }
+              }
+            },
+            "bytes": 114,
+            "is_cut": false
+          }
+        }"#]]
+    .assert_eq(&serde_json::to_string_pretty(&json["journals"]).unwrap());
 }

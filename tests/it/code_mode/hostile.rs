@@ -29,7 +29,7 @@ async fn no_program_goes_on_past_its_limits_and_none_catches_one() {
         ("let a = []; for i in 0..100 { a.push([a, a, a, a]); } 1", "LimitExceeded"),
         ("for i in 0..10000 { try { shop::total(i) } catch { } } 1", "LimitExceeded: a program may call 50 tools"),
         (
-            "let c = []; for i in 0..10000 { c.push(#{ tool: \"shop::total\", args: #{ id: i } }); } try { parallel(c) } catch { }",
+            "let c = []; for i in 0..500 { c.push(#{ tool: \"shop::total\", args: #{ id: i } }); } try { parallel(c) } catch { }",
             "LimitExceeded: a program may call 50 tools",
         ),
         (
@@ -106,7 +106,7 @@ async fn programs_are_for_the_model_of_a_run_and_do_not_call_one_another() {
     assert!(direct.result.unwrap_err().message.starts_with("run_code is for the model of an agent in code mode"));
 
     // A plugin that calls it, while a program of the same run is under way and waits for that plugin.
-    let source = r#"const PLUGIN = #{ name: "sly", version: "1.0.0", permissions: ["tool:call:*"], tools: #{
+    let source = r#"const PLUGIN = #{ name: "sly", version: "1.0.0", description: "Sly", author: "a", permissions: ["tool:call:*"], tools: #{
             reach: #{ description: "Reaches", parameters: #{ type: "object" } } } };
         fn reach(args) { call_tool("run_code", #{ code: "1" }) }"#;
     let builder = Toolbay::builder().runner(RhaiRunner::default()).grants(PermissionSet::standard());
