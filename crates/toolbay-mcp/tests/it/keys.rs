@@ -16,14 +16,17 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use toolbay_api::{ErrorKind, HttpSend, HttpSendContext, PermissionSet, TenantId, ToolError, async_trait};
+use toolbay_api::{
+    ErrorKind, HttpSend, HttpSendContext, PermissionSet, Scope, TenantId, ToolContext, ToolError, async_trait,
+    plugin::NativePlugin, tool,
+};
 use toolbay_mcp::{
     Authenticate, Bearer, FetchedKeys, HttpOptions, JwtIssuer, JwtOptions, Principal, Refused, StaticKeys,
     keyed_http_router, serve_http,
 };
 use toolbay_runtime::Toolbay;
 
-use crate::support::{Client, Slow, discover, give_secret, names, toolbay, with_cryptography};
+use crate::support::{Client, Nothing, Slow, discover, give_secret, names, toolbay, with_cryptography};
 
 const ACME: &str = "acme-key-0123456789";
 const GLOBEX: &str = "globex-key-0123456789";
@@ -373,20 +376,27 @@ async fn wrong_credentials_from_one_address_are_counted_and_a_good_one_passes_in
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_of_its_answers_is_let_go() {
-    let options = HttpOptions { write_timeout: Duration::from_millis(100), ..HttpOptions::default() };
-    let server = Keyed::start(&toolbay().await, Arc::new(two_keys()), options).await;
-    let mut stream = TcpStream::connect(&server.address).await.unwrap();
+    let bay = toolbay().await;
+    let long = tool("tell", "Tells a lot", async |_: Nothing, _: ToolContext| Ok("a".repeat(60_000)));
+    let plugin = NativePlugin::new("long", "1.0.0", "Tells a lot").unwrap().tool(long);
+    bay.register(Scope::Global, plugin).await.unwrap();
+    let options = HttpOptions { write_timeout: Duration::from_millis(200), ..HttpOptions::default() };
+    let server = Keyed::start(&bay, Arc::new(two_keys()), options).await;
+    let meta: Value = serde_json::from_str::<Value>(&list_message()).unwrap()["params"]["_meta"].clone();
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {"name": "long.tell", "arguments": {}, "_meta": meta}})
+    .to_string();
     let request = format!(
         "POST /mcp HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {ACME}\r\naccept: application/json, text/event-stream\r\n\
-         content-type: application/json\r\nmcp-protocol-version: 2026-07-28\r\nmcp-method: tools/list\r\n\
-         content-length: {}\r\n\r\n{}",
+         content-type: application/json\r\nmcp-protocol-version: 2026-07-28\r\nmcp-method: tools/call\r\n\
+         mcp-name: long.tell\r\ncontent-length: {}\r\n\r\n{body}",
         server.address,
-        list_message().len(),
-        list_message()
+        body.len()
     );
-    // Requests for ever, and not a byte of an answer is taken: once both ways are full the server has to let go.
+    let mut stream = TcpStream::connect(&server.address).await.unwrap();
+    // Requests for ever, and not a byte of an answer is taken: once the way back is full the server has to let go.
     let asking = async { while stream.write_all(request.as_bytes()).await.is_ok() {} };
-    tokio::time::timeout(Duration::from_secs(30), asking).await.expect("the connection goes on");
+    tokio::time::timeout(Duration::from_secs(60), asking).await.expect("the connection goes on");
 }
 
 #[tokio::test]

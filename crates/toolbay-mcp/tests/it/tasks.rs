@@ -187,7 +187,8 @@ async fn how_long_a_call_may_take_before_is_an_option() {
     let (bay, slow) = slow().await;
     let patient = TaskOptions { after: Duration::from_secs(3_600), ..TaskOptions::default() };
     for (tasks, becomes) in [(at_once(), true), (patient, false)] {
-        let client = Server::with_tasks(&bay, tasks).await.ada().await;
+        let server = Server::with_tasks(&bay, tasks).await;
+        let client = server.ada().await;
         let answered =
             tokio::spawn(async move { client.call_tool_once(params("slow.wait", json!({}))).await.unwrap() });
         slow.started.notified().await;
@@ -360,7 +361,8 @@ async fn questions_inside_a_task_are_answered_one_by_one_by_updates() {
 #[tokio::test]
 async fn a_task_whose_question_its_client_cannot_answer_fails_with_what_is_missing() {
     let (bay, _) = asker().await;
-    let client = Server::with_tasks(&bay, at_once()).await.ada().await;
+    let server = Server::with_tasks(&bay, at_once()).await;
+    let client = server.ada().await;
     let id = begun(&client, "asker.roots", json!({})).await;
     let ended = until(&client, &id, |task| task.status() == TaskStatus::Failed).await;
     let TaskPayload::Failed { error } = ended.payload else { panic!("{ended:?}") };
@@ -372,7 +374,8 @@ async fn a_tool_that_asks_before_it_is_a_task_is_asked_in_rounds() {
     let (bay, gate) = asker().await;
     gate.notify_one();
     let patient = TaskOptions { after: Duration::from_secs(3_600), ..TaskOptions::default() };
-    let client = Server::with_tasks(&bay, patient).await.ada().await;
+    let server = Server::with_tasks(&bay, patient).await;
+    let client = server.ada().await;
     let answered = client.call_tool_once(params("asker.ask", json!({}))).await.unwrap();
     assert!(matches!(answered, CallToolResponse::InputRequired(_)), "{answered:?}");
 }
@@ -404,7 +407,8 @@ async fn a_tenant_has_so_many_tasks_and_no_more_and_takes_none_from_another() {
 async fn a_task_is_forgotten_when_its_time_is_over_and_makes_room() {
     let (bay, slow) = slow().await;
     let forgetful = TaskOptions { keep: Duration::ZERO, max_per_tenant: 1, ..at_once() };
-    let client = Server::with_tasks(&bay, forgetful).await.ada().await;
+    let server = Server::with_tasks(&bay, forgetful).await;
+    let client = server.ada().await;
     for _ in 0..2 {
         let id = begun(&client, "slow.wait", json!({})).await;
         slow.started.notified().await;
@@ -420,7 +424,8 @@ async fn a_task_is_forgotten_when_its_time_is_over_and_makes_room() {
 async fn a_result_that_finds_no_room_is_lost_and_its_task_says_so() {
     let (bay, slow) = slow().await;
     let narrow = TaskOptions { max_kept_bytes: 10, ..at_once() };
-    let client = Server::with_tasks(&bay, narrow).await.ada().await;
+    let server = Server::with_tasks(&bay, narrow).await;
+    let client = server.ada().await;
     let id = begun(&client, "slow.wait", json!({})).await;
     slow.release.notify_one();
     let ended = until(&client, &id, |task| task.status() == TaskStatus::Failed).await;
