@@ -59,9 +59,9 @@ fn line(event: &RunEvent) -> String {
     let mut value = serde_json::to_value(event).unwrap();
     let name = value["event"].as_str().unwrap().to_owned();
     let fields = value.as_object_mut().unwrap();
-    fields.remove("event");
+    fields.shift_remove("event");
     for field in ["plugin", "scope", "tokens", "point"] {
-        fields.remove(field);
+        fields.shift_remove(field);
     }
     if let Some(result) = fields.get_mut("result") {
         *result = result["data"].take();

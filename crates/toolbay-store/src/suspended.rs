@@ -91,8 +91,6 @@ async fn put(db: &Db, run: &SuspendedRow, now_ms: i64) -> Result<(), ToolError> 
         }
         let gone = "DELETE FROM suspended_runs WHERE tenant_id = $1 AND expires_at <= $2";
         link.execute(gone, params![tenant, now_ms]).await?;
-        let there = link.number("SELECT COUNT(*) FROM suspended_runs WHERE tenant_id = $1", params![tenant]).await?;
-        within(db.options.bounds.suspended_runs.into(), there.unsigned_abs() + 1, "runs of a tenant that wait")?;
         let added = link
             .execute(
                 "INSERT INTO suspended_runs (tenant_id, id, user_name, suspended_at, expires_at, pending, state)
@@ -108,7 +106,12 @@ async fn put(db: &Db, run: &SuspendedRow, now_ms: i64) -> Result<(), ToolError> 
                 ],
             )
             .await?;
-        if added == 1 { Ok(()) } else { Err(conflict("the run waits already").into()) }
+        if added != 1 {
+            return Err(conflict("the run waits already").into());
+        }
+        let there = link.number("SELECT COUNT(*) FROM suspended_runs WHERE tenant_id = $1", params![tenant]).await?;
+        within(db.options.bounds.suspended_runs.into(), there.unsigned_abs(), "runs of a tenant that wait")?;
+        Ok(())
     })
 }
 
