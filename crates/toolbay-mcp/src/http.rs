@@ -265,12 +265,19 @@ pub async fn serve_http(
         shutdown.await;
         closing.cancel();
         endpoint.end().await;
-        tokio::time::sleep(LAST_WORDS).await;
     };
+    tokio::pin!(served, end);
     tokio::select! {
-        served = served => Ok(served?),
-        () = end => Ok(()),
+        result = &mut served => {
+            result?;
+            // All connections are gone, and tasks hold none: they are waited for all the same.
+            end.await;
+        }
+        () = &mut end => {
+            let _ = tokio::time::timeout(LAST_WORDS, served).await;
+        }
     }
+    Ok(())
 }
 
 /// Refuses an address that other machines can reach: for a server that asks nobody who they are.

@@ -192,9 +192,15 @@ async fn how_long_a_call_may_take_before_is_an_option() {
         let answered =
             tokio::spawn(async move { client.call_tool_once(params("slow.wait", json!({}))).await.unwrap() });
         slow.started.notified().await;
-        slow.release.notify_one();
+        // One that may take its time is answered when it ends, and one that may not before it does.
+        if !becomes {
+            slow.release.notify_one();
+        }
         let is_task = matches!(answered.await.unwrap(), CallToolResponse::Task(_));
         assert_eq!(is_task, becomes);
+        if becomes {
+            slow.release.notify_one();
+        }
         slow.over.notified().await;
     }
 }
@@ -316,10 +322,13 @@ async fn asker() -> (Toolbay, Arc<tokio::sync::Notify>) {
             Ok(json!(answers.values().map(said).collect::<Vec<_>>()))
         }
     });
-    let roots = tool("roots", "Asks what nobody answers", async |_: Nothing, cx: ToolContext| {
-        tokio::task::yield_now().await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        cx.ask(Questions::from([("roots".to_owned(), Question::Roots)])).await.map(|_| "never")
+    let opened = Arc::clone(&gate);
+    let roots = tool("roots", "Asks what nobody answers", move |_: Nothing, cx: ToolContext| {
+        let gate = Arc::clone(&opened);
+        async move {
+            gate.notified().await;
+            cx.ask(Questions::from([("roots".to_owned(), Question::Roots)])).await.map(|_| "never")
+        }
     });
     let plugin = NativePlugin::new("asker", "1.0.0", "Asks").unwrap().tool(ask).tool(roots);
     bay.register(Scope::Global, plugin).await.unwrap();
@@ -360,10 +369,11 @@ async fn questions_inside_a_task_are_answered_one_by_one_by_updates() {
 
 #[tokio::test]
 async fn a_task_whose_question_its_client_cannot_answer_fails_with_what_is_missing() {
-    let (bay, _) = asker().await;
+    let (bay, gate) = asker().await;
     let server = Server::with_tasks(&bay, at_once()).await;
     let client = server.ada().await;
     let id = begun(&client, "asker.roots", json!({})).await;
+    gate.notify_one();
     let ended = until(&client, &id, |task| task.status() == TaskStatus::Failed).await;
     let TaskPayload::Failed { error } = ended.payload else { panic!("{ended:?}") };
     assert_eq!(error["code"], ErrorCode::MISSING_REQUIRED_CLIENT_CAPABILITY.0);
