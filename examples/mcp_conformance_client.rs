@@ -163,7 +163,7 @@ async fn visit(place: &Place, options: &LinkOptions, context: &Context) -> Resul
     };
     let mut failed = BTreeMap::new();
     for (name, arguments) in calls {
-        match link.call(&name, arguments).await {
+        match link.call(&name, arguments, None).await {
             Ok(_) => {}
             Err(error @ LinkError::SignInNeeded(_)) => return Err(error),
             // A call that the server refuses is its word; the next tool may do.

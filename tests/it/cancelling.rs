@@ -161,7 +161,7 @@ impl Bench {
         }
     }
 
-    async fn is_left_as_it_was(self, seed: u64) {
+    async fn leaves_all_as_it_was(self, seed: u64) {
         // One whole run: how many polls it takes, and how many tasks there are in peace.
         let mut whole = self.stream();
         let polls = poll(&mut whole, usize::MAX).await;
@@ -216,7 +216,7 @@ async fn poll(stream: &mut RunStream, most: usize) -> usize {
 async fn a_run_that_is_dropped_at_any_moment_leaves_no_task_permit_future_or_fiber_behind() {
     let runner = Arc::new(RhaiRunner::default());
     let there = Arc::clone(&runner);
-    Bench::new(runner, move || there.fibers()).await.is_left_as_it_was(0x5eed_0001).await;
+    Bench::new(runner, move || there.fibers()).await.leaves_all_as_it_was(0x5eed_0001).await;
 }
 
 #[tokio::test]
@@ -226,5 +226,5 @@ async fn nor_does_one_whose_scripts_run_in_worker_processes() {
     let runner = WorkerRunner::new(config).expect("a system that isolates workers");
     let there = runner.clone();
     let calls = move || there.workers().iter().map(|worker| worker.calls).sum();
-    Bench::new(runner, calls).await.is_left_as_it_was(0x5eed_0002).await;
+    Bench::new(runner, calls).await.leaves_all_as_it_was(0x5eed_0002).await;
 }

@@ -83,8 +83,10 @@ impl Default for CodeSettings {
 pub struct CodeMode {
     settings: Arc<CodeSettings>,
     // std's Mutex, not tokio's: nothing is awaited while it is held. An entry goes with the call that made it.
-    admitted: Arc<Mutex<HashMap<(RunId, CallId), Arc<Admitted>>>>,
+    admitted: Arc<Mutex<AdmittedCalls>>,
 }
+
+type AdmittedCalls = HashMap<(RunId, CallId), Arc<Admitted>>;
 
 /// A call of `run_code` that a driver waits for.
 struct Admitted {

@@ -70,9 +70,10 @@ pub fn tools() -> (impl Tool + 'static, impl Tool + 'static) {
         let mut described = describe(&catalog(&cx), &named.name)?;
         // For a model that writes programs: how it is called there.
         let all = cx.host().catalog();
-        let found = all.iter().find(|(name, _)| described["name"].as_str() == Some(&**name));
-        if let Some(function) = found.and_then(|(_, tool)| signature_in(&all, tool.name.as_str())) {
-            described["function"] = function.into();
+        let found = all.iter().find(|(name, _)| described.get("name").and_then(Value::as_str) == Some(&**name));
+        let function = found.and_then(|(_, tool)| signature_in(&all, tool.name.as_str()));
+        if let (Some(function), Some(fields)) = (function, described.as_object_mut()) {
+            fields.insert("function".to_owned(), function.into());
         }
         Ok(described)
     });

@@ -2,6 +2,7 @@
 //! runtime, the provider adapter over a server on loopback.
 
 #![allow(
+    clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,

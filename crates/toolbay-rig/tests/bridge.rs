@@ -1,6 +1,11 @@
 //! A rig agent with a scripted model at a tenant's tools: calls take the road, hooks decide, what rig has no place for ends
 //! the run.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so by panicking; the helpers beside the test functions are tests too"
+)]
+
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},

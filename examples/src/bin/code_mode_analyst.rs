@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         match message {
             Message::Assistant { tool_calls, .. } => {
                 for call in tool_calls {
-                    println!("{}", call.arguments["code"].as_str().unwrap_or_default());
+                    println!("{}", call.arguments.get("code").and_then(|code| code.as_str()).unwrap_or_default());
                 }
             }
             Message::Tool { text, .. } => println!("-> {text}"),

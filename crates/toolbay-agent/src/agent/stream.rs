@@ -213,7 +213,10 @@ impl Outlet {
     /// # Cancel safety
     /// Dropped, it takes nothing.
     pub(super) async fn has_room(&self) {
-        while self.open {
+        if !self.open {
+            return;
+        }
+        loop {
             let read = self.read.notified();
             if self.lock().queue.len() < self.capacity {
                 return;

@@ -58,7 +58,7 @@ impl Writer<'_> {
             return;
         }
         if let Some(choices) = schema.get("enum").and_then(Value::as_array) {
-            return alternatives(text, choices, |text, choice| literal(text, choice));
+            return alternatives(text, choices, literal);
         }
         for word in ["anyOf", "oneOf"] {
             if let Some(choices) = schema.get(word).and_then(Value::as_array)

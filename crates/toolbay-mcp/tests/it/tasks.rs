@@ -357,7 +357,7 @@ async fn questions_inside_a_task_are_answered_one_by_one_by_updates() {
         let accept = |field: &str, value: Value| json!({ "action": "accept", "content": { field: value } });
         update("unknown", json!({ "ignored": true })).await;
         update(name, accept("name", json!("Ada"))).await;
-        assert_eq!(open(&get(&client, &id).await.unwrap()), [color.clone()], "the other is open still");
+        assert_eq!(open(&get(&client, &id).await.unwrap()), std::slice::from_ref(color), "the other is open still");
         // What does not fit is no answer; the question comes again under another name.
         update(color, accept("color", json!(7))).await;
         let asks = until(&client, &id, |task| open(task).iter().any(|key| key != color)).await;

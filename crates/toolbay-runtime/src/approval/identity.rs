@@ -90,6 +90,7 @@ mod tests {
         text
     }
 
+    #[allow(clippy::excessive_precision, reason = "the RFC's own example")]
     #[test]
     fn the_form_is_that_of_the_rfc() {
         // The example of RFC 8785, section 3.2.2, and its order of keys, section 3.2.3.

@@ -145,19 +145,21 @@ impl AuditSink for StoreAudit {
 
 fn approval_entry(record: &ApprovalRecord<'_>) -> AuditEntry {
     let ApprovalRecord { user, pending, stage } = record;
+    let edited = match stage {
+        ApprovalStage::Decided { decision: Decision::Edit { arguments }, .. } => Some(identity(arguments)),
+        _ => None,
+    };
     let mut detail = json!({
         "run": pending.run, "call": pending.call, "approval": pending.id, "digest": pending.digest,
         "plugin": pending.plugin.name, "version": pending.plugin.version, "asked_by": pending.asked_by,
         "user": user.map(|user| user.chars().take(MAX_USER).collect::<String>()),
     });
+    if let (Some(edited), Some(fields)) = (edited, detail.as_object_mut()) {
+        fields.insert("edited".to_owned(), edited.into());
+    }
     let actor = match stage {
         ApprovalStage::Asked => "agent".to_owned(),
-        ApprovalStage::Decided { by, decision } => {
-            if let Decision::Edit { arguments } = decision {
-                detail["edited"] = identity(arguments).into();
-            }
-            by.chars().take(MAX_USER).collect()
-        }
+        ApprovalStage::Decided { by, .. } => by.chars().take(MAX_USER).collect(),
     };
     let scope = Scope::Tenant(pending.tenant.clone());
     entry(scope, actor, &format!("approval.{}", stage.name()), pending.tool.to_string(), "ok", detail)
