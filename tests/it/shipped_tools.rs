@@ -118,7 +118,7 @@ fn is_decided(case: &Value, data: &Value, message: &Value, result: &Result<toolb
             let detail = error.operator_detail().map(ToString::to_string).unwrap_or_default();
             case["error"]["contains"].as_str().is_some_and(|part| detail.contains(part))
         }
-        Err(error) if error.kind == ErrorKind::DeniedByHook => {
+        Err(error) if matches!(error.kind, ErrorKind::DeniedByHook | ErrorKind::ApprovalRequired) => {
             let text = outcome.get("deny").or(outcome.get("ask")).and_then(Value::as_str);
             text.is_some_and(|text| error.message.contains(text))
         }

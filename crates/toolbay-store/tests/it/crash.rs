@@ -148,10 +148,9 @@ async fn is_there(store: &SqlStore, round: u64, n: u64, audited: &BTreeSet<Strin
 
 /// Kills a writer at some moment, and looks what is there.
 async fn round(db: &Fixture, round: u64, seed: u64) -> (u64, bool) {
-    let url = if db.is_postgres() { format!("{}?application_name=crash_writer", db.url) } else { db.url.clone() };
     let mut writer = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crash::what_is_acknowledged_is_there", "--nocapture", "--test-threads=1"])
-        .env(AS_WRITER, format!("{round} {url}"))
+        .env(AS_WRITER, format!("{round} {}", db.url_of("crash_writer")))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -180,12 +179,7 @@ async fn round(db: &Fixture, round: u64, seed: u64) -> (u64, bool) {
     let count = acknowledged.len() as u64;
     assert_eq!(acknowledged, (0..count).collect::<Vec<_>>());
 
-    if db.is_postgres() {
-        // The server reads to the end what it was sent before it sees that nobody is there any more.
-        let served = "SELECT COUNT(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND application_name = 'crash_writer'";
-        while db.number(served).await > 0 {}
-    }
+    db.lets_go_of("crash_writer").await;
     let store = db.with(unbounded()).await;
     assert_eq!(store.verify_audit().await.unwrap(), [], "the audit is not whole");
     let mut audited = BTreeSet::new();

@@ -21,7 +21,7 @@ use toolbay_runtime::{
     outcomes::{Begun, CallKey, KeptReply, KnownCall, LedgerCall, Outcome},
     store::{Expected, Step},
 };
-use toolbay_store::Bounds;
+use toolbay_store::{Bounds, SqlStore, StoreOptions};
 
 use crate::support::*;
 
@@ -207,12 +207,15 @@ fn run_of(round: u64) -> RunId {
 
 fn caller(db: &Fixture, round: u64, file: &Path, hangs_at: Option<u64>) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "outcomes::caller_process", "--ignored", "--nocapture", "--test-threads=1"])
-        .env("TOOLBAY_OUTCOMES", json!([db.url, round, file, hangs_at]).to_string())
+        .args(["--exact", "outcomes::each_call_of_a_run_has_its_effect_once", "--nocapture", "--test-threads=1"])
+        .env(AS_CALLER, json!([db.url_of("outcomes_caller"), round, file, hangs_at]).to_string())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
 }
+
+/// Set for the process that is to be killed: the database, the round, the file of effects and where it hangs.
+const AS_CALLER: &str = "TOOLBAY_OUTCOMES";
 
 /// Kills a process in the middle of its run and takes the run up. Gives how many calls nobody knows the end of.
 async fn killed_and_taken_up(db: &Fixture, round: u64, in_the_tool: bool) -> u64 {
@@ -228,12 +231,7 @@ async fn killed_and_taken_up(db: &Fixture, round: u64, in_the_tool: bool) -> u64
     process.wait().unwrap();
     let told = told.iter().filter_map(|line| line.strip_prefix("done ")?.parse::<u64>().ok()).max();
     let last = told.unwrap_or(if in_the_tool { stops_at - 1 } else { stops_at });
-    if db.is_postgres() {
-        // The server may still be at what it was last sent.
-        let busy = "SELECT COUNT(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()";
-        while db.number(busy).await > 0 {}
-    }
+    db.lets_go_of("outcomes_caller").await;
 
     let bay = bay(Arc::new(db.another().await), &file, None);
     let mut unknown = 0;
@@ -270,16 +268,26 @@ async fn killed_and_taken_up(db: &Fixture, round: u64, in_the_tool: bool) -> u64
     unknown
 }
 
-/// Not a test of its own: the process that is killed.
+/// By itself it looks at one run from its beginning to its end; as the process that the tests above kill, it makes such a run
+/// until it is killed.
 #[tokio::test]
-#[ignore = "the process of the test above"]
-async fn caller_process() {
-    let Ok(told) = std::env::var("TOOLBAY_OUTCOMES") else { return };
-    let (url, round, file, hangs_at): (String, u64, PathBuf, Option<u64>) = serde_json::from_str(&told).unwrap();
-    let store = toolbay_store::SqlStore::open(&url, toolbay_store::StoreOptions::default()).await.unwrap();
-    let bay = bay(Arc::new(store), &file, hangs_at);
-    for n in 0..CALLS {
-        call_of(&bay, run_of(round), n).await.result.unwrap();
-        said(&format!("done {n}"));
+async fn each_call_of_a_run_has_its_effect_once() {
+    let made = async |store: SqlStore, round, file: &Path, hangs_at| {
+        let bay = bay(Arc::new(store), file, hangs_at);
+        for n in 0..CALLS {
+            call_of(&bay, run_of(round), n).await.result.unwrap();
+            said(&format!("done {n}"));
+        }
+    };
+    if let Ok(told) = std::env::var(AS_CALLER) {
+        let (url, round, file, hangs_at): (String, u64, PathBuf, Option<u64>) = serde_json::from_str(&told).unwrap();
+        return made(SqlStore::open(&url, StoreOptions::default()).await.unwrap(), round, &file, hangs_at).await;
+    }
+    let db = Fixture::sqlite().await;
+    db.tenants(&["acme"]).await;
+    let file = db.folder.path().join("effects");
+    for _ in 0..2 {
+        made(db.another().await, 0, &file, None).await;
+        assert_eq!(fs::read_to_string(&file).unwrap().lines().count() as u64, CALLS);
     }
 }

@@ -79,6 +79,20 @@ impl Fixture {
         self.url.starts_with("postgres")
     }
 
+    /// The URL for a process of its own, which is known by a name.
+    pub(crate) fn url_of(&self, process: &str) -> String {
+        if self.is_postgres() { format!("{}?application_name={process}", self.url) } else { self.url.clone() }
+    }
+
+    /// Waits until the server has read to the end what a process sent it that is no more: only then it sees that nobody is
+    /// there.
+    pub(crate) async fn lets_go_of(&self, process: &str) {
+        let served = format!(
+            "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = '{process}'"
+        );
+        while self.is_postgres() && self.number(&served).await > 0 {}
+    }
+
     /// Runs SQL behind the store's back.
     pub(crate) async fn sql(&self, sql: &str) -> Result<(), sqlx::Error> {
         if self.is_postgres() {
