@@ -16,7 +16,7 @@ pub(crate) struct OauthSection {
     issuer: String,
     /// This server's address as clients know it, which tokens must have in aud: `https://tools.example.com/mcp`.
     resource: String,
-    /// Where the authorization server publishes its keys; [http] says which networks and whether http:// will do.
+    /// Where the authorization server publishes its keys; the section http says which networks and whether `http://` will do.
     jwks_uri: String,
     /// The claim that names the tenant.
     #[serde(default = "tenant_claim")]
