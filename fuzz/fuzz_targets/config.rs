@@ -2,10 +2,16 @@
 #![no_main]
 #![allow(dead_code, reason = "the rest of the files belongs to the command")]
 
+#[path = "../../crates/toolbay-cli/src/approval.rs"]
+mod approval;
+#[path = "../../crates/toolbay-cli/src/code_mode.rs"]
+mod code_mode;
 #[path = "../../crates/toolbay-cli/src/config.rs"]
 mod config;
 #[path = "../../crates/toolbay-cli/src/exit.rs"]
 mod exit;
+#[path = "../../crates/toolbay-cli/src/oauth.rs"]
+mod oauth;
 #[path = "../../crates/toolbay-cli/src/outside.rs"]
 mod outside;
 #[path = "../../crates/toolbay-cli/src/spending.rs"]

@@ -156,6 +156,31 @@ async fn a_recording_has_what_model_tools_and_hooks_did_and_who_decided_with_tim
 }
 
 #[tokio::test]
+async fn a_run_that_waits_and_goes_on_is_one_recording_and_replayed_to_its_end() {
+    let (recorder, mut lines) = Recorder::new(RecordBounds::default());
+    let session = bay().build().unwrap().session("acme").unwrap().with_observer(recorder);
+    let approval =
+        toolbay::ApprovalPolicy { ask: Some(toolbay::hook::ToolMatcher::new(["add"]).unwrap()), ..Default::default() };
+    let model = ScriptedModel::new()
+        .calls_all([("add", json!({ "a": 1, "b": 2 })), ("fails", json!({})), ("add", json!({ "a": 2, "b": 2 }))])
+        .says("It is 3.");
+    let agent = Agent::new(model, session).config(AgentConfig { approval, ..AgentConfig::default() });
+    let suspended = agent.run("Go.").await.unwrap().suspended.unwrap();
+    let [first, second] = &suspended.pending[..] else { panic!("{:?}", suspended.pending) };
+    let decisions = toolbay::Decisions::by("ada").approve(first.id).reject(second.id, "not today");
+    let reply = agent.resume(*suspended, decisions).await.unwrap();
+    assert_eq!(reply.text, "It is 3.");
+    let mut text = String::new();
+    while let Ok(line) = lines.try_recv() {
+        text.push_str(&line.text);
+    }
+    let summary = replay::strict(&read(&text).unwrap()).unwrap();
+    assert_eq!(summary.steps, 2);
+    let told = text.replace("not today", "perhaps");
+    assert!(replay::strict(&read(&told).unwrap()).is_err(), "another word is another conversation");
+}
+
+#[tokio::test]
 async fn a_run_that_nobody_records_says_nothing_of_its_loop() {
     struct Watch(std::sync::Mutex<Vec<Value>>);
     impl toolbay::Observer for Watch {

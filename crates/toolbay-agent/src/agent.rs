@@ -314,10 +314,10 @@ impl Agent {
             let outlet = Arc::clone(&drive.outlet);
             return self.end(run, drive.into_stepper(), true, failure, &outlet).await;
         };
-        record::cut(&run, "the run waits for approval");
         let approvals = suspended.pending.iter().map(|pending| pending.id).collect();
         run.observe(RunEvent::RunSuspended { approvals, expires_at: suspended.expires_at });
-        let mut reply = AgentReply::of(&run, drive.into_stepper());
+        // The run is not over, though its conversation so far is shown as if it were.
+        let mut reply = AgentReply::of(&run, drive.into_stepper().unheard());
         reply.text.clear();
         (reply.outcome, reply.suspended) = (RunOutcome::Suspended, Some(Box::new(suspended)));
         Ok(reply)

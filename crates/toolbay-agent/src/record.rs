@@ -21,7 +21,7 @@ use tokio::{
 use toolbay_api::{RunId, TenantId};
 use toolbay_runtime::{Observer, RunEvent};
 
-pub(crate) use tape::{begin, cut, finish, model_answered, tape_of};
+pub(crate) use tape::{begin, finish, model_answered, tape_of};
 
 /// How much is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]

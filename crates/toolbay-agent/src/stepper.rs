@@ -209,6 +209,19 @@ impl Stepper {
         self
     }
 
+    /// The same for a stepper that was written down in the middle of its run: the tape knows what it is made of.
+    #[must_use]
+    pub fn with_tape_again(mut self, tape: std::sync::Arc<dyn Tape>) -> Self {
+        self.tell = tape::Tell::to(tape);
+        self
+    }
+
+    /// Has nobody hear any more: what is done with this one is not what the run does.
+    pub(crate) fn unheard(mut self) -> Self {
+        self.tell = tape::Tell::default();
+        self
+    }
+
     /// Says what the tools are called that the model knows by other names: bounds on single tools go by these.
     #[must_use]
     pub fn with_qualified_names(mut self, names: BTreeMap<String, String>) -> Self {

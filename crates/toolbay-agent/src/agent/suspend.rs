@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::{Agent, AgentError, AgentReply, drive::Drive, stream::Outlet};
 use crate::{
     code::Journal,
+    record,
     stepper::{Stepper, StepperError, ToolReply},
     trace,
 };
@@ -306,7 +307,10 @@ impl Agent {
         run.name_model(self.model.id());
         match run.agent_startup().await {
             toolbay_runtime::Gate::Go(()) => {
-                let SuspendedRun { ran_ms, rounds, step, stepper, .. } = suspended;
+                let SuspendedRun { ran_ms, rounds, step, mut stepper, .. } = suspended;
+                if let Some(tape) = record::tape_of(&run) {
+                    stepper = stepper.with_tape_again(tape);
+                }
                 let before = Before { ran: Duration::from_millis(ran_ms), rounds, step };
                 let drive = Drive::resumed(self, run.clone(), stepper, before, decided, outlet);
                 self.finish(run, drive).await

@@ -52,13 +52,6 @@ pub(crate) fn finish(run: &Run, reply: &AgentReply) {
     }
 }
 
-/// Shows that the recording ends before the run does.
-pub(crate) fn cut(run: &Run, reason: &str) {
-    if run.is_recorded() {
-        show(run, &Line::Cut { reason: reason.to_owned() });
-    }
-}
-
 /// Shows a reply before hooks see it.
 pub(crate) fn model_answered(run: &Run, step: u32, response: &ModelResponse) {
     if run.is_recorded() {

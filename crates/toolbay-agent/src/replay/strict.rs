@@ -186,7 +186,9 @@ impl Replay {
         request: &ModelRequest,
         line: usize,
     ) -> Result<(), ReplayError> {
-        let new = request.messages.get(self.known..).unwrap_or_default();
+        // A run that waited and went on says all of them once more.
+        let known = if recorded.len() == request.messages.len() { 0 } else { self.known };
+        let new = request.messages.get(known..).unwrap_or_default();
         self.known = request.messages.len();
         if new.len() != recorded.len() {
             let message = format!("the loop asks with {} new messages, and recorded are {}", new.len(), recorded.len());
