@@ -336,3 +336,18 @@ async fn options_that_make_no_sense_are_refused() {
         Err(TelemetryError::NoRuntime)
     ));
 }
+
+#[tokio::test]
+async fn a_field_that_nobody_decided_to_tell_goes_nowhere() {
+    let (collector, address) = Collector::start().await;
+    let (telemetry, guard) = begin(to(&address));
+    let span = tracing::info_span!(target: TARGET, "added", toolbay.step = 7, customer = "ada@example.com");
+    span.in_scope(|| tracing::info!(target: TARGET, order = "sixty-six", "a line of a log"));
+    drop(span);
+    drop(guard);
+    telemetry.stop().await;
+    assert!(collector.has("added") && collector.has("toolbay.step"), "{}", collector.drawn());
+    for unsaid in ["customer", "ada@example.com", "sixty-six", "a line of a log"] {
+        assert!(!collector.has(unsaid), "{unsaid} is told");
+    }
+}
